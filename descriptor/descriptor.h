@@ -1,0 +1,144 @@
+/*
+ * The descriptor, read, checked and frozen: what front, workers, runner and the Flink application agree on.
+ *
+ * A descriptor.yaml is a YAML map of `sources` (name to config), `steps` (one entry per segment, in segment-id order,
+ * each `{step_name, config}`) and `sinks` (name to config). `bridgectl compile` writes it; nobody edits it by hand.
+ * The struct is read-only once loaded, shared by fork, and freed as a whole.
+ */
+#ifndef DESCRIPTOR_DESCRIPTOR_H
+#define DESCRIPTOR_DESCRIPTOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct diagnostics; /* descriptor/diagnostics.h */
+
+enum step_kind {
+#define STEP_KIND(name, closes, help) STEP_##name,
+#include "descriptor/steps.def"
+	STEP_KIND_COUNT
+};
+
+enum option_type {
+	OPTION_PROGRAM,
+	OPTION_TEXT,
+	OPTION_NUMBER,
+	OPTION_BYTES,
+	OPTION_DURATION,
+	OPTION_FORM,
+	OPTION_LIST,
+	OPTION_MAP,
+	OPTION_ROUTES
+};
+
+enum payload_form { FORM_JSON, FORM_TEXT, FORM_BYTES };
+
+/* One pair of a MAP or ROUTES option, or one item of a LIST (value NULL). */
+struct option_item {
+	const char *name;
+	const char *value;
+};
+
+/* One option of one step, defaults filled in. */
+struct option {
+	const char *name;
+	enum option_type type;
+	bool given;                      /* by the person, or by a default */
+	const char *text;                /* PROGRAM, TEXT */
+	int64_t number;                  /* NUMBER, BYTES, DURATION (ms), FORM (enum payload_form) */
+	const struct option_item *items; /* LIST, MAP, ROUTES */
+	size_t item_count;
+};
+
+struct step_spec {
+	const char *name;
+	enum step_kind kind;
+	uint32_t index;               /* over all segments of the descriptor */
+	const struct option *options; /* all options of the kind, in the table's order */
+	size_t option_count;
+};
+
+/* How records reach a segment or sink from what feeds it. */
+enum partition { PARTITION_FORWARD, PARTITION_REBALANCE, PARTITION_HASH };
+
+/* One thing that feeds a segment or a sink. */
+struct input {
+	bool from_source;
+	uint32_t index; /* of the source, or id of the segment */
+	uint32_t route; /* of that segment; 0 when it has no routes */
+	enum partition partition;
+};
+
+struct segment {
+	uint32_t id;
+	const char *name;
+	const char *cut; /* why it ends where it ends, for people */
+	uint32_t parallelism, max_parallelism;
+	bool keyed; /* its input is partitioned by key */
+	const struct step_spec *steps;
+	size_t step_count;
+	const struct input *inputs;
+	size_t input_count;
+	const char *const *routes; /* names; none: one unnamed output, route 0 */
+	size_t route_count;
+};
+
+enum source_kind { SOURCE_FILE, SOURCE_GENERATOR, SOURCE_KAFKA };
+enum sink_kind { SINK_FILE, SINK_PRINT, SINK_DISCARD, SINK_KAFKA };
+
+/* A source, as far as this side needs it; everything else of its config is for the Flink application. */
+struct source {
+	const char *name;
+	enum source_kind kind;
+	uint32_t parallelism;
+	const char *path;            /* FILE; "-" is standard input */
+	uint64_t count;              /* GENERATOR: records to make; 0: no end */
+	uint64_t rate;               /* GENERATOR: records per second; 0: as fast as they are taken */
+	const char *program;         /* GENERATOR: jq over the running number, from 0; NULL: the number itself */
+	const char *timestamp;       /* jq over the payload that yields event time in ms; NULL: time of reading */
+	int64_t out_of_orderness_ms; /* the watermark follows the largest timestamp by this much */
+	int64_t idle_ms;             /* 0: never declared idle */
+};
+
+struct sink {
+	const char *name;
+	enum sink_kind kind;
+	uint32_t parallelism;
+	const char *path; /* FILE; "-" is standard output */
+	const struct input *inputs;
+	size_t input_count;
+};
+
+struct descriptor {
+	const char *pipeline;
+	char topology_hash[33]; /* XXH3-128 in hex over segments, inputs, keys and routes; programs are not in it */
+	const struct source *sources;
+	size_t source_count;
+	const struct segment *segments; /* index is the segment id */
+	size_t segment_count;
+	const struct sink *sinks;
+	size_t sink_count;
+	uint32_t step_count; /* of all segments */
+};
+
+enum {
+	DESCRIPTOR_SEGMENTS_MAX = 63, /* a slot has channels for that many sessions */
+	DESCRIPTOR_STEPS_MAX = 1000,
+};
+
+/* Reads and checks a descriptor file. On failure NULL, and the reasons are in `diagnostics`. Never runs or compiles a program. */
+struct descriptor *descriptor_load(const char *path, struct diagnostics *diagnostics);
+
+/* Frees everything that descriptor_load made. */
+void descriptor_free(struct descriptor *descriptor);
+
+/* The name of a step kind, and what the table says of it. */
+const char *step_kind_name(enum step_kind kind);
+bool step_kind_closes_segment(enum step_kind kind);
+
+/* An option of a step by name; never NULL for a name in the table (an assert otherwise). */
+const struct option *step_option(const struct step_spec *step, const char *name);
+
+#endif

@@ -1,0 +1,33 @@
+/*
+ * The processes: what each is handed when it is forked. A role never returns; it leaves by _exit.
+ */
+#ifndef SERVER_ROLES_H
+#define SERVER_ROLES_H
+
+#include "descriptor/descriptor.h"
+#include "server/config.h"
+#include "shared/control.h"
+#include "shared/slot.h"
+
+/* Everything that exists before the first fork. */
+struct sidecar {
+	struct config config;
+	const struct descriptor *descriptor;
+	struct control_memory control;
+	struct slot_memory slots[SLOTS_MAX]; /* config.slots of them */
+};
+
+/* Exit codes of children, beyond 0 (orderly). */
+enum {
+	EXIT_FRONT_BIND = 3, /* an address could not be bound; front_page.failure says which and why */
+	EXIT_CHAIN = 4,      /* the worker could not open the pipeline's steps; the log says why */
+	EXIT_ORPHAN = 5,     /* the supervisor was gone */
+};
+
+/* The front: gRPC on one side, rings on the other (server/front.c). */
+void front_main(struct sidecar *sidecar, uint32_t generation) __attribute__((noreturn));
+
+/* The worker of a slot (worker/worker.c). `generation` is the slot's. */
+void worker_main(struct sidecar *sidecar, uint32_t slot, uint32_t generation) __attribute__((noreturn));
+
+#endif

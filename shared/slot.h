@@ -1,0 +1,193 @@
+/*
+ * The slot memory: what outlives a worker.
+ *
+ * Three mappings per slot, made by the supervisor before any fork:
+ *
+ *   mapping     who maps it           what it holds                                    made as
+ *   channels    front, worker         the slot's channel table and ring pairs          memfd, sealed against shrink and grow
+ *   arena       worker                sessions' positions (later: state, timers, log)  memfd, sealed likewise
+ *   owner page  supervisor, worker    the robust mutex that says who owns the slot     memfd, one page between guard pages
+ *
+ * All are MADV_DONTFORK in the worker and MADV_DONTDUMP. A channel is a pair of rings: channel 0 carries all unary
+ * calls of the slot, the others one session each. The pages of a channel are allocated when the front opens it and
+ * given back when the front frees it; the front alone does either, and keeps the memfd's descriptor for that.
+ *
+ * Invariants
+ *  S1  Every shared word has one writer (the struct it is in says which), but for the two ready bitmaps: the producing
+ *      side sets bits, the consuming side takes them all. A bit too many costs a look; before sleeping a side takes the
+ *      bitmap once more, so a bit is never missed.
+ *  S2  A channel's life is in front_channel.state (front) and worker_channel.closed_epoch (worker):
+ *
+ *          FREE --front: pages allocated, front's words 0--> OPEN(epoch) --front: client gone,--> CLOSING(epoch)
+ *            ^                                                             or END seen             |
+ *            +-- front: closed_epoch == epoch, no slice outstanding <-- worker: its words 0, drops session
+ *
+ *      So at FREE the words of both sides are zero. A new worker zeroes its words in every channel before it says
+ *      ready, and the front then frees all of that slot's channels (their sessions have ended).
+ *  S3  A new front generation: the worker drops every session, zeroes its words, and acknowledges the generation in
+ *      its page (control.h); only then does the new front open a channel of that slot.
+ *  S4  The worker owns the slot only while it holds the owner mutex; it takes it before it touches channels or arena.
+ */
+#ifndef SHARED_SLOT_H
+#define SHARED_SLOT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared/ring.h"
+
+enum {
+	SLOTS_MAX = 128,
+	SLOT_CHANNELS_MAX = 64, /* the unary channel and 63 sessions: one bitmap word */
+	UNARY_CHANNEL = 0,
+};
+
+enum channel_state { CHANNEL_FREE, CHANNEL_OPEN, CHANNEL_CLOSING };
+
+/* Written by the front alone. */
+struct front_channel {
+	_Alignas(RING_LINE) _Atomic uint64_t
+	    state;        /* epoch << 2 | enum channel_state; release, pairs with the worker's look */
+	uint32_t segment; /* of the session; written before state; unused on the unary channel */
+	struct ring_producer_words request;
+	struct ring_consumer_words response;
+};
+
+/* Written by the worker alone. */
+struct worker_channel {
+	_Alignas(RING_LINE) _Atomic uint32_t
+	    closed_epoch; /* the last epoch dropped; release, pairs with channel_free */
+	struct ring_consumer_words request;
+	struct ring_producer_words response;
+};
+
+/* The first pages of the channels mapping. Written once by the supervisor, but for the parts named. */
+struct channels {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t slot;
+	uint32_t channel_count; /* the unary channel included */
+	uint64_t unary_ring;    /* bytes of each ring of channel 0 */
+	uint64_t session_ring;  /* bytes of each ring of the others */
+	uint64_t rings_offset;  /* where channel 0's request ring starts */
+	uint64_t bytes;         /* of the whole mapping */
+	/* Bitmaps of channels with something to look at (S1): data, room, a change of state. */
+	_Alignas(RING_LINE) _Atomic uint64_t ready_for_worker; /* front sets, worker takes */
+	_Alignas(RING_LINE) _Atomic uint64_t ready_for_front;  /* worker sets, front takes */
+	_Alignas(RING_LINE) _Atomic uint32_t worker_sleeps;    /* worker: 1 before it blocks on its doorbell */
+	_Alignas(RING_LINE) struct front_channel front[SLOT_CHANNELS_MAX];
+	struct worker_channel worker[SLOT_CHANNELS_MAX];
+};
+
+/* A session's place in its stream, as the worker has it. Arena words. */
+struct session_position {
+	uint32_t epoch; /* 0: no session on this channel */
+	uint32_t segment;
+	uint64_t seq;            /* last one taken */
+	int64_t watermark;       /* ms; INT64_MIN before the first */
+	int64_t processing_time; /* ms; 0 before the first message */
+	uint64_t ended;          /* 1 after EndInput */
+};
+
+/* The first pages of the arena. Written by the slot's owner alone. */
+struct arena {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t slot;
+	_Atomic uint64_t commit; /* number of units committed */
+	struct session_position position[SLOT_CHANNELS_MAX];
+};
+
+/* What sizes a slot's memory; frozen before the first slot is made. */
+struct slot_sizes {
+	uint32_t channel_count;
+	uint64_t unary_ring;   /* bytes, power of two */
+	uint64_t session_ring; /* bytes, power of two */
+};
+
+/* One slot's memory as the supervisor made it; descriptors are inherited by fork and closed by who needs them not. */
+struct slot_memory {
+	uint32_t slot;
+	int channels_fd, arena_fd, owner_fd;
+	int worker_bell; /* eventfd, edge-triggered in the worker's epoll; written by front and supervisor */
+	struct slot_sizes sizes;
+	struct channels *channels; /* NULL where not mapped */
+	struct arena *arena;       /* NULL where not mapped */
+	pthread_mutex_t *owner;    /* NULL where not mapped */
+};
+
+/* ---- Supervisor ---- */
+
+/* Bytes of shared memory that one slot may come to use (all channels open). */
+uint64_t slot_memory_max(const struct slot_sizes *sizes);
+
+/* Makes the memfds, writes their heads, maps the owner page. 0, or -1 with errno. */
+int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes);
+
+/* Unmaps and closes everything. Any process. */
+void slot_memory_destroy(struct slot_memory *memory);
+
+/* ---- Front ---- */
+
+/* Maps the channels and keeps only their descriptor. 0, or -1 with errno. */
+int slot_attach_front(struct slot_memory *memory);
+
+/* Allocates the pages of a channel, zeroes the front's words; the state stays FREE. 0, or -1 with errno (ENOSPC, ENOMEM). */
+int channel_allocate(struct slot_memory *memory, uint32_t channel);
+
+/* Gives the pages of a channel back, zeroes the front's words, and sets FREE. */
+void channel_free(struct slot_memory *memory, uint32_t channel);
+
+/* Publishes a state (release) and marks the channel ready for the worker. Rings no doorbell. */
+void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t epoch, enum channel_state state);
+
+/* ---- Worker ---- */
+
+/* Maps channels and arena, closes the descriptors (but not the doorbell), sets MADV_DONTFORK and DONTDUMP on all three.
+ * 0, or -1 with errno. */
+int slot_attach_worker(struct slot_memory *memory);
+
+/* Takes the owner mutex, waiting for a living predecessor; makes a dead one's consistent. 0, or an errno. */
+int slot_own(struct slot_memory *memory);
+
+/* Zeroes the worker's words of one channel and publishes closed_epoch (S2). */
+void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch);
+
+/* Zeroes the worker's words of all channels (S2, S3) and the positions. */
+void slot_reset_worker(struct slot_memory *memory);
+
+/* ---- Both ends ---- */
+
+/* Where the rings of a channel are. */
+uint8_t *channel_request_data(const struct slot_memory *memory, uint32_t channel);
+uint8_t *channel_response_data(const struct slot_memory *memory, uint32_t channel);
+uint64_t channel_ring_size(const struct slot_memory *memory, uint32_t channel);
+
+static inline uint32_t channel_epoch_of(uint64_t state)
+{
+	return (uint32_t)(state >> 2);
+}
+
+static inline enum channel_state channel_state_of(uint64_t state)
+{
+	return (enum channel_state)(state & 3);
+}
+
+/* Marks a channel in a ready bitmap (release) and tells whether it was clear before. */
+static inline bool ready_set(_Atomic uint64_t *bitmap, uint32_t channel)
+{
+	uint64_t bit = UINT64_C(1) << channel;
+	return (atomic_fetch_or_explicit(bitmap, bit, memory_order_seq_cst) & bit) == 0;
+}
+
+/* Takes all marks (acquire); cheap when there are none. */
+static inline uint64_t ready_take(_Atomic uint64_t *bitmap)
+{
+	if (atomic_load_explicit(bitmap, memory_order_seq_cst) == 0)
+		return 0;
+	return atomic_exchange_explicit(bitmap, 0, memory_order_seq_cst);
+}
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * A chain: the steps of one segment as one session (or the worker's unary calls) runs them.
+ */
+#ifndef WORKER_CHAIN_H
+#define WORKER_CHAIN_H
+
+#include "worker/step.h"
+
+struct chain;
+struct worker_step_counters;
+
+/* Called as the chain moves on, so that progress words name the step at work; cheap, once per run and step. */
+typedef void chain_progress(void *context, uint32_t step);
+
+/* Opens all steps of a segment. `counters`: step_count of them, or NULL. On failure NULL and `failure`. */
+struct chain *chain_create(const struct segment *segment, struct worker_step_counters *counters,
+			   struct failure *failure);
+
+/* Closes the steps; what they hold back is lost. */
+void chain_destroy(struct chain *chain);
+
+/* Who is told about progress. */
+void chain_on_progress(struct chain *chain, chain_progress *progress, void *context);
+
+/* Runs records through all steps: `run` becomes the outputs, payloads as bytes. False and `failure` when a step failed;
+ * the run is then empty and what steps held back is as undefined as after a crash: end the session. */
+bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure);
+
+/* Lets each step in turn release what it holds, through the steps behind it, into `out` (empty on entry). */
+bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, struct run *out,
+		   struct failure *failure);
+
+/* The earliest processing time in ms at which a step wants a tick; INT64_MAX: none. */
+int64_t chain_next_wakeup(const struct chain *chain);
+
+/* Whether the chain hands records on untouched (no step, or passthrough alone). */
+bool chain_is_identity(const struct chain *chain);
+
+/* Compiles a jq program and throws it away: NULL when it is fine, else the compiler's words (free() them). */
+char *jq_program_check(const char *program);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * A run: the records that a chain works on together. Steps take a run and hand a run on, never record by record.
+ *
+ * A record's payload is bytes, or a JSON value parsed from them; it is parsed by the first step that needs the value and
+ * printed once, when bytes are needed again. Views point into the request frame, into the run's scratch memory, or into
+ * memory that a step owns until its next call.
+ */
+#ifndef WORKER_RUN_H
+#define WORKER_RUN_H
+
+#include <jv.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "descriptor/descriptor.h"
+#include "shared/view.h"
+#include "shared/wire.h"
+
+enum payload_state { PAYLOAD_BYTES, PAYLOAD_VALUE };
+
+struct record {
+	struct view payload; /* when PAYLOAD_BYTES */
+	jv value;            /* when PAYLOAD_VALUE: owned by the record */
+	uint8_t state;       /* enum payload_state */
+	uint8_t form;        /* enum payload_form the value was read as, and is written as */
+	bool keyed;
+	struct view key;
+	int32_t key_hash;
+	uint32_t key_group;
+	int64_t timestamp;                 /* ms */
+	uint32_t route;                    /* input on the way in, route on the way out */
+	uint32_t origin;                   /* index of the input record in its batch that this came from */
+	const struct wire_header *headers; /* immutable: shared by copies */
+	uint32_t header_count;
+};
+
+/* Memory that lives as long as the unit at hand: bytes that steps make. Reset, not freed, between units. */
+struct scratch;
+struct scratch *scratch_create(void);
+void scratch_destroy(struct scratch *scratch);
+void scratch_reset(struct scratch *scratch);
+
+/* `size` bytes, 16-aligned, until the next reset. NULL beyond the limit of the worker's memory. */
+void *scratch_alloc(struct scratch *scratch, size_t size);
+
+/* A copy of some bytes in scratch memory. */
+struct view scratch_copy(struct scratch *scratch, struct view bytes);
+
+struct run {
+	struct record *records;
+	uint32_t count, capacity;
+	struct scratch *scratch; /* not owned */
+};
+
+/* Starts empty on some scratch memory; frees records and their values. */
+void run_init(struct run *run, struct scratch *scratch);
+void run_deinit(struct run *run);
+
+/* Drops all records, freeing their values. */
+void run_clear(struct run *run);
+
+/* A new record at the end, zeroed; NULL when memory is out. The pointer is good until the next push. */
+struct record *run_push(struct run *run);
+
+/* Appends a copy of a record: the value is shared by reference count. */
+struct record *run_push_copy(struct run *run, const struct record *record);
+
+/* Takes records [first, first + count) of a parsed batch into a run, as bytes. */
+bool run_take_batch(struct run *run, const struct wire_batch *batch, uint32_t first, uint32_t count);
+
+/* Makes the payload a JSON value of the form asked for. On failure false and *why says what is wrong (in scratch memory).
+ *   json: the parsed value; text: a string of the bytes, which must be UTF-8; bytes: a string, base64 of the bytes. */
+bool record_need_value(struct record *record, enum payload_form form, struct scratch *scratch, const char **why);
+
+/* Makes the payload bytes again: json: shortest JSON, keys in their order; text: the string itself (any other value as JSON);
+ * bytes: the base64 string decoded. On failure false and *why. */
+bool record_need_bytes(struct record *record, struct scratch *scratch, const char **why);
+
+/* Replaces the value; takes ownership of `value`. */
+void record_set_value(struct record *record, jv value, enum payload_form form);
+
+#endif

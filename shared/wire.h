@@ -1,9 +1,21 @@
 /*
  * A bounded view parser and a writer for protobuf wire bytes: the hot path's share of the two contracts.
  *
- * Parsing allocates nothing and copies nothing: views point into the message. Everything is bounded (lengths by their
- * enclosing message, varints by ten bytes, groups refused, counts by the caller's arrays) and agrees with protobuf-c on what is valid:
- * unknown fields are skipped, the last of a repeated scalar wins, strings must be UTF-8.
+ * Parsing allocates nothing and copies nothing: views point into the message. Everything is bounded: lengths by the
+ * message around them, varints by ten bytes, keys and lengths by five, headers by WIRE_HEADERS_MAX, records by the
+ * message's size. It agrees with protobuf-c on what is valid and what it means: unknown fields are skipped, the last
+ * of a repeated scalar, string or bytes field wins, a known field of another wire type is malformed, and so are groups.
+ *
+ * Where it does not agree, on purpose (tests/check_wire.c and tests/fuzz/fuzz_wire.c know this list):
+ *   W1  Strings (header keys and values, partition keys, reasons) must be UTF-8; protobuf-c does not look.
+ *   W2  Field number 0 and numbers above 2^29 - 1 are malformed, as protobuf says; protobuf-c skips them.
+ *   W3  A second embedded message of one field (`message`, `window_id`), and a second member of `kind`, are malformed:
+ *       protobuf would merge the two or let the last win. No client's library writes such bytes.
+ *   W4  A header given twice is one header with the last value, as in any protobuf map; protobuf-c keeps both.
+ *   W5  A bool (`more`, `idle`) of another wire type is malformed; protobuf-c takes it. One whose set bits all lie
+ *       beyond the 64th is false; protobuf-c says true.
+ *   W6  More than WIRE_HEADERS_MAX header entries in one record are refused.
+ *
  * Everything else about the contracts (Open, tests, the client) uses the generated protobuf-c code.
  */
 #ifndef SHARED_WIRE_H
@@ -15,6 +27,8 @@
 #include "shared/view.h"
 
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
+
+enum { WIRE_HEADERS_MAX = 1000 }; /* header entries of one record */
 
 /* ---- Reading a message field by field ---- */
 
@@ -53,12 +67,16 @@ struct wire_record {
 	int64_t timestamp; /* ms */
 	int32_t key_hash;
 	uint32_t key_group;
-	uint32_t input;                      /* or route, on the way out */
-	uint32_t first_header, header_count; /* in the batch's header array */
-	bool keyed;
+	uint32_t input;        /* Record.input: set by who sends to a worker */
+	uint32_t route;        /* Record.route: set by the worker */
+	uint32_t first_header; /* in the batch's header array */
+	uint16_t header_count;
+	bool keyed; /* the key is there, be it empty */
 };
 
-/* Arrays that a parse fills; owned by the caller, grown by wire (jemalloc), reused from message to message. */
+_Static_assert(sizeof(struct wire_record) == 64, "a record is one cache line");
+
+/* Arrays that a parse fills; owned by the caller, zeroed before first use, grown by wire, reused from message to message. */
 struct wire_batch {
 	struct wire_record *records;
 	uint32_t count, capacity;
@@ -66,13 +84,22 @@ struct wire_batch {
 	uint32_t header_count, header_capacity;
 };
 
-enum wire_result { WIRE_OK, WIRE_MALFORMED, WIRE_NO_MEMORY };
+enum wire_result {
+	WIRE_OK,
+	WIRE_MALFORMED, /* not what the contract says: end the call or session with INVALID_ARGUMENT */
+	WIRE_TOO_MANY_HEADERS,
+	WIRE_NO_MEMORY,
+};
+
+/* What a result means, in words for the client: "the message is not well-formed protobuf". */
+const char *wire_result_text(enum wire_result result);
 
 /* Empties a batch without giving memory back; frees it. */
 void wire_batch_clear(struct wire_batch *batch);
 void wire_batch_free(struct wire_batch *batch);
 
-/* Appends the record or message in `bytes` to a batch. Duplicate header keys: the last wins, as in any protobuf map. */
+/* Appends the record or message in `bytes` to a batch; on failure the batch is as before. An empty view is a record of
+ * defaults. */
 enum wire_result wire_parse_record(struct view bytes, struct wire_batch *batch);
 
 /* ---- The messages of the hot path ---- */
@@ -82,7 +109,7 @@ struct wire_to_worker {
 	uint64_t seq;
 	int64_t processing_time_ms;
 	uint32_t kind;    /* field number of the oneof */
-	struct view body; /* the message inside it; several of the same kind would merge: refused as malformed */
+	struct view body; /* the message inside it, not looked at yet */
 };
 
 /* Field numbers of ToWorker.kind and FromWorker.kind, as in flink_bridge.proto. */
@@ -108,14 +135,28 @@ enum wire_result wire_parse_to_worker(struct view message, struct wire_to_worker
 /* Reads the envelope of a FromWorker message into the same shape (processing_time_ms is then next_wakeup_ms). */
 enum wire_result wire_parse_from_worker(struct view message, struct wire_to_worker *out);
 
-/* Appends the records of a Batch or Results body to a batch; *more is Results.more (NULL to ignore). */
+/* Appends the records of a Batch or Results body to a batch; *more is Results.more (NULL for a Batch, which has no such
+ * field). On failure the batch is as before. */
 enum wire_result wire_parse_records(struct view body, struct wire_batch *batch, bool *more);
 
-/* What the front must know of a unary request, and the worker too. Absent parts are zero. */
+/* Reads a body whose only field is a number: Watermark, Barrier, BarrierAck. */
+enum wire_result wire_parse_number(struct view body, uint64_t *value);
+
+/* Reads a body whose only field is a bool: WatermarkStatus. */
+enum wire_result wire_parse_flag(struct view body, bool *value);
+
+/* Reads a body whose only field is a string: Close. */
+enum wire_result wire_parse_text(struct view body, struct view *text);
+
+/* Reads a body that has no field: TimerTick, EndInput, EndAck. */
+enum wire_result wire_parse_empty(struct view body);
+
+/* What the front must know of a unary request, and the worker too. Absent parts are zero. The Message is not looked
+ * into (wire_parse_record does that); all else is. */
 struct wire_unary {
 	uint32_t segment;
 	int64_t timestamp;      /* ProcessWatermark */
-	struct view message;    /* the Message inside it */
+	struct view message;    /* the Message inside it; data is NULL when there is none */
 	struct view window_key; /* WindowIdentifier.partition_key */
 	int64_t window_start;   /* ms */
 };
@@ -125,7 +166,8 @@ enum wire_result wire_parse_unary(unsigned frame_kind, struct view request, stru
 
 /* ---- Writing ---- */
 
-/* Writes into memory of fixed size; what does not fit sets `overflow` and writes nothing more. */
+/* Writes into memory of fixed size; what does not fit sets `overflow`, and from then on nothing is written. Fields are
+ * written as told, defaults too: leaving those out is up to the caller. */
 struct wire_writer {
 	uint8_t *at, *end;
 	bool overflow;
@@ -140,7 +182,8 @@ uint8_t *wire_begin(struct wire_writer *writer, uint32_t field);
 void wire_end(struct wire_writer *writer, uint8_t *start);
 
 /* Bytes that wire_put_record would write, tag and length included; and writes a record as field 1 of its parent
- * (Results.records, ProcessMessageResponse.messages). `as_message`: only the fields of flink_worker.Message.
+ * (Batch.records, Results.records, ProcessMessageResponse.messages), whole or not at all. `as_message`: only the fields
+ * of flink_worker.Message.
  * `headers` is the array that record->first_header counts into. */
 uint64_t wire_record_size(const struct wire_record *record, const struct wire_header *headers, bool as_message);
 void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,

@@ -1,0 +1,200 @@
+/*
+ * Writing protobuf wire bytes. See wire.h.
+ *
+ * A record's size is computed first, its room checked once, and then it is written without further checks. Defaults of
+ * a record's fields are left out, as protobuf does.
+ */
+#include "shared/log.h"
+#include "shared/wire.h"
+
+enum {
+	VARINT_BYTES_MAX = 10,
+	LENGTH_BYTES = 5, /* kept free for a length that is not known yet */
+};
+
+#define KEY(number, type) ((uint32_t)(number) << 3 | (type))
+
+/* ---- Unchecked ---- */
+
+/* Bytes of a varint: one for each seven bits. */
+static inline uint64_t varint_size(uint64_t value)
+{
+	unsigned bits = 64 - (unsigned)__builtin_clzll(value | 1);
+	return (bits * 9 + 64) / 64; /* ceil(bits / 7) for 1 to 64 */
+}
+
+static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
+{
+	while (value >= 0x80) {
+		*at++ = (uint8_t)(value | 0x80);
+		value >>= 7;
+	}
+	*at++ = (uint8_t)value;
+	return at;
+}
+
+static inline uint8_t *fixed32_write(uint8_t *at, uint32_t value)
+{
+	for (int i = 0; i < 4; i++)
+		*at++ = (uint8_t)(value >> (8 * i));
+	return at;
+}
+
+/* Key byte, length, bytes. The key is one byte. */
+static inline uint8_t *bytes_write(uint8_t *at, uint32_t key, struct view bytes)
+{
+	*at++ = (uint8_t)key;
+	at = varint_write(at, bytes.size);
+	if (bytes.size != 0)
+		memcpy(at, bytes.data, bytes.size);
+	return at + bytes.size;
+}
+
+static inline uint8_t *number_write(uint8_t *at, uint32_t key, uint64_t value)
+{
+	*at++ = (uint8_t)key;
+	return varint_write(at, value);
+}
+
+/* ---- Fields ---- */
+
+/* Whether so many bytes fit; remembers when they do not. */
+static inline bool writer_fits(struct wire_writer *writer, uint64_t size)
+{
+	if (!writer->overflow && size <= (uint64_t)(writer->end - writer->at))
+		return true;
+	writer->overflow = true;
+	return false;
+}
+
+void wire_put_varint_field(struct wire_writer *writer, uint32_t field, uint64_t value)
+{
+	uint32_t key = KEY(field, WIRE_VARINT);
+	if (writer_fits(writer, varint_size(key) + varint_size(value)))
+		writer->at = varint_write(varint_write(writer->at, key), value);
+}
+
+void wire_put_fixed32_field(struct wire_writer *writer, uint32_t field, uint32_t value)
+{
+	uint32_t key = KEY(field, WIRE_FIXED32);
+	if (writer_fits(writer, varint_size(key) + 4))
+		writer->at = fixed32_write(varint_write(writer->at, key), value);
+}
+
+void wire_put_bytes_field(struct wire_writer *writer, uint32_t field, struct view bytes)
+{
+	uint32_t key = KEY(field, WIRE_BYTES);
+	if (!writer_fits(writer, varint_size(key) + varint_size(bytes.size) + bytes.size))
+		return;
+	writer->at = varint_write(varint_write(writer->at, key), bytes.size);
+	if (bytes.size != 0)
+		memcpy(writer->at, bytes.data, bytes.size);
+	writer->at += bytes.size;
+}
+
+uint8_t *wire_begin(struct wire_writer *writer, uint32_t field)
+{
+	uint32_t key = KEY(field, WIRE_BYTES);
+	if (!writer_fits(writer, varint_size(key) + LENGTH_BYTES))
+		return NULL;
+	writer->at = varint_write(writer->at, key) + LENGTH_BYTES;
+	return writer->at;
+}
+
+void wire_end(struct wire_writer *writer, uint8_t *start)
+{
+	if (start == NULL || writer->overflow)
+		return;
+	uint64_t length = (uint64_t)(writer->at - start);
+	CHECK(length <= INT32_MAX); /* what protobuf allows, and far beyond any ring */
+	for (int i = 0; i < LENGTH_BYTES; i++)
+		start[i - LENGTH_BYTES] = (uint8_t)((length >> (7 * i) & 0x7f) | (i < LENGTH_BYTES - 1 ? 0x80 : 0));
+}
+
+/* ---- Records ---- */
+
+/* Bytes of a field with a one-byte key; nothing when the value is the default. */
+static inline uint64_t number_size(uint64_t value)
+{
+	return value == 0 ? 0 : 1 + varint_size(value);
+}
+
+static inline uint64_t bytes_size(uint64_t size)
+{
+	return 1 + varint_size(size) + size;
+}
+
+/* Bytes of one entry of the headers map, without its own key and length. */
+static inline uint64_t header_size(const struct wire_header *header)
+{
+	return bytes_size(header->key.size) + bytes_size(header->value.size);
+}
+
+/* Bytes of a record's fields. */
+static inline uint64_t body_size(const struct wire_record *record, const struct wire_header *headers, bool as_message)
+{
+	uint64_t size = record->payload.size == 0 ? 0 : bytes_size(record->payload.size);
+	size += number_size((uint64_t)record->timestamp);
+	for (uint32_t i = 0; i < record->header_count; i++)
+		size += bytes_size(header_size(&headers[record->first_header + i]));
+	if (as_message)
+		return size;
+	if (record->keyed)
+		size += bytes_size(record->key.size);
+	if (record->key_hash != 0)
+		size += 1 + 4;
+	return size + number_size(record->key_group) + number_size(record->input) + number_size(record->route);
+}
+
+uint64_t wire_record_size(const struct wire_record *record, const struct wire_header *headers, bool as_message)
+{
+	return bytes_size(body_size(record, headers, as_message));
+}
+
+/* Writes the headers map of a record. */
+static uint8_t *headers_write(uint8_t *at, const struct wire_record *record, const struct wire_header *headers)
+{
+	for (uint32_t i = 0; i < record->header_count; i++) {
+		const struct wire_header *header = &headers[record->first_header + i];
+		at = number_write(at, KEY(2, WIRE_BYTES), header_size(header));
+		at = bytes_write(at, KEY(1, WIRE_BYTES), header->key);
+		at = bytes_write(at, KEY(2, WIRE_BYTES), header->value);
+	}
+	return at;
+}
+
+/* Writes the fields that only Record has. */
+static inline uint8_t *routing_write(uint8_t *at, const struct wire_record *record)
+{
+	if (record->keyed)
+		at = bytes_write(at, KEY(4, WIRE_BYTES), record->key);
+	if (record->key_hash != 0) {
+		*at++ = KEY(5, WIRE_FIXED32);
+		at = fixed32_write(at, (uint32_t)record->key_hash);
+	}
+	if (record->key_group != 0)
+		at = number_write(at, KEY(6, WIRE_VARINT), record->key_group);
+	if (record->input != 0)
+		at = number_write(at, KEY(7, WIRE_VARINT), record->input);
+	if (record->route != 0)
+		at = number_write(at, KEY(8, WIRE_VARINT), record->route);
+	return at;
+}
+
+void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
+		     bool as_message)
+{
+	uint64_t body = body_size(record, headers, as_message);
+	if (!writer_fits(writer, bytes_size(body)))
+		return;
+	uint8_t *at = number_write(writer->at, KEY(1, WIRE_BYTES), body);
+	if (record->payload.size != 0)
+		at = bytes_write(at, KEY(1, WIRE_BYTES), record->payload);
+	if (record->header_count != 0)
+		at = headers_write(at, record, headers);
+	if (record->timestamp != 0)
+		at = number_write(at, KEY(3, WIRE_VARINT), (uint64_t)record->timestamp);
+	if (!as_message)
+		at = routing_write(at, record);
+	writer->at = at;
+}

@@ -54,10 +54,14 @@ struct ring_producer {
 	struct ring_producer_words *own;
 	const struct ring_consumer_words *peer;
 	uint8_t *data;
-	uint64_t size;      /* bytes, a power of two */
-	uint64_t position;  /* where the next frame goes; at or beyond tail */
-	uint64_t peer_head; /* as last seen */
-	uint64_t reserved;  /* where the reserved frame starts (after a PAD, if one is needed) */
+	uint64_t size;         /* bytes, a power of two */
+	uint64_t position;     /* where the next frame goes; at or beyond published */
+	uint64_t published;    /* our tail; the shared word is never read back (R5) */
+	uint64_t peer_head;    /* as last seen and checked; never more than size behind position */
+	uint64_t reserved;     /* where the reserved frame starts (after a PAD, if one is needed) */
+	uint64_t reserved_end; /* where its room ends; 0: nothing is reserved */
+	bool waiting;          /* wants_room is set */
+	bool damaged;          /* the consumer's head could not be true; stays so */
 };
 
 /* Attaches to a ring of `size` bytes (a power of two >= 4096) and takes its position from its own tail. */
@@ -65,7 +69,8 @@ void ring_producer_init(struct ring_producer *producer, struct ring_producer_wor
 			const struct ring_consumer_words *peer, void *data, uint64_t size);
 
 /* Finds room for a frame of up to `payload_max` bytes: on RING_OK *payload points to that many contiguous bytes.
- * May be called again without appending; `payload_max` may not exceed ring_payload_max(). */
+ * May be called again without appending; `payload_max` may not exceed ring_payload_max(). Success takes an announcement
+ * of ring_wait_for_room back: so of several frames that wait for one ring the one that announced goes first. */
 enum ring_result ring_reserve(struct ring_producer *producer, uint64_t payload_max, uint8_t **payload);
 
 /* Completes the reserved frame with the payload bytes really used (at most those reserved) and the header's other
@@ -78,8 +83,8 @@ bool ring_publish(struct ring_producer *producer);
 /* Forgets frames appended since the last publish. */
 void ring_rollback(struct ring_producer *producer);
 
-/* Announces that the producer waits for room, and looks once more: true when there is room now after all (and the
- * announcement is taken back). */
+/* Announces that the producer waits for room, and looks once more: true when there is room now after all, and the
+ * announcement is taken back; or when the head could not be true, which ring_reserve then says. */
 bool ring_wait_for_room(struct ring_producer *producer, uint64_t payload_max);
 
 /* Bytes between head and tail, as of now; for gauges and for tests of emptiness. */
@@ -92,8 +97,10 @@ struct ring_consumer {
 	struct ring_producer_words *peer;
 	const uint8_t *data;
 	uint64_t size;
-	uint64_t position;  /* of the next frame to read; at or beyond head */
+	uint64_t position;  /* of the next frame to read; at or beyond released */
+	uint64_t released;  /* our head; the shared word is never read back (R5) */
 	uint64_t peer_tail; /* as last seen and checked */
+	bool damaged;       /* the producer's tail or a header could not be true; stays so */
 };
 
 /* Attaches to a ring and takes its position from its own head. */
@@ -111,7 +118,8 @@ uint64_t ring_advance(struct ring_consumer *consumer, const struct frame *header
  * doorbell then. */
 bool ring_release(struct ring_consumer *consumer, uint64_t cursor);
 
-/* Whether the producer has published nothing beyond the position (reads the shared tail). */
+/* Whether the producer has published nothing beyond the position (reads the shared tail). A tail that cannot be true
+ * is no emptiness: ring_peek then says what it is. */
 bool ring_is_empty(struct ring_consumer *consumer);
 
 /* ---- Both ---- */

@@ -1,0 +1,406 @@
+/*
+ * The slot memory: making, mapping, and the pages of channels. The layout and the invariants S1 to S4 stand in slot.h.
+ *
+ *   channels mapping   | struct channels | request 0 | response 0 | request 1 | response 1 | ...
+ *                        head pages        unary_ring each          session_ring each
+ *
+ * All sizes are fixed when the supervisor makes the memory and the memfds are sealed at them, so no process can make
+ * another one's access fail by truncating. What is used is allocated beforehand, so that a lack of memory is an errno in
+ * the process that asks and never a SIGBUS in one that writes. (Where a cgroup's limit is hit the kernel may still kill;
+ * the budget is checked against it at start.)
+ *
+ * Left out: state, timers and the undo log of the arena.
+ */
+#include "shared/slot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "shared/log.h"
+
+#define CHANNELS_MAGIC UINT64_C(0x314c4e4e41484346) /* "FCHANNL1" */
+#define ARENA_MAGIC UINT64_C(0x31414e4552414346)    /* "FCARENA1" */
+
+enum { LAYOUT_VERSION = 1 };
+
+/* Bytes of a page. */
+static uint64_t page_size(void)
+{
+	return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Rounds up to whole pages. */
+static uint64_t whole_pages(uint64_t bytes)
+{
+	return (bytes + page_size() - 1) / page_size() * page_size();
+}
+
+/* ---- Layout ------------------------------------------------------------------------------------------------------ */
+
+/* Where the rings start: behind the head pages. */
+static uint64_t rings_offset(void)
+{
+	return whole_pages(sizeof(struct channels));
+}
+
+/* Where a channel's request ring starts; its response ring follows. `channel` may be channel_count: the end. */
+static uint64_t channel_offset(const struct slot_sizes *sizes, uint32_t channel)
+{
+	if (channel == UNARY_CHANNEL)
+		return rings_offset();
+	return rings_offset() + 2 * sizes->unary_ring + (channel - 1) * 2 * sizes->session_ring;
+}
+
+/* Bytes of the channels mapping. */
+static uint64_t channels_bytes(const struct slot_sizes *sizes)
+{
+	return channel_offset(sizes, sizes->channel_count);
+}
+
+/* Bytes of the arena. */
+static uint64_t arena_bytes(void)
+{
+	return whole_pages(sizeof(struct arena));
+}
+
+uint64_t slot_memory_max(const struct slot_sizes *sizes)
+{
+	return channels_bytes(sizes) + arena_bytes() + page_size();
+}
+
+uint64_t channel_ring_size(const struct slot_memory *memory, uint32_t channel)
+{
+	return channel == UNARY_CHANNEL ? memory->sizes.unary_ring : memory->sizes.session_ring;
+}
+
+uint8_t *channel_request_data(const struct slot_memory *memory, uint32_t channel)
+{
+	CHECK(channel < memory->sizes.channel_count);
+	return (uint8_t *)memory->channels + channel_offset(&memory->sizes, channel);
+}
+
+uint8_t *channel_response_data(const struct slot_memory *memory, uint32_t channel)
+{
+	return channel_request_data(memory, channel) + channel_ring_size(memory, channel);
+}
+
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
+
+/* Whether a ring can have this size: whole pages, a power of two, and not absurd. */
+static bool ring_size_is_sound(uint64_t size)
+{
+	return size >= page_size() && size <= UINT64_C(1) << 30 && (size & (size - 1)) == 0;
+}
+
+/* Allocates pages of a memfd, however often a signal comes between. 0, or -1 with errno. */
+static int allocate(int fd, uint64_t offset, uint64_t bytes)
+{
+	int result;
+	do
+		result = fallocate(fd, 0, (off_t)offset, (off_t)bytes);
+	while (result != 0 && errno == EINTR);
+	return result;
+}
+
+/* A memfd of a fixed size, its first bytes allocated, sealed. The descriptor, or -1 with errno. */
+static int make_memfd(const char *what, uint32_t slot, uint64_t bytes, uint64_t allocated)
+{
+	char name[64];
+	snprintf(name, sizeof(name), "bridge-%s-%u", what, slot);
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -1;
+	if (ftruncate(fd, (off_t)bytes) == 0 && allocate(fd, 0, allocated) == 0 &&
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+		return fd;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* A position before the first message. */
+static void clear_position(struct session_position *position)
+{
+	*position = (struct session_position){.watermark = INT64_MIN};
+}
+
+/* Writes the constant part of both heads. 0, or -1 with errno. */
+static int write_heads(const struct slot_memory *memory)
+{
+	const struct slot_sizes *sizes = &memory->sizes;
+	struct channels channels = {
+	    .magic = CHANNELS_MAGIC,
+	    .version = LAYOUT_VERSION,
+	    .slot = memory->slot,
+	    .channel_count = sizes->channel_count,
+	    .unary_ring = sizes->unary_ring,
+	    .session_ring = sizes->session_ring,
+	    .rings_offset = rings_offset(),
+	    .bytes = channels_bytes(sizes),
+	};
+	struct arena arena = {.magic = ARENA_MAGIC, .version = LAYOUT_VERSION, .slot = memory->slot};
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
+		clear_position(&arena.position[i]);
+	if (pwrite(memory->channels_fd, &channels, sizeof(channels), 0) != (ssize_t)sizeof(channels) ||
+	    pwrite(memory->arena_fd, &arena, sizeof(arena), 0) != (ssize_t)sizeof(arena))
+		return -1;
+	return 0;
+}
+
+/* Maps the owner page between two pages that nobody may touch. The page, or NULL with errno. */
+static void *map_owner_page(int fd)
+{
+	size_t page = page_size();
+	uint8_t *guards = mmap(NULL, 3 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (guards == MAP_FAILED)
+		return NULL;
+	void *owner = mmap(guards + page, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (owner != MAP_FAILED && madvise(owner, page, MADV_DONTDUMP) == 0)
+		return owner;
+	int error = errno;
+	munmap(guards, 3 * page);
+	errno = error;
+	return NULL;
+}
+
+/* Makes the mutex that says who owns the slot: its holder's death is told to the next one who locks. 0 or an errno. */
+static int init_owner(pthread_mutex_t *owner)
+{
+	pthread_mutexattr_t attributes;
+	int error = pthread_mutexattr_init(&attributes);
+	if (error != 0)
+		return error;
+	error = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	if (error == 0)
+		error = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	if (error == 0)
+		error = pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
+	if (error == 0)
+		error = pthread_mutex_init(owner, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+	return error;
+}
+
+/* The steps of slot_memory_create; what they have made when one fails is undone by the caller. 0, or -1 with errno. */
+static int make_all(struct slot_memory *memory)
+{
+	memory->channels_fd = make_memfd("channels", memory->slot, channels_bytes(&memory->sizes), rings_offset());
+	if (memory->channels_fd < 0)
+		return -1;
+	memory->arena_fd = make_memfd("arena", memory->slot, arena_bytes(), arena_bytes());
+	if (memory->arena_fd < 0 || write_heads(memory) != 0)
+		return -1;
+	memory->owner_fd = make_memfd("owner", memory->slot, page_size(), page_size());
+	if (memory->owner_fd < 0)
+		return -1;
+	memory->owner = map_owner_page(memory->owner_fd);
+	if (memory->owner == NULL)
+		return -1;
+	errno = init_owner(memory->owner);
+	if (errno != 0)
+		return -1;
+	memory->worker_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return memory->worker_bell < 0 ? -1 : 0;
+}
+
+int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes)
+{
+	*memory = (struct slot_memory){
+	    .slot = slot,
+	    .channels_fd = -1,
+	    .arena_fd = -1,
+	    .owner_fd = -1,
+	    .worker_bell = -1,
+	    .sizes = *sizes,
+	};
+	if (slot >= SLOTS_MAX || sizes->channel_count < 1 || sizes->channel_count > SLOT_CHANNELS_MAX ||
+	    !ring_size_is_sound(sizes->unary_ring) || !ring_size_is_sound(sizes->session_ring)) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (make_all(memory) == 0)
+		return 0;
+	int error = errno;
+	slot_memory_destroy(memory);
+	errno = error;
+	return -1;
+}
+
+/* ---- Mapping ----------------------------------------------------------------------------------------------------- */
+
+/* Closes a descriptor once. */
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Unmaps the owner page and its guards. */
+static void unmap_owner_page(struct slot_memory *memory)
+{
+	if (memory->owner != NULL)
+		munmap((uint8_t *)memory->owner - page_size(), 3 * page_size());
+	memory->owner = NULL;
+}
+
+/* Maps a memfd whole, left out of core dumps. NULL with errno when that fails. */
+static void *map_shared(int fd, uint64_t bytes)
+{
+	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (map == MAP_FAILED)
+		return NULL;
+	if (madvise(map, bytes, MADV_DONTDUMP) == 0)
+		return map;
+	int error = errno;
+	munmap(map, bytes);
+	errno = error;
+	return NULL;
+}
+
+int slot_attach_front(struct slot_memory *memory)
+{
+	memory->channels = map_shared(memory->channels_fd, channels_bytes(&memory->sizes));
+	if (memory->channels == NULL)
+		return -1;
+	close_fd(&memory->arena_fd);
+	close_fd(&memory->owner_fd);
+	unmap_owner_page(memory);
+	return 0;
+}
+
+int slot_attach_worker(struct slot_memory *memory)
+{
+	memory->channels = map_shared(memory->channels_fd, channels_bytes(&memory->sizes));
+	memory->arena = map_shared(memory->arena_fd, arena_bytes());
+	if (memory->channels == NULL || memory->arena == NULL)
+		return -1;
+	/* A child that user code forks must not go on writing here after this process is gone. */
+	if (madvise(memory->channels, channels_bytes(&memory->sizes), MADV_DONTFORK) != 0 ||
+	    madvise(memory->arena, arena_bytes(), MADV_DONTFORK) != 0 ||
+	    madvise(memory->owner, page_size(), MADV_DONTFORK) != 0)
+		return -1;
+	close_fd(&memory->channels_fd);
+	close_fd(&memory->arena_fd);
+	close_fd(&memory->owner_fd);
+	return 0;
+}
+
+void slot_memory_destroy(struct slot_memory *memory)
+{
+	if (memory->channels != NULL)
+		munmap(memory->channels, channels_bytes(&memory->sizes));
+	if (memory->arena != NULL)
+		munmap(memory->arena, arena_bytes());
+	memory->channels = NULL;
+	memory->arena = NULL;
+	unmap_owner_page(memory);
+	close_fd(&memory->channels_fd);
+	close_fd(&memory->arena_fd);
+	close_fd(&memory->owner_fd);
+	close_fd(&memory->worker_bell);
+}
+
+/* ---- Words ------------------------------------------------------------------------------------------------------- */
+
+/* Zeroes a producer's words. No order: what the caller stores next publishes it. */
+static void clear_producer_words(struct ring_producer_words *words)
+{
+	atomic_store_explicit(&words->tail, 0, memory_order_relaxed);
+	atomic_store_explicit(&words->wants_room, 0, memory_order_relaxed);
+}
+
+/* Zeroes a consumer's words. No order: what the caller stores next publishes it. */
+static void clear_consumer_words(struct ring_consumer_words *words)
+{
+	atomic_store_explicit(&words->head, 0, memory_order_relaxed);
+}
+
+/* Zeroes the front's words of a channel, but for the state. */
+static void clear_front_words(struct front_channel *front)
+{
+	front->segment = 0;
+	clear_producer_words(&front->request);
+	clear_consumer_words(&front->response);
+}
+
+/* Zeroes the worker's words of a channel, but for closed_epoch. */
+static void clear_worker_words(struct worker_channel *worker)
+{
+	clear_consumer_words(&worker->request);
+	clear_producer_words(&worker->response);
+}
+
+/* The bytes of a channel's two rings. */
+static uint64_t channel_bytes(const struct slot_memory *memory, uint32_t channel)
+{
+	return 2 * channel_ring_size(memory, channel);
+}
+
+int channel_allocate(struct slot_memory *memory, uint32_t channel)
+{
+	CHECK(channel < memory->sizes.channel_count);
+	uint64_t offset = channel_offset(&memory->sizes, channel);
+	if (allocate(memory->channels_fd, offset, channel_bytes(memory, channel)) != 0)
+		return -1;
+	clear_front_words(&memory->channels->front[channel]);
+	return 0;
+}
+
+void channel_free(struct slot_memory *memory, uint32_t channel)
+{
+	CHECK(channel < memory->sizes.channel_count);
+	struct front_channel *front = &memory->channels->front[channel];
+	clear_front_words(front);
+	atomic_store_explicit(&front->state, CHANNEL_FREE, memory_order_release);
+	uint64_t offset = channel_offset(&memory->sizes, channel);
+	if (fallocate(memory->channels_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		      (off_t)channel_bytes(memory, channel)) != 0)
+		log_warn(
+		    "slot %u, channel %u: its memory could not be given back: %s; it stays in use until the slot's next"
+		    " session has come and gone",
+		    memory->slot, channel, strerror(errno));
+}
+
+void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t epoch, enum channel_state state)
+{
+	CHECK(channel < memory->sizes.channel_count);
+	/* Release: pairs with the worker's acquire load after it took the ready bit; segment and words are older. */
+	atomic_store_explicit(&memory->channels->front[channel].state, (uint64_t)epoch << 2 | state,
+			      memory_order_release);
+	ready_set(&memory->channels->ready_for_worker, channel);
+}
+
+int slot_own(struct slot_memory *memory)
+{
+	int error = pthread_mutex_lock(memory->owner);
+	if (error == EOWNERDEAD)
+		error = pthread_mutex_consistent(memory->owner);
+	return error;
+}
+
+void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch)
+{
+	CHECK(channel < memory->sizes.channel_count);
+	struct worker_channel *worker = &memory->channels->worker[channel];
+	clear_worker_words(worker);
+	/* Release: pairs with the front's acquire load before it frees the channel. */
+	atomic_store_explicit(&worker->closed_epoch, epoch, memory_order_release);
+}
+
+void slot_reset_worker(struct slot_memory *memory)
+{
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
+		clear_position(&memory->arena->position[i]);
+		clear_worker_words(&memory->channels->worker[i]);
+		atomic_store_explicit(&memory->channels->worker[i].closed_epoch, 0, memory_order_release);
+	}
+	atomic_store_explicit(&memory->channels->worker_sleeps, 0, memory_order_seq_cst);
+}

@@ -1,100 +1,272 @@
-# Flink Bridge: one non-recursive Makefile.
+# Flink Bridge: one non-recursive Makefile. It calls itself only to build another variant.
 #
 #   make            build everything            VARIANT=release|debug|asan|tsan   CC=gcc|clang   V=1 shows the commands
 #   make help       the other targets
 
 VARIANT ?= release
-CC      ?= gcc
 V       ?= 0
 PREFIX  ?= /usr/local
-B       := build/$(VARIANT)
-Q       := $(if $(filter 1,$(V)),,@)
+SETUP   ?= yes
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 VERSION := 0.1.0
+CLANG   := $(findstring clang,$(CC))
+B       := build/$(VARIANT)$(if $(CLANG),-clang)
+Q       := $(if $(filter 1,$(V)),,@)
+say      = $(if $(filter 1,$(V)),,@echo "  $(1)")
 
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
 
+ifeq ($(filter $(VARIANT),release debug asan tsan fuzz),)
+$(error VARIANT=$(VARIANT) is none of release, debug, asan, tsan)
+endif
+
 # ---- What is built out of what: a folder is a module, its sources are all of its .c files --------------------------
 
 PROTO      := $(wildcard proto/*.proto)
-GENERATED  := $(PROTO:proto/%.proto=build/proto/%.pb-c.c)
+GENERATED  := $(PROTO:proto/%.proto=build/proto/%.pb-c.c) build/proto/google/protobuf/empty.pb-c.c
 SHARED     := $(wildcard shared/*.c)
 DESCRIPTOR := $(wildcard descriptor/*.c)
 SERVER     := $(filter-out server/bridged.c,$(wildcard server/*.c))
 WORKER     := $(wildcard worker/*.c worker/steps/*.c)
 CLI        := $(filter-out cli/bridgectl.c,$(wildcard cli/*.c))
 CHECKS     := $(wildcard tests/check_*.c)
+FUZZERS    := $(wildcard tests/fuzz_*.c)
 BENCHES    := $(wildcard bench/bench_*.c)
+E2E        := $(wildcard tests/e2e/test_*.py)
 
 obj = $(patsubst %.c,$(B)/%.o,$(patsubst build/%,%,$(1)))
 
 BRIDGED   := $(B)/bridged
 BRIDGECTL := $(B)/bridgectl
 TESTS     := $(CHECKS:tests/%.c=$(B)/tests/%)
+REPLAYS   := $(FUZZERS:tests/fuzz_%.c=$(B)/tests/replay_%)
+FUZZ      := $(FUZZERS:tests/%.c=$(B)/tests/%)
 BENCH     := $(BENCHES:bench/%.c=$(B)/bench/%)
+THREADED  := $(if $(CHECKS),$(shell grep -l pthread_create $(CHECKS)))
 
 # ---- Flags ---------------------------------------------------------------------------------------------------------
 
-PKGS     := grpc libprotobuf-c yaml-0.1 libxxhash
-CPPFLAGS += -D_GNU_SOURCE -DBRIDGE_VERSION='"$(VERSION)"' -I. -Ibuild -isystem build/proto $(shell pkg-config --cflags $(PKGS))
-WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wformat=2
+CPPFLAGS += -D_GNU_SOURCE -DBRIDGE_VERSION='"$(VERSION)"' -I. -Ibuild -isystem build/proto
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wformat=2 \
+            -Wno-missing-braces
 HARDEN   := -fstack-protector-strong -fPIE -fno-strict-aliasing
-LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+ifeq ($(shell uname -m),x86_64)
+HARDEN   += -fstack-clash-protection -fcf-protection
+endif
+LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
-CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2
+CFLAGS_release := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
 CFLAGS_debug   := -O1 -g3 -fno-omit-frame-pointer -DBRIDGE_DEBUG
-CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
-CFLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 LDFLAGS_asan   := -fsanitize=address,undefined
 LDFLAGS_tsan   := -fsanitize=thread
+LDFLAGS_fuzz   := -fsanitize=fuzzer-no-link,address,undefined
+SANITIZE       := -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE -fno-sanitize-recover=undefined
+CFLAGS_asan    := $(SANITIZE) $(LDFLAGS_asan)
+CFLAGS_tsan    := $(SANITIZE) $(LDFLAGS_tsan)
+CFLAGS_fuzz    := $(SANITIZE) $(LDFLAGS_fuzz)
 MALLOC         := $(if $(filter release debug,$(VARIANT)),-ljemalloc)
 
 ALL_CFLAGS  := -std=c11 $(WARN) $(HARDEN) $(CFLAGS_$(VARIANT)) $(CFLAGS)
 ALL_LDFLAGS := $(LDHARDEN) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
-LIBS        := $(MALLOC) $(shell pkg-config --libs $(PKGS)) -ljq -lonig -lgpr -lpthread -lm
+LIBS        := $(MALLOC) -lgrpc -lgpr -lprotobuf-c -lyaml -lxxhash -ljq -lpthread -lm
+TEST_LIBS   := -lcheck -lsubunit -lrt
 
 define compile
 	@mkdir -p $(@D)
-	$(if $(filter 1,$(V)),,@echo "  CC    $<")
+	$(call say,CC    $<)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 endef
 define link
 	@mkdir -p $(@D)
-	$(if $(filter 1,$(V)),,@echo "  LINK  $@")
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
+	$(call say,LINK  $@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) $(1) $(LIBS)
 endef
+
+# ---- What the machine must have: setup/packages.txt; some targets install it, the others only look -------------------
+
+INSTALLING  := $(filter run test test-full chaos bench bench-% fuzz lint setup,$(MAKECMDGOALS))
+SETUP_GROUP := $(or $(if $(filter setup lint fuzz test-full,$(MAKECMDGOALS))$(CLANG),lint),$(if \
+                    $(filter test chaos bench bench-% tests venv,$(MAKECMDGOALS)),test),build)
+ifeq ($(SETUP),yes)
+HAVE        := build/setup/$(SETUP_GROUP).ok
+endif
+PYTHON      := build/venv/bin/python
+VENV        := build/venv/ok
+
+.PHONY: setup venv
+setup: $(HAVE) $(VENV)
+venv: $(VENV)
+
+build/setup/%.ok: setup/packages.txt setup/install.sh
+	@setup/install.sh $(if $(INSTALLING),,--check) $*
+	@mkdir -p build/setup && touch $(addprefix build/setup/,$(addsuffix .ok,build $(if $(filter build,$*),,test) $*))
+
+$(VENV): setup/requirements.txt | $(HAVE)
+	@echo "  VENV  build/venv (setup/requirements.txt)"
+	@rm -rf build/venv && python3 -m venv build/venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-input -r $<
+	@touch $@
 
 # ---- Build ---------------------------------------------------------------------------------------------------------
 
-.PHONY: all tests
-all: $(BRIDGED) $(BRIDGECTL)
+.PHONY: all tests replays tsan-tests fuzzers benches
+all: $(if $(wildcard server/bridged.c),$(BRIDGED)) $(if $(wildcard cli/bridgectl.c),$(BRIDGECTL))
 tests: $(TESTS)
+replays: $(REPLAYS)
+tsan-tests: $(THREADED:tests/%.c=$(B)/tests/%)
+fuzzers: $(FUZZ)
+benches: $(BENCH)
 
-build/proto/%.pb-c.c build/proto/%.pb-c.h: proto/%.proto
+define protoc
 	@mkdir -p build/proto
-	$(if $(filter 1,$(V)),,@echo "  PROTO $<")
-	$(Q)protoc -Iproto --c_out=build/proto $<
+	$(call say,PROTO $(@:build/proto/%.pb-c.c=%.proto))
+	$(Q)protoc -Iproto --c_out=build/proto $(@:build/proto/%.pb-c.c=%.proto)
+endef
+build/proto/google/protobuf/%.pb-c.c build/proto/google/protobuf/%.pb-c.h: | $(HAVE)
+	$(protoc)
+build/proto/%.pb-c.c build/proto/%.pb-c.h: proto/%.proto | $(HAVE)
+	$(protoc)
 
-$(B)/proto/%.o: build/proto/%.c
+# Other flags or another compiler: everything anew.
+$(B)/flags: FORCE | $(HAVE)
+	@mkdir -p $(@D)
+	@{ $(CC) --version | head -1; echo '$(CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS)'; } >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+FORCE:
+
+$(B)/proto/%.o: build/proto/%.c $(B)/flags | $(GENERATED)
 	$(compile)
-
-$(B)/%.o: %.c $(GENERATED)
+$(B)/%.o: %.c $(B)/flags | $(GENERATED)
 	$(compile)
 
 # One archive: each binary takes what it needs of it.
 $(B)/libbridge.a: $(call obj,$(SHARED) $(DESCRIPTOR) $(SERVER) $(WORKER) $(CLI) $(GENERATED))
-	$(if $(filter 1,$(V)),,@echo "  AR    $@")
+	$(call say,AR    $@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
 $(BRIDGED): $(B)/server/bridged.o $(B)/libbridge.a
 	$(link)
 $(BRIDGECTL): $(B)/cli/bridgectl.o $(B)/libbridge.a
 	$(link)
-$(B)/tests/%: $(B)/tests/%.o $(B)/libbridge.a
+$(TESTS): %: %.o $(B)/libbridge.a
+	$(call link,$(TEST_LIBS))
+$(REPLAYS): $(B)/tests/replay_%: $(B)/tests/fuzz_%.o $(B)/tests/replay.o $(B)/libbridge.a
 	$(link)
-$(TESTS): LIBS := -lcheck -lsubunit -lrt $(LIBS)
-$(B)/bench/%: $(B)/bench/%.o $(B)/libbridge.a
+$(FUZZ): %: %.o $(B)/libbridge.a
+	$(call link,-fsanitize=fuzzer)
+$(BENCH): %: %.o $(B)/libbridge.a
 	$(link)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+# ---- Test: the last line is "N passed, N failed, N skipped" -----------------------------------------------------------
+
+.PHONY: test test-full chaos fuzz
+SUITES ?=
+test: $(HAVE) $(VENV)
+	@$(MAKE) VARIANT=release all tests
+	@$(MAKE) VARIANT=asan tests replays
+	@$(MAKE) VARIANT=tsan tsan-tests
+	@$(PYTHON) tests/run.py --unit release,asan --threaded tsan --replay asan --e2e release $(SUITES)
+
+VARIANTS := release debug asan tsan
+EVERY    := release,debug,asan,tsan,release-clang,debug-clang,asan-clang,tsan-clang
+test-full: $(HAVE) $(VENV)
+	@for cc in gcc clang; do for v in $(VARIANTS); do \
+		echo "== $$cc $$v"; $(MAKE) CC=$$cc VARIANT=$$v all tests || exit 1; done; done
+	@$(MAKE) VARIANT=asan replays
+	@$(MAKE) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
+	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan $(SUITES)
+
+CHAOS_SECONDS ?= 60
+chaos: $(HAVE) $(VENV)
+	@$(MAKE) VARIANT=release all
+	@CHAOS_SECONDS=$(CHAOS_SECONDS) $(PYTHON) tests/run.py --e2e release --timeout $$(($(CHAOS_SECONDS) + 300)) chaos
+
+FUZZ_SECONDS ?= 60
+ifeq ($(VARIANT),fuzz)
+ifeq ($(CLANG),)
+$(error the variant fuzz needs CC=clang: `make fuzz` does that)
+endif
+endif
+fuzz: $(HAVE)
+	@$(MAKE) CC=clang VARIANT=fuzz fuzzers
+	@for f in $(FUZZERS:tests/%.c=%); do \
+		echo "  FUZZ  $$f, $(FUZZ_SECONDS) s"; mkdir -p build/corpus/$$f tests/corpus/$${f#fuzz_}; \
+		build/fuzz-clang/tests/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=65536 \
+			-artifact_prefix=build/corpus/$$f- -print_final_stats=0 -verbosity=0 \
+			build/corpus/$$f tests/corpus/$${f#fuzz_} || exit 1; done
+
+# ---- Run, measure ------------------------------------------------------------------------------------------------------
+
+.PHONY: run bench bench-transport
+run: all
+	@sh examples/quickstart/run.sh $(BRIDGECTL)
+
+bench: bench-transport
+bench-transport: all benches
+	@mkdir -p build/bench
+	@$(B)/bench/bench_transport
+
+# ---- Lint, install, clean -----------------------------------------------------------------------------------------------
+
+.PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell install clean help
+C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(wildcard cli/*.c tests/*.c bench/*.c)
+C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h cli/*.h tests/*.h bench/*.h)
+SCRIPTS   := setup/install.sh .ci/run $(wildcard examples/*/*.sh tests/*.sh)
+TIDY      := $(C_SOURCES:%.c=build/lint/%.ok)
+
+lint: lint-format lint-tidy lint-cppcheck lint-shell
+	@echo "lint: clean"
+lint-format: | $(HAVE)
+	$(call say,LINT  clang-format)
+	$(Q)clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS)
+lint-tidy: $(TIDY)
+# A file is looked at again when it, a header or the set of checks has changed.
+$(TIDY): build/lint/%.ok: %.c $(C_HEADERS) .clang-tidy | $(GENERATED) $(HAVE)
+	@mkdir -p $(@D)
+	$(call say,TIDY  $<)
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- -std=c11 $(CPPFLAGS) 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
+lint-cppcheck: | $(HAVE)
+	$(call say,LINT  cppcheck)
+	@mkdir -p build/lint/cppcheck
+	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j2 \
+		--cppcheck-build-dir=build/lint/cppcheck --suppress=missingIncludeSystem --suppress=readdirCalled --library=posix -I. $(C_SOURCES)
+lint-shell: | $(HAVE)
+	$(call say,LINT  shellcheck)
+	$(Q)shellcheck $(SCRIPTS)
+
+DEST    = $(DESTDIR)$(PREFIX)
+SHARE   = $(DEST)/share/flink-bridge
+install: all
+	install -d $(DEST)/bin $(DEST)/share/pkgconfig $(SHARE)/proto
+	install -m 755 $(BRIDGED) $(BRIDGECTL) $(DEST)/bin
+	install -m 644 proto/*.proto $(SHARE)/proto
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' setup/flink-bridge.pc.in >$(DEST)/share/pkgconfig/flink-bridge.pc
+
+clean:
+	rm -rf $(filter-out build/venv build/setup,$(wildcard build/*))
+
+help:
+	@echo 'make                  build bridged and bridgectl into $(B)'
+	@echo 'make run              run examples/quickstart on two slots'
+	@echo 'make test             all tests (about 5 minutes on two cores); SUITES="check_ring test_unary" picks some'
+	@echo 'make test-full        every suite with every variant and both compilers, end-to-end tests under ASan, fuzzing'
+	@echo 'make chaos            processes killed at random under load; CHAOS_SECONDS=60'
+	@echo 'make fuzz             libFuzzer on the parsers; FUZZ_SECONDS=60 for each'
+	@echo 'make bench            speed and memory; results in build/bench'
+	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck'
+	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'
+	@echo 'make clean            remove build/, but for the Python packages in build/venv'
+	@echo
+	@echo 'VARIANT=release|debug|asan|tsan  CC=gcc|clang  V=1 shows commands  SETUP=no neither looks for packages nor installs any'

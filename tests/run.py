@@ -1,0 +1,251 @@
+"""The test runner: every unit suite, fuzz replay and end-to-end file as a job of its own, two at a time.
+
+    tests/run.py [--unit VARIANT,...] [--threaded VARIANT,...] [--replay VARIANT,...] [--e2e VARIANT,...] [NAME...]
+
+A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. NAMEs pick jobs: check_ring, test_unary (all of them when none is named). What is counted are
+single tests: Check's, each file of a replayed corpus, pytest's. A job that hangs is killed with everything it started, and counts
+as one failure. Failures show the job's whole output, and again by name at the end; the last line is always
+
+    N passed, N failed, N skipped
+
+The exit status is 0 when nothing failed and something ran.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+SANITIZERS = {
+    "ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=0:second_deadlock_stack=1:exitcode=66",
+}
+
+
+@dataclasses.dataclass
+class Job:
+    name: str
+    variant: str
+    kind: str
+    command: list[str]
+    timeout: float
+
+
+@dataclasses.dataclass
+class Outcome:
+    passed: int = 0
+    skipped: int = 0
+    failed: list[str] = dataclasses.field(default_factory=list)
+    output: str = ""
+    seconds: float = 0.0
+
+
+def fixed_addresses() -> list[str]:
+    """Sanitizers of older compilers cannot live with much address randomisation: a prefix that turns it off, where allowed."""
+    prefix = ["setarch", os.uname().machine, "-R"]
+    try:
+        works = subprocess.run([*prefix, "true"], stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        works = False
+    return prefix if works else []
+
+
+def collect(options: argparse.Namespace) -> list[Job]:
+    """All jobs that the options ask for, the long ones first."""
+    jobs = []
+    fixed = fixed_addresses()
+
+    def add(kind: str, name: str, variant: str, command: list[str]) -> None:
+        if not options.names or name in options.names:
+            prefix = fixed if "san" in variant and kind != "e2e" else []
+            jobs.append(Job(name, variant, kind, [*prefix, *command], options.timeout))
+
+    chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
+    for variant in options.e2e:
+        for path in sorted((TOP / "tests" / "e2e").glob("test_*.py")) + chaos:
+            add("e2e", path.stem, variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)])
+    for kind, variants in (("unit", options.unit), ("threaded", options.threaded)):
+        for variant in variants:
+            for source in sorted((TOP / "tests").glob("check_*.c")):
+                if kind == "unit" or "pthread_create" in source.read_text():
+                    add(kind, source.stem, variant, [f"build/{variant}/tests/{source.stem}"])
+    for variant in options.replay:
+        for source in sorted((TOP / "tests").glob("fuzz_*.c")):
+            target = source.stem.removeprefix("fuzz_")
+            add("replay", f"replay_{target}", variant, [f"build/{variant}/tests/replay_{target}", f"tests/corpus/{target}"])
+    return jobs
+
+
+class Runner:
+    """Runs jobs and keeps what is alive, so that an interrupt leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.alive: dict[int, subprocess.Popen] = {}
+
+    def kill_all(self) -> None:
+        with self.lock:
+            for group in self.alive:
+                kill_group(group)
+
+    def run(self, job: Job) -> Outcome:
+        """One job, from start to counted outcome."""
+        with tempfile.TemporaryDirectory(prefix="bridge-test-") as scratch:
+            log = pathlib.Path(scratch) / "log"
+            report = pathlib.Path(scratch) / "report"
+            environment = dict(os.environ, **SANITIZERS, TMPDIR=scratch, BRIDGE_BUILD=f"build/{job.variant}", LC_ALL="C.UTF-8")
+            if job.kind in ("unit", "threaded"):
+                environment |= {"CK_TAP_LOG_FILE_NAME": str(report), "CK_DEFAULT_TIMEOUT": "60"}
+            command = [*job.command, f"--junitxml={report}"] if job.kind == "e2e" else job.command
+            started = time.monotonic()
+            code, words = self.wait(job, command, environment, log)
+            text = log.read_text(errors="replace") + words
+            outcome = READERS[job.kind](job, code, text, report)
+        outcome.output = text
+        outcome.seconds = time.monotonic() - started
+        if code != 0 and not outcome.failed:
+            outcome.failed = [f"{job.name}: exit status {code}, though no test failed"]
+        return outcome
+
+    def wait(self, job: Job, command: list[str], environment: dict, log: pathlib.Path) -> tuple[int, str]:
+        """Starts a command in a process group of its own; at its end, or when its time is up, the group is killed."""
+        with open(log, "wb") as sink:
+            try:
+                process = subprocess.Popen(
+                    command, cwd=TOP, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
+                )
+            except OSError as error:
+                return 127, f"cannot run {command[0]}: {error.strerror}\n"
+        with self.lock:
+            self.alive[process.pid] = process
+        try:
+            return process.wait(job.timeout), ""
+        except subprocess.TimeoutExpired:
+            return 124, f"\n{job.name} ({job.variant}) HANGS: killed after {job.timeout:.0f} s\n"
+        finally:
+            kill_group(process.pid)
+            process.wait()
+            with self.lock:
+                del self.alive[process.pid]
+
+
+def kill_group(group: int) -> None:
+    """SIGKILL to a process group that may be gone already."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def read_tap(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome:
+    """Check's report: `ok N - file:case:test: Passed`."""
+    outcome = Outcome()
+    for line in report.read_text(errors="replace").splitlines() if report.exists() else []:
+        if line.startswith("ok "):
+            outcome.passed += 1
+        elif line.startswith("not ok "):
+            outcome.failed.append(f"{job.name}: {line.partition(' - ')[2]}")
+    if not outcome.failed and (code != 0 or outcome.passed == 0):
+        outcome.failed.append(f"{job.name}: {describe_end(code)}, {outcome.passed} tests reported")
+    if "WARNING: ThreadSanitizer" in text and not outcome.failed:
+        outcome.failed.append(f"{job.name}: ThreadSanitizer reported")
+    return outcome
+
+
+def read_replay(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome:
+    """A replayed corpus: `N inputs` is its last line."""
+    found = re.search(r"^(\d+) inputs$", text, re.MULTILINE)
+    if code == 0 and found and int(found[1]) > 0:
+        return Outcome(passed=int(found[1]))
+    return Outcome(failed=[f"{job.name}: {describe_end(code)}"])
+
+
+def read_junit(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome:
+    """pytest's report. A test that failed and whose teardown failed too is one failure."""
+    outcome = Outcome()
+    bad: set[str] = set()
+    try:
+        root = xml.etree.ElementTree.parse(report).getroot()
+    except (OSError, xml.etree.ElementTree.ParseError):
+        return Outcome(failed=[f"{job.name}: {describe_end(code)}, no report"])
+    for case in root.iter("testcase"):
+        name = f"{job.name}: {case.get('name')}"
+        if case.find("failure") is not None or case.find("error") is not None:
+            bad.add(name)
+        elif case.find("skipped") is not None:
+            outcome.skipped += 1
+        else:
+            outcome.passed += 1
+    outcome.failed = sorted(bad)
+    return outcome
+
+
+READERS = {"unit": read_tap, "threaded": read_tap, "replay": read_replay, "e2e": read_junit}
+
+
+def describe_end(code: int) -> str:
+    """How a process ended, in words."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return "hangs" if code == 124 else f"exit status {code}"
+
+
+def report_progress(done: int, total: int, job: Job, outcome: Outcome) -> None:
+    """One line for each finished job; everything it said when something failed."""
+    verdict = f"{outcome.passed} passed"
+    if outcome.skipped:
+        verdict += f", {outcome.skipped} skipped"
+    if outcome.failed:
+        verdict += f", {len(outcome.failed)} FAILED"
+    print(f"[{done:3}/{total}] {job.variant:13} {job.name:28} {verdict} ({outcome.seconds:.1f} s)", flush=True)
+    if outcome.failed:
+        print(f"---- output of {job.name} ({job.variant}) ----\n{outcome.output.rstrip()}\n---- end of {job.name} ----", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for kind in ("unit", "threaded", "replay", "e2e"):
+        parser.add_argument(f"--{kind}", type=lambda text: text.split(","), default=[], metavar="VARIANT,...")
+    parser.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 2))
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one job")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    options = parser.parse_args()
+    jobs = collect(options)
+    runner = Runner()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    failures: list[str] = []
+    passed = skipped = 0
+    pool = concurrent.futures.ThreadPoolExecutor(options.jobs)
+    try:
+        futures = {pool.submit(runner.run, job): job for job in jobs}
+        for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            job, outcome = futures[future], future.result()
+            passed, skipped = passed + outcome.passed, skipped + outcome.skipped
+            failures += [f"{name} ({job.variant})" for name in outcome.failed]
+            report_progress(done, len(jobs), job, outcome)
+    except (KeyboardInterrupt, SystemExit):
+        pool.shutdown(wait=False, cancel_futures=True)
+        runner.kill_all()
+        failures.append("interrupted")
+    pool.shutdown()
+    if not jobs:
+        failures.append("no test was found")
+    for name in failures:
+        print(f"FAILED {name}")
+    print(f"{passed} passed, {len(failures)} failed, {skipped} skipped", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,11 +16,13 @@
 #include "shared/view.h"
 #include "shared/wire.h"
 
-enum payload_state { PAYLOAD_BYTES, PAYLOAD_VALUE };
+/* PAYLOAD_BOTH: the value was parsed from the bytes and nobody changed it, so the bytes still stand: a step that only looks
+ * (filter, route, key_by) leaves the payload as it came, to the letter. */
+enum payload_state { PAYLOAD_BYTES, PAYLOAD_VALUE, PAYLOAD_BOTH };
 
 struct record {
-	struct view payload; /* when PAYLOAD_BYTES */
-	jv value;            /* when PAYLOAD_VALUE: owned by the record */
+	struct view payload; /* BYTES, BOTH: the payload. VALUE: what it was before, for messages only */
+	jv value;            /* VALUE, BOTH: owned by the record */
 	uint8_t state;       /* enum payload_state */
 	uint8_t form;        /* enum payload_form the value was read as, and is written as */
 	bool keyed;
@@ -40,11 +42,17 @@ struct scratch *scratch_create(void);
 void scratch_destroy(struct scratch *scratch);
 void scratch_reset(struct scratch *scratch);
 
-/* `size` bytes, 16-aligned, until the next reset. NULL beyond the limit of the worker's memory. */
+/* `size` bytes, 16-aligned, until the next reset. NULL beyond SCRATCH_LIMIT, or when memory is out. */
 void *scratch_alloc(struct scratch *scratch, size_t size);
 
-/* A copy of some bytes in scratch memory. */
+/* Gives the most recent allocation, and only that one, another size: in place if possible. NULL as above. */
+void *scratch_resize(struct scratch *scratch, void *last, size_t old_size, size_t size);
+
+/* A copy of some bytes in scratch memory; data is NULL when there is no room. */
 struct view scratch_copy(struct scratch *scratch, struct view bytes);
+
+/* What one unit may take: a fan-out that goes on for ever fails its record, not the process. */
+enum { SCRATCH_LIMIT = 512 << 20, RUN_RECORDS_MAX = 1 << 21 };
 
 struct run {
 	struct record *records;
@@ -59,11 +67,17 @@ void run_deinit(struct run *run);
 /* Drops all records, freeing their values. */
 void run_clear(struct run *run);
 
-/* A new record at the end, zeroed; NULL when memory is out. The pointer is good until the next push. */
+/* A new record at the end, zeroed; NULL beyond RUN_RECORDS_MAX or when memory is out. The pointer is good until the next push. */
 struct record *run_push(struct run *run);
 
-/* Appends a copy of a record: the value is shared by reference count. */
+/* Appends a copy of a record, which must not be in the same run: the value is shared by reference count. */
 struct record *run_push_copy(struct run *run, const struct record *record);
+
+/* Drops the value that a record has, if any; what is left is an empty payload. */
+void record_drop(struct record *record);
+
+/* Trades the records of two runs; each keeps its scratch memory. */
+void run_trade(struct run *a, struct run *b);
 
 /* Takes records [first, first + count) of a parsed batch into a run, as bytes. */
 bool run_take_batch(struct run *run, const struct wire_batch *batch, uint32_t first, uint32_t count);
@@ -76,7 +90,13 @@ bool record_need_value(struct record *record, enum payload_form form, struct scr
  * bytes: the base64 string decoded. On failure false and *why. */
 bool record_need_bytes(struct record *record, struct scratch *scratch, const char **why);
 
-/* Replaces the value; takes ownership of `value`. */
+/* Moves the value out of a record that has one (see record_need_value); set another one, or drop the record, next. */
+jv record_take_value(struct record *record);
+
+/* Replaces the payload by a value; takes ownership of `value`. */
 void record_set_value(struct record *record, jv value, enum payload_form form);
+
+/* Replaces the payload by bytes, which must live as long as the run's scratch memory. */
+void record_set_bytes(struct record *record, struct view bytes);
 
 #endif

@@ -8,14 +8,8 @@
 #define WORKER_STEP_H
 
 #include "descriptor/descriptor.h"
+#include "worker/failure.h"
 #include "worker/run.h"
-
-/* Why a step failed: which record of the run, and what to tell the person. */
-struct failure {
-	uint32_t origin;   /* struct record.origin of the record at fault */
-	uint32_t step;     /* index in the segment; set by the chain */
-	char message[512]; /* UTF-8, NUL-terminated */
-};
 
 /* Time as it is carried by messages; it never goes back. */
 struct step_time {
@@ -52,6 +46,6 @@ struct step_kind_ops {
 };
 
 /* The table. */
-extern const struct step_kind_ops step_kinds[STEP_KIND_COUNT];
+extern const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT];
 
 #endif

@@ -1,0 +1,30 @@
+/*
+ * What went wrong with a record, in words for the person who wrote the pipeline.
+ *
+ * A failure's text is always valid UTF-8 and cut between characters, whatever was in the payload or in libjq's message: it
+ * travels in gRPC statuses and protobuf strings.
+ */
+#ifndef WORKER_FAILURE_H
+#define WORKER_FAILURE_H
+
+#include <stdint.h>
+
+#include "shared/view.h"
+
+/* Why a step failed: which record of the run, and what to tell the person. */
+struct failure {
+	uint32_t origin;   /* struct record.origin of the record at fault */
+	uint32_t step;     /* index in the segment; set by the chain */
+	char message[512]; /* UTF-8, NUL-terminated */
+};
+
+/* Fills origin and message; returns false, so that a step can `return failure_set(...)`. */
+bool failure_set(struct failure *failure, uint32_t origin, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The beginning of some bytes as printable UTF-8: at most 64 characters and "..." when there is more; control
+ * characters and bytes that are no UTF-8 are escaped as \xHH. Returns `out`. */
+enum { EXCERPT_CHARACTERS = 64, EXCERPT_SIZE = EXCERPT_CHARACTERS * 4 + 8 };
+const char *excerpt(struct view bytes, char out[EXCERPT_SIZE]);
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * key_by: gives each record its key. The payload stays as it came.
+ *
+ * A missing key fails the record: null would send every record that lacks the field to one subtask, which is an accident far
+ * more often than a wish. (`.user // "nobody"` is how to wish it.)
+ */
+#include "shared/keygroup.h"
+#include "worker/json_text.h"
+#include "worker/steps/kinds.h"
+
+static bool key_by_open(struct step *step, struct failure *failure)
+{
+	const struct option *key = step_option(step->spec, "key");
+
+	step->own = step_program(key, NULL, key->text, failure);
+	return step->own != NULL;
+}
+
+static void key_by_close(struct step *step)
+{
+	step->own = NULL;
+}
+
+/* The bytes of a key: a string's own, any other value's JSON; takes over `value`. */
+static bool key_bytes(struct record *record, jv value, struct run *run, struct failure *failure)
+{
+	char text[EXCERPT_SIZE];
+	const char *why = NULL;
+
+	switch (jv_get_kind(value)) {
+	case JV_KIND_NULL:
+		why = "the key is null: the program must yield a key for every record";
+		break;
+	case JV_KIND_STRING:
+		record->key = scratch_copy(run->scratch, (struct view){(const uint8_t *)jv_string_value(value),
+								       (size_t)jv_string_length_bytes(jv_copy(value))});
+		if (!record->key.data)
+			why = "memory is out";
+		break;
+	default:
+		why = json_print(value, run->scratch, &record->key);
+		break;
+	}
+	jv_free(value);
+	return !why || failure_set(failure, record->origin, "%s; payload: %s", why, excerpt(record->payload, text));
+}
+
+static bool key_by_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
+{
+	struct jq_program *program = step->own;
+	jv value;
+
+	(void)time;
+	for (uint32_t i = 0; i < run->count; i++) {
+		struct record *record = &run->records[i];
+
+		if (!step_need_value(record, FORM_JSON, run, failure))
+			return false;
+		if (!jq_program_one(program, jv_copy(record->value), &value))
+			return step_program_failed(program, record, failure);
+		if (!key_bytes(record, value, run, failure))
+			return false;
+		record->keyed = true;
+		record->key_hash = key_hash_of(record->key);
+		record->key_group = 0;
+	}
+	return true;
+}
+
+const struct step_kind_ops key_by_ops = {.open = key_by_open, .close = key_by_close, .process = key_by_process};

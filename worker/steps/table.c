@@ -1,0 +1,57 @@
+/* The table of step kinds, in the order of descriptor/steps.def, and what several kinds need. */
+#include "worker/steps/kinds.h"
+
+const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {
+#define STEP_KIND(name, closes, help) [STEP_##name] = &name##_ops,
+#include "descriptor/steps.def"
+};
+
+struct jq_program *step_program(const struct option *option, const char *field, const char *text,
+				struct failure *failure)
+{
+	char why[sizeof(failure->message)];
+	struct jq_program *program = jq_program_get(text, why, sizeof(why));
+
+	if (!program && field)
+		failure_set(failure, 0, "the program of `%s` in option `%s` does not compile: %s", field, option->name,
+			    why);
+	else if (!program)
+		failure_set(failure, 0, "the program in option `%s` does not compile: %s", option->name, why);
+	return program;
+}
+
+bool step_need_value(struct record *record, enum payload_form form, struct run *run, struct failure *failure)
+{
+	const char *why;
+
+	if (record_need_value(record, form, run->scratch, &why))
+		return true;
+	return failure_set(failure, record->origin, "%s", why);
+}
+
+bool step_need_object(struct record *record, struct run *run, struct failure *failure)
+{
+	char text[EXCERPT_SIZE];
+
+	if (!step_need_value(record, FORM_JSON, run, failure))
+		return false;
+	if (jv_get_kind(record->value) == JV_KIND_OBJECT)
+		return true;
+	return failure_set(failure, record->origin, "the payload must be a JSON object, and this is of type %s: %s",
+			   jv_kind_name(jv_get_kind(record->value)), excerpt(record->payload, text));
+}
+
+bool step_program_failed(const struct jq_program *program, const struct record *record, struct failure *failure)
+{
+	char text[EXCERPT_SIZE];
+
+	return failure_set(failure, record->origin, "%s; payload: %s", jq_program_error(program),
+			   excerpt(record->payload, text));
+}
+
+bool step_no_room(const struct record *record, struct failure *failure)
+{
+	return failure_set(failure, record->origin,
+			   "no memory for what became of this message: more than %d records, or too large ones",
+			   RUN_RECORDS_MAX);
+}

@@ -118,12 +118,18 @@ static void path_clear(struct jq_program *program)
 
 /* ---- Compiling ---- */
 
+/* What a message says: a string itself, any other value as JSON; takes over `message`. */
+static jv message_text(jv message)
+{
+	return jv_get_kind(message) == JV_KIND_STRING ? message : jv_dump_string(message, 0);
+}
+
 /* Collects the compiler's messages, without what libjq puts around them. */
 static void on_compile_error(void *context, jv message)
 {
 	struct jq_program *program = context;
 	size_t used = strlen(program->error), room = sizeof(program->error) - used;
-	jv text = jv_get_kind(message) == JV_KIND_STRING ? message : jv_dump_string(message, 0);
+	jv text = message_text(message);
 	const char *words = jv_string_value(text);
 	static const char noise[] = " (Unix shell quoting issues?)";
 
@@ -281,7 +287,7 @@ char *jq_program_check(const char *text)
 static void program_failed(struct jq_program *program, jv message)
 {
 	struct failure words;
-	jv text = jv_get_kind(message) == JV_KIND_STRING ? message : jv_dump_string(message, 0);
+	jv text = message_text(message);
 
 	failure_set(&words, 0, "%s", jv_string_value(text));
 	memcpy(program->error, words.message, sizeof(program->error));
@@ -335,11 +341,10 @@ static enum jq_result machine_ended(struct jq_program *program, jv end)
 	if (jq_halted(program->jq)) {
 		jv_free(end);
 		jv message = jq_get_error_message(program->jq);
-		bool has_words = jv_is_valid(message) && jv_get_kind(message) == JV_KIND_STRING;
-		program_failed(program,
-			       jv_string_fmt("the program called halt, which a step must not%s%s",
-					     has_words ? ": " : "", has_words ? jv_string_value(message) : ""));
-		jv_free(message);
+		jv text = message_text(jq_get_error_message(program->jq));
+		program_failed(program, jv_string_fmt("the program called halt, which a step must not: %s",
+						      jv_string_value(text)));
+		jv_free(text);
 		return JQ_FAILED;
 	}
 	if (!jv_invalid_has_msg(jv_copy(end))) {

@@ -340,7 +340,6 @@ static enum jq_result machine_ended(struct jq_program *program, jv end)
 {
 	if (jq_halted(program->jq)) {
 		jv_free(end);
-		jv message = jq_get_error_message(program->jq);
 		jv text = message_text(jq_get_error_message(program->jq));
 		program_failed(program, jv_string_fmt("the program called halt, which a step must not: %s",
 						      jv_string_value(text)));

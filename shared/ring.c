@@ -91,7 +91,7 @@ enum ring_result ring_reserve(struct ring_producer *producer, uint64_t payload_m
 		return RING_DAMAGED;
 	uint64_t span = frame_span(sizeof(struct frame) + payload_max);
 	uint64_t needed = bytes_needed(producer, span);
-	producer->reserved_end = 0;
+	producer->reserved_end = producer->reserved;
 	if (!has_room(producer, needed)) {
 		if (!take_head(producer, load_head(producer, memory_order_acquire)))
 			return RING_DAMAGED;
@@ -115,7 +115,7 @@ static inline void put_header(struct ring_producer *producer, uint64_t cursor, c
 void ring_append(struct ring_producer *producer, struct frame header, uint64_t payload_used)
 {
 	uint64_t length = sizeof(struct frame) + payload_used;
-	CHECK(producer->reserved_end != 0 && length <= producer->reserved_end - producer->reserved);
+	CHECK(length <= producer->reserved_end - producer->reserved);
 	if (producer->reserved != producer->position) {
 		struct frame pad = {.length = (uint32_t)(producer->reserved - producer->position), .kind = FRAME_PAD};
 		put_header(producer, producer->position, &pad);
@@ -123,7 +123,7 @@ void ring_append(struct ring_producer *producer, struct frame header, uint64_t p
 	header.length = (uint32_t)length;
 	put_header(producer, producer->reserved, &header);
 	producer->position = producer->reserved + frame_span(length);
-	producer->reserved_end = 0;
+	producer->reserved_end = producer->reserved;
 }
 
 bool ring_publish(struct ring_producer *producer)
@@ -139,7 +139,7 @@ bool ring_publish(struct ring_producer *producer)
 void ring_rollback(struct ring_producer *producer)
 {
 	producer->position = producer->published;
-	producer->reserved_end = 0;
+	producer->reserved_end = producer->reserved;
 }
 
 bool ring_wait_for_room(struct ring_producer *producer, uint64_t payload_max)

@@ -59,7 +59,7 @@ struct ring_producer {
 	uint64_t published;    /* our tail; the shared word is never read back (R5) */
 	uint64_t peer_head;    /* as last seen and checked; never more than size behind position */
 	uint64_t reserved;     /* where the reserved frame starts (after a PAD, if one is needed) */
-	uint64_t reserved_end; /* where its room ends; 0: nothing is reserved */
+	uint64_t reserved_end; /* where its room ends; at reserved: there is none */
 	bool waiting;          /* wants_room is set */
 	bool damaged;          /* the consumer's head could not be true; stays so */
 };

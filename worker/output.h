@@ -1,0 +1,90 @@
+/*
+ * Answers of a channel: encoded straight into reserved ring memory, or, once the response ring is full, into the outbox.
+ *
+ *      output_records --> the Results at hand --full--> closed with more=true, the next one begun
+ *                                |
+ *             room in the ring? -+- yes --> frame in the ring, visible at output_publish
+ *                                +- no ---> frame in the outbox; the channel is parked until output_flush empties it
+ *
+ * The order of answers is the order of calls, whichever way they take: nothing goes to the ring past the outbox.
+ */
+#ifndef WORKER_OUTPUT_H
+#define WORKER_OUTPUT_H
+
+#include "shared/ring.h"
+#include "shared/wire.h"
+#include "worker/outbox.h"
+#include "worker/run.h"
+
+struct output {
+	struct ring_producer *ring;
+	struct outbox outbox;
+	uint64_t message_max; /* bytes of one answer */
+	uint64_t record_max;  /* bytes of one record */
+	bool damaged;         /* the front's words cannot be true */
+	bool published;       /* since output_publish last said so */
+
+	/* The answer being written, if any. */
+	struct frame header; /* what answers to the message at hand carry; kind and flags are set per answer */
+	struct wire_writer writer;
+	uint8_t *payload;             /* where it begins; NULL: none is being written */
+	uint8_t *results;             /* Results inside it */
+	uint8_t *first;               /* where its first record begins */
+	struct outbox_frame *waiting; /* the memory it is written to when that is not the ring */
+};
+
+enum output_result {
+	OUTPUT_OK,
+	OUTPUT_TOO_LARGE, /* a record exceeds what a record or a message may have */
+};
+
+/* Starts with nothing to send. Limits above what the ring carries are cut to that. */
+void output_init(struct output *output, struct ring_producer *ring, uint64_t message_max, uint64_t record_max);
+
+/* Frees the outbox, and with it what was not sent. */
+void output_deinit(struct output *output);
+
+/* Says which request the following answers belong to: epoch, segment and receive time of its frame, and its seq. */
+void output_answer(struct output *output, const struct frame *request, uint64_t seq);
+
+/* Appends records to the Results at hand, begins it when there is none, and splits it when it is full. `headers` is what
+ * first_header counts into. `expect`: bytes that are likely to follow these records in the same Results. On TOO_LARGE *size is
+ * the size of the record at fault. */
+enum output_result output_records(struct output *output, const struct wire_record *records, uint32_t count,
+				  const struct wire_header *headers, uint64_t expect, uint64_t *size);
+
+/* The same for a run, whose payloads are bytes. */
+enum output_result output_run(struct output *output, const struct run *run, bool routed, uint64_t expect,
+			      uint64_t *size);
+
+/* Whether a Results has been begun and not ended. */
+bool output_results_open(const struct output *output);
+
+/* Ends the Results at hand (an empty one when there is none). `last`: nothing else answers this seq; then next_wakeup_ms goes
+ * with it (0: none). */
+void output_results_end(struct output *output, bool more, bool last, int64_t next_wakeup_ms);
+
+/* Gives the Results at hand up, unsent. */
+void output_results_drop(struct output *output);
+
+/* Begins an answer that is not Results: a writer over `size_max` bytes, and its end. */
+struct wire_writer *output_begin(struct output *output, uint64_t size_max);
+void output_end(struct output *output, enum frame_kind kind, bool last);
+
+/* END or REFUSAL with a gRPC status code and a text (cut to fit). */
+void output_status(struct output *output, enum frame_kind kind, uint32_t code, const char *text);
+
+/* Moves the outbox to the ring. False when there is still some left: the channel is parked, and the front will mark it
+ * ready when it has made room. */
+bool output_flush(struct output *output);
+
+/* Whether answers wait in the outbox. */
+static inline bool output_is_parked(const struct output *output)
+{
+	return !outbox_is_empty(&output->outbox);
+}
+
+/* Makes what is in the ring visible to the front. Returns whether anything became visible since the last call. */
+bool output_publish(struct output *output);
+
+#endif

@@ -1,0 +1,501 @@
+/*
+ * The unary calls: ProcessMessage, ProcessWatermark, AddToWindow, TriggerWindow.
+ *
+ * Outputs of a segment that ends in key_by or routes carry what the response message has no field for as headers:
+ * `bridge-key` (when the key is UTF-8) and `bridge-route`.
+ *
+ * A call either succeeds as a whole or is refused with words; at least once is all that it promises. A window whose
+ * trigger is refused stays, so that the client may ask again; its age bounds it.
+ */
+#include "worker/unary.h"
+
+#include <grpc/status.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "shared/log.h"
+#include "worker/window.h"
+
+enum { TEXT_MAX = 1024 };
+
+/* One segment, as unary calls see it. */
+struct unary_segment {
+	struct chain *chain;
+	int64_t watermark; /* ms; INT64_MIN before the first */
+	bool identity;
+	bool holds; /* a step may hold records back */
+	bool keys;  /* the last step sets keys */
+};
+
+struct unary {
+	struct workspace *workspace;
+	struct windows *windows;
+	struct unary_segment *segments;
+	struct run ticked; /* what the second release of a watermark yields */
+};
+
+/* One call at work. */
+struct call {
+	struct unary *unary;
+	struct output *output;
+	const struct frame *frame;
+	const struct segment *segment;
+	struct unary_segment *state;
+	struct wire_unary request;
+};
+
+/* Opens the chain of one segment. */
+static bool segment_open(struct unary *unary, const struct segment *segment, struct failure *failure)
+{
+	struct unary_segment *state = &unary->segments[segment->id];
+	size_t last = segment->step_count;
+
+	state->chain = workspace_chain(unary->workspace, segment, failure);
+	if (state->chain == NULL)
+		return false;
+	state->identity = chain_is_identity(state->chain);
+	state->keys = last > 0 && segment->steps[last - 1].kind == STEP_key_by;
+	for (size_t i = 0; i < segment->step_count; i++)
+		state->holds |= step_kinds[segment->steps[i].kind]->release != NULL;
+	return true;
+}
+
+/* Opens the chains of all segments. */
+struct unary *unary_create(struct workspace *workspace, const struct segment **segment, struct failure *failure)
+{
+	const struct descriptor *descriptor = workspace->descriptor;
+	struct unary *unary = calloc(1, sizeof(*unary));
+
+	CHECK(unary != NULL);
+	unary->workspace = workspace;
+	run_init(&unary->ticked, workspace->scratch);
+	unary->windows = windows_create(workspace->config->window_bytes_max);
+	unary->segments = calloc(descriptor->segment_count + 1, sizeof(unary->segments[0]));
+	CHECK(unary->segments != NULL);
+	for (size_t i = 0; i < descriptor->segment_count; i++) {
+		unary->segments[i].watermark = INT64_MIN;
+		if (segment_open(unary, &descriptor->segments[i], failure))
+			continue;
+		*segment = &descriptor->segments[i];
+		unary_destroy(unary);
+		return NULL;
+	}
+	return unary;
+}
+
+/* Closes them. */
+void unary_destroy(struct unary *unary)
+{
+	if (unary == NULL)
+		return;
+	for (size_t i = 0; i < unary->workspace->descriptor->segment_count; i++)
+		if (unary->segments[i].chain != NULL)
+			chain_destroy(unary->segments[i].chain);
+	windows_destroy(unary->windows);
+	run_deinit(&unary->ticked);
+	free(unary->segments);
+	free(unary);
+}
+
+/* ---- Answers ------------------------------------------------------------------------------------------------------- */
+
+/* Refuses a call. Always returns false, for callers to pass on. */
+static bool __attribute__((format(printf, 3, 4)))
+refuse(struct call *call, grpc_status_code code, const char *format, ...)
+{
+	char text[TEXT_MAX];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	output_status(call->output, FRAME_REFUSAL, code, text);
+	if (call->segment != NULL)
+		counter_add(&workspace_segment_counters(call->unary->workspace, call->segment->id)->errors, 1);
+	return false;
+}
+
+/* Gives a segment a new chain in place of one whose step failed while steps may have held records back. */
+static void chain_renew(struct call *call)
+{
+	struct unary_segment *state = call->state;
+	struct failure failure = {0};
+
+	chain_destroy(state->chain);
+	state->chain = workspace_chain(call->unary->workspace, call->segment, &failure);
+	if (state->chain == NULL)
+		fatalx("segment \"%s\" step %" PRIu32 " could be opened before but not now: %s", call->segment->name,
+		       failure.step, failure.message);
+}
+
+/* Refuses a call because a step failed. */
+static bool refuse_step(struct call *call, const struct failure *failure)
+{
+	const struct segment *segment = call->segment;
+	const char *step = failure->step < segment->step_count ? segment->steps[failure->step].name : "";
+
+	refuse(call, GRPC_STATUS_INTERNAL, "segment \"%s\" step \"%s\" record %" PRIu32 ": %s", segment->name, step,
+	       failure->origin, failure->message);
+	if (call->state->holds)
+		chain_renew(call);
+	return false;
+}
+
+/* Refuses a call that would need more memory than the worker has. */
+static bool refuse_memory(struct call *call)
+{
+	return refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "segment \"%s\": the worker has no memory for this call",
+		      call->segment->name);
+}
+
+/* Counts records of the segment. */
+static void count(const struct call *call, bool in, uint64_t records, uint64_t bytes)
+{
+	struct worker_segment_counters *counters =
+	    workspace_segment_counters(call->unary->workspace, call->segment->id);
+
+	counter_add(in ? &counters->records_in : &counters->records_out, records);
+	counter_add(in ? &counters->bytes_in : &counters->bytes_out, bytes);
+}
+
+/* Answers with nothing. */
+static bool reply_empty(struct call *call)
+{
+	output_begin(call->output, 0);
+	output_end(call->output, FRAME_REPLY, true);
+	return true;
+}
+
+/* Adds the headers that say key and route to an output, in place of any that came in under these names. False when memory
+ * is out. */
+static bool decorate(const struct call *call, struct record *record)
+{
+	const struct view key_name = view_of("bridge-key"), route_name = view_of("bridge-route");
+	bool keyed = call->state->keys && record->keyed && utf8_valid(record->key);
+	bool routed = record->route < call->segment->route_count;
+	struct wire_header *headers;
+	uint32_t kept = 0;
+
+	headers = scratch_alloc(call->unary->workspace->scratch, (record->header_count + 2) * sizeof(*headers));
+	if (headers == NULL)
+		return false;
+	for (uint32_t i = 0; i < record->header_count; i++)
+		if (!(keyed && view_equal(record->headers[i].key, key_name)) &&
+		    !(routed && view_equal(record->headers[i].key, route_name)))
+			headers[kept++] = record->headers[i];
+	if (keyed)
+		headers[kept++] = (struct wire_header){key_name, record->key};
+	if (routed)
+		headers[kept++] = (struct wire_header){route_name, view_of(call->segment->routes[record->route])};
+	record->headers = headers;
+	record->header_count = kept;
+	return true;
+}
+
+/* An output as the wire code takes it. */
+static struct wire_record message_of(const struct record *record)
+{
+	CHECK(record->state != PAYLOAD_VALUE);
+	return (struct wire_record){
+	    .payload = record->payload,
+	    .timestamp = record->timestamp,
+	    .header_count = (uint16_t)record->header_count,
+	};
+}
+
+/* Refuses a call whose outputs are more than a reply may carry. */
+static bool refuse_size(struct call *call, uint64_t size)
+{
+	return refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED,
+		      "segment \"%s\": the reply would have %" PRIu64 " bytes; a reply may have %" PRIu64,
+		      call->segment->name, size, call->output->message_max);
+}
+
+/* Answers with the outputs of the run. */
+static bool reply_run(struct call *call)
+{
+	struct run *run = &call->unary->workspace->run;
+	bool decorated = call->state->keys || call->segment->route_count > 0;
+	uint64_t size = 0, bytes = 0;
+	struct wire_writer *writer;
+
+	for (uint32_t i = 0; i < run->count; i++) {
+		struct wire_record message;
+
+		if (decorated && !decorate(call, &run->records[i]))
+			return refuse_memory(call);
+		message = message_of(&run->records[i]);
+		size += wire_record_size(&message, run->records[i].headers, true);
+		bytes += message.payload.size;
+	}
+	if (size > call->output->message_max)
+		return refuse_size(call, size);
+	writer = output_begin(call->output, size);
+	for (uint32_t i = 0; i < run->count; i++) {
+		struct wire_record message = message_of(&run->records[i]);
+
+		wire_put_record(writer, &message, run->records[i].headers, true);
+	}
+	output_end(call->output, FRAME_REPLY, true);
+	count(call, false, run->count, bytes);
+	return true;
+}
+
+/* Answers with the records of the batch as they came in. */
+static bool reply_batch(struct call *call)
+{
+	const struct wire_batch *batch = &call->unary->workspace->batch;
+	uint64_t size = 0, bytes = 0;
+	struct wire_writer *writer;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		size += wire_record_size(&batch->records[i], batch->headers, true);
+		bytes += batch->records[i].payload.size;
+	}
+	if (size > call->output->message_max)
+		return refuse_size(call, size);
+	writer = output_begin(call->output, size);
+	for (uint32_t i = 0; i < batch->count; i++)
+		wire_put_record(writer, &batch->records[i], batch->headers, true);
+	output_end(call->output, FRAME_REPLY, true);
+	count(call, false, batch->count, bytes);
+	return true;
+}
+
+/* ---- The calls ----------------------------------------------------------------------------------------------------- */
+
+/* The time that steps see: the watermark, as the one clock there is. */
+static struct step_time time_of(const struct unary_segment *state)
+{
+	return (struct step_time){
+	    .processing_ms = state->watermark > 0 ? state->watermark : 0,
+	    .watermark_ms = state->watermark,
+	};
+}
+
+/* Runs the messages in the batch through the chain and answers with what comes out. */
+static bool process_batch(struct call *call)
+{
+	struct workspace *workspace = call->unary->workspace;
+	const struct wire_batch *batch = &workspace->batch;
+	struct failure failure = {0};
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < batch->count; i++)
+		bytes += batch->records[i].payload.size;
+	count(call, true, batch->count, bytes);
+	if (call->state->identity) {
+		workspace_count_identity(workspace, call->segment, batch->count);
+		return reply_batch(call);
+	}
+	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
+		return refuse_memory(call);
+	if (!chain_process(call->state->chain, &workspace->run, time_of(call->state), &failure))
+		return refuse_step(call, &failure);
+	return reply_run(call);
+}
+
+/* Reads the Message of a request into the batch. False: the call was refused. */
+static bool message_read(struct call *call)
+{
+	enum wire_result result;
+
+	if (call->request.message.data == NULL)
+		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT, "the request carries no message");
+	result = wire_parse_record(call->request.message, &call->unary->workspace->batch);
+	if (result == WIRE_NO_MEMORY)
+		return refuse_memory(call);
+	if (result != WIRE_OK)
+		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT, "the message in the request cannot be used: %s",
+			      wire_result_text(result));
+	return true;
+}
+
+/* ProcessMessage. */
+static bool process_message(struct call *call)
+{
+	return message_read(call) && process_batch(call);
+}
+
+/* Lets steps release by event time and then by the clock that it is, in this order, into the workspace's run. False: the call
+ * was refused. */
+static bool release(struct call *call)
+{
+	struct unary *unary = call->unary;
+	struct unary_segment *state = call->state;
+	struct run *run = &unary->workspace->run, *ticked = &unary->ticked;
+	struct failure failure = {0};
+	bool room = true;
+
+	if (!chain_release(state->chain, RELEASE_WATERMARK, time_of(state), run, &failure) ||
+	    !chain_release(state->chain, RELEASE_TICK, time_of(state), ticked, &failure))
+		return refuse_step(call, &failure);
+	for (uint32_t i = 0; i < ticked->count && room; i++)
+		room = run_push_copy(run, &ticked->records[i]) != NULL;
+	run_clear(ticked);
+	return room || refuse_memory(call);
+}
+
+/* ProcessWatermark. One that goes back is no news: clients share the segment, and each has a watermark of its own. */
+static bool process_watermark(struct call *call)
+{
+	struct unary_segment *state = call->state;
+
+	if (call->request.timestamp <= state->watermark)
+		return reply_empty(call);
+	state->watermark = call->request.timestamp;
+	return release(call) && reply_run(call);
+}
+
+/* The window that a call names. */
+static struct window_name window_of(const struct call *call)
+{
+	return (struct window_name){
+	    .segment = call->request.segment,
+	    .key = call->request.window_key,
+	    .start = call->request.window_start,
+	};
+}
+
+/* Shows windows in the counters. */
+static void windows_show(const struct unary *unary)
+{
+	struct worker_counters *counters = &unary->workspace->page->counters;
+
+	gauge_set(&counters->windows_open, windows_count(unary->windows));
+	gauge_set(&counters->window_bytes, windows_bytes(unary->windows));
+}
+
+/* AddToWindow. The message is read now, so that what cannot be read is refused here and not when the window is triggered. */
+static bool add_to_window(struct call *call)
+{
+	struct workspace *workspace = call->unary->workspace;
+	struct windows *windows = call->unary->windows;
+	struct window_name name = window_of(call);
+
+	if (!message_read(call))
+		return false;
+	if (!windows_add(windows, &name, call->request.message, workspace->now_ns))
+		return refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED,
+			      "the windows of this slot hold %" PRIu64 " bytes in %" PRIu64 " windows, of %" PRIu64
+			      " allowed: trigger windows that are complete, or raise --window-bytes-max",
+			      windows_bytes(windows), windows_count(windows), workspace->config->window_bytes_max);
+	windows_show(call->unary);
+	return reply_empty(call);
+}
+
+/* Reads all messages of a window into the batch. False when memory is out. */
+static bool window_read(struct call *call, const struct window *window)
+{
+	struct wire_batch *batch = &call->unary->workspace->batch;
+
+	for (const struct window_message *message = window->first; message != NULL; message = message->next) {
+		enum wire_result result = wire_parse_record((struct view){message->bytes, message->size}, batch);
+
+		if (result == WIRE_NO_MEMORY)
+			return false;
+		CHECK(result == WIRE_OK);
+	}
+	return true;
+}
+
+/* TriggerWindow. */
+static bool trigger_window(struct call *call)
+{
+	struct windows *windows = call->unary->windows;
+	struct window_name name = window_of(call);
+	struct window *window = windows_find(windows, &name);
+
+	if (window == NULL)
+		return reply_empty(call);
+	if (!window_read(call, window))
+		return refuse_memory(call);
+	if (!process_batch(call))
+		return false;
+	windows_remove(windows, window);
+	windows_show(call->unary);
+	return true;
+}
+
+/* Reads a request, finds its segment and does what it asks for. */
+static bool work(struct call *call, struct view request)
+{
+	const struct descriptor *descriptor = call->unary->workspace->descriptor;
+	enum wire_result result = wire_parse_unary(call->frame->kind, request, &call->request);
+
+	if (result != WIRE_OK)
+		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT, "the request cannot be used: %s",
+			      wire_result_text(result));
+	if (call->request.segment >= descriptor->segment_count)
+		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT,
+			      "there is no segment %" PRIu32 "; pipeline \"%s\" has segments 0 to %zu",
+			      call->request.segment, descriptor->pipeline, descriptor->segment_count - 1);
+	call->segment = &descriptor->segments[call->request.segment];
+	call->state = &call->unary->segments[call->request.segment];
+	call->output->header.segment = call->request.segment;
+	switch (call->frame->kind) {
+	case FRAME_PROCESS_MESSAGE:
+		return process_message(call);
+	case FRAME_PROCESS_WATERMARK:
+		return process_watermark(call);
+	case FRAME_ADD_TO_WINDOW:
+		return add_to_window(call);
+	case FRAME_TRIGGER_WINDOW:
+		return trigger_window(call);
+	}
+	CHECK(!"a kind of frame that unary_work lets through");
+	return false;
+}
+
+/* Whether a kind of frame is a unary call. */
+static bool is_call(unsigned kind)
+{
+	return kind == FRAME_PROCESS_MESSAGE || kind == FRAME_PROCESS_WATERMARK || kind == FRAME_ADD_TO_WINDOW ||
+	       kind == FRAME_TRIGGER_WINDOW;
+}
+
+/* Answers the call in a frame. */
+void unary_work(struct unary *unary, struct output *output, const struct frame *frame, const uint8_t *payload)
+{
+	struct workspace *workspace = unary->workspace;
+	struct call call = {.unary = unary, .output = output, .frame = frame};
+	uint64_t began_ns = workspace->now_ns;
+
+	output_answer(output, frame, frame->seq);
+	if (!is_call(frame->kind)) {
+		refuse(&call, GRPC_STATUS_INTERNAL, "a frame of kind %s came on the channel of unary calls",
+		       frame_kind_name(frame->kind));
+		return;
+	}
+	workspace_clear(workspace);
+	progress_begin(workspace, frame, UNARY_CHANNEL);
+	work(&call, (struct view){payload, frame->length - sizeof(*frame)});
+	progress_end(workspace);
+	workspace->now_ns = clock_ns();
+	if (call.segment != NULL)
+		histogram_add(&workspace_segment_counters(workspace, call.segment->id)->latency,
+			      workspace->now_ns - began_ns);
+}
+
+/* Drops windows that are too old. */
+uint64_t unary_expire(struct unary *unary)
+{
+	struct workspace *workspace = unary->workspace;
+	uint64_t age_ns = workspace->config->window_age_ms_max * UINT64_C(1000000);
+	const struct window *oldest = windows_oldest(unary->windows);
+	uint32_t expired;
+
+	if (oldest == NULL)
+		return UINT64_MAX;
+	if (workspace->now_ns > age_ns) {
+		expired = windows_expire(unary->windows, workspace->now_ns - age_ns);
+		counter_add(&workspace->page->counters.windows_expired, expired);
+		if (expired > 0)
+			log_warn("%" PRIu32 " windows were dropped: nobody triggered them within %" PRIu64 " ms",
+				 expired, workspace->config->window_age_ms_max);
+		windows_show(unary);
+	}
+	oldest = windows_oldest(unary->windows);
+	return oldest == NULL ? UINT64_MAX : oldest->opened_ns + age_ns;
+}

@@ -1,0 +1,28 @@
+/*
+ * The four unary calls of the first bridge's contract, on the slot's unary channel: one frame in, one REPLY or REFUSAL out.
+ *
+ * There is one chain per segment for all clients of the slot, so steps that hold records back hold those of all of them. The
+ * watermark of a segment is its clock here: steps that wait for processing time wait for it (it is all that a client of this
+ * contract sends). A step that fails takes what its chain held back with it; the chain starts anew.
+ */
+#ifndef WORKER_UNARY_H
+#define WORKER_UNARY_H
+
+#include "worker/output.h"
+#include "worker/workspace.h"
+
+struct unary;
+
+/* Opens the chains of all segments. On failure NULL, *segment and `failure` say which step and why. */
+struct unary *unary_create(struct workspace *workspace, const struct segment **segment, struct failure *failure);
+
+/* Closes them; windows not triggered are lost. NULL is none. */
+void unary_destroy(struct unary *unary);
+
+/* Answers the call in a frame. */
+void unary_work(struct unary *unary, struct output *output, const struct frame *frame, const uint8_t *payload);
+
+/* Drops windows that are too old. Returns the CLOCK_MONOTONIC ns at which the next one will be; UINT64_MAX: there is none. */
+uint64_t unary_expire(struct unary *unary);
+
+#endif

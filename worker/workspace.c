@@ -1,0 +1,105 @@
+/*
+ * The workspace: shared scratch, counters and progress words of one worker process.
+ */
+#include "worker/workspace.h"
+
+#include "shared/log.h"
+
+/* Fills a workspace for a slot's worker. */
+void workspace_init(struct workspace *workspace, const struct sidecar *sidecar, uint32_t slot)
+{
+	*workspace = (struct workspace){
+	    .config = &sidecar->config,
+	    .descriptor = sidecar->descriptor,
+	    .control = &sidecar->control,
+	    .arena = sidecar->slots[slot].arena,
+	    .page = control_worker(&sidecar->control, slot),
+	    .slot = slot,
+	    .scratch = scratch_create(),
+	};
+	CHECK(workspace->scratch != NULL);
+	run_init(&workspace->run, workspace->scratch);
+	workspace->now_ns = clock_ns();
+}
+
+/* Frees what the workspace owns. */
+void workspace_deinit(struct workspace *workspace)
+{
+	run_deinit(&workspace->run);
+	scratch_destroy(workspace->scratch);
+	wire_batch_free(&workspace->batch);
+}
+
+/* Empties the arrays for the next unit. */
+void workspace_clear(struct workspace *workspace)
+{
+	run_clear(&workspace->run);
+	scratch_reset(workspace->scratch);
+	wire_batch_clear(&workspace->batch);
+}
+
+/* Names the step at work; called by chains. */
+static void step_began(void *context, uint32_t step)
+{
+	const struct workspace *workspace = context;
+
+	atomic_store_explicit(&workspace->page->progress.step, step, memory_order_relaxed);
+}
+
+/* Opens the chain of a segment, wired to counters and progress words. */
+struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct failure *failure)
+{
+	struct worker_step_counters *counters = NULL;
+	struct chain *chain;
+
+	if (segment->step_count > 0)
+		counters = control_worker_step(workspace->control, workspace->slot, segment->steps[0].index);
+	chain = chain_create(segment, counters, failure);
+	if (chain != NULL)
+		chain_on_progress(chain, step_began, workspace);
+	return chain;
+}
+
+/* Counts records that passed the steps of an identity chain. */
+void workspace_count_identity(const struct workspace *workspace, const struct segment *segment, uint32_t records)
+{
+	for (size_t i = 0; i < segment->step_count; i++) {
+		struct worker_step_counters *counters =
+		    control_worker_step(workspace->control, workspace->slot, segment->steps[i].index);
+
+		counter_add(&counters->records_in, records);
+		counter_add(&counters->records_out, records);
+	}
+}
+
+/* The counters of a segment. */
+struct worker_segment_counters *workspace_segment_counters(const struct workspace *workspace, uint32_t segment)
+{
+	return control_worker_segment(workspace->control, workspace->slot, segment);
+}
+
+/* Says what is at hand; `since_ns` comes last, because it tells readers that the rest holds. */
+void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel)
+{
+	struct progress *progress = &workspace->page->progress;
+
+	atomic_store_explicit(&progress->seq, frame->seq, memory_order_relaxed);
+	atomic_store_explicit(&progress->segment, frame->segment, memory_order_relaxed);
+	atomic_store_explicit(&progress->channel, channel, memory_order_relaxed);
+	atomic_store_explicit(&progress->epoch, frame->epoch, memory_order_relaxed);
+	atomic_store_explicit(&progress->step, UINT32_MAX, memory_order_relaxed);
+	atomic_store_explicit(&progress->record, 0, memory_order_relaxed);
+	atomic_store_explicit(&progress->since_ns, workspace->now_ns, memory_order_release);
+}
+
+/* Says which record of the message the unit at hand begins with. */
+void progress_record(const struct workspace *workspace, uint32_t record)
+{
+	atomic_store_explicit(&workspace->page->progress.record, record, memory_order_relaxed);
+}
+
+/* Says that nothing is at hand. */
+void progress_end(const struct workspace *workspace)
+{
+	atomic_store_explicit(&workspace->page->progress.since_ns, 0, memory_order_release);
+}

@@ -292,7 +292,7 @@ bool client_call(struct client *client, const void *method, grpc_slice request,
 	unary->owner = owner;
 	unary->reply = NULL;
 	grpc_byte_buffer *body = grpc_raw_byte_buffer_create(&request, 1);
-	grpc_metadata pair;
+	grpc_metadata pair = {0};
 	grpc_op ops[6] = {start_op(options, &pair),
 			  {.op = GRPC_OP_SEND_MESSAGE},
 			  {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
@@ -335,7 +335,7 @@ struct client_stream *client_stream_open(struct client *client, const void *meth
 	client->streams = stream;
 
 	stream->call = create_call(client, method, options);
-	grpc_metadata pair;
+	grpc_metadata pair = {0};
 	grpc_op ops[3] = {start_op(options, &pair)};
 	ending_ops(&stream->ending, &ops[1]);
 	start_batch(stream->call, ops, 3, &stream->life_tag);

@@ -76,7 +76,7 @@ static char *clean_copy(const uint8_t *bytes, size_t size)
 }
 
 /* Formats, cuts and cleans a message. */
-static char *clean_format(const char *format, va_list arguments)
+static char *__attribute__((format(printf, 1, 0))) clean_format(const char *format, va_list arguments)
 {
 	char text[MESSAGE_MAX];
 	int length = vsnprintf(text, sizeof(text), format, arguments);

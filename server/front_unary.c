@@ -232,7 +232,7 @@ static bool unary_find_slot(struct unary_call *call, const struct wire_unary *re
 {
 	struct front *front = call->front;
 	struct view named = metadata_value(&call->metadata, "bridge-slot");
-	char text[16];
+	char text[16] = "";
 	if (named.data) {
 		char *end = text;
 		unsigned long number = 0;

@@ -54,7 +54,7 @@ static uint64_t channel_offset(const struct slot_sizes *sizes, uint32_t channel)
 {
 	if (channel == UNARY_CHANNEL)
 		return rings_offset();
-	return rings_offset() + 2 * sizes->unary_ring + (channel - 1) * 2 * sizes->session_ring;
+	return rings_offset() + 2 * sizes->unary_ring + (uint64_t)2 * (channel - 1) * sizes->session_ring;
 }
 
 /* Bytes of the channels mapping. */

@@ -112,7 +112,7 @@ const char *size_rounded(char text[UNITS_TEXT_MAX], uint64_t bytes)
 const char *duration_exact(char text[UNITS_TEXT_MAX], uint64_t microseconds)
 {
 	if (microseconds == 0)
-		return strcpy(text, "0");
+		return memcpy(text, "0", sizeof("0"));
 	return unit_exact(text, microseconds, durations, sizeof(durations) / sizeof(*durations));
 }
 

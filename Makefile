@@ -119,11 +119,17 @@ $(VENV): setup/requirements.txt | $(HAVE)
 
 .PHONY: all tests replays tsan-tests fuzzers benches
 all: $(if $(wildcard server/bridged.c),$(BRIDGED)) $(if $(wildcard cli/bridgectl.c),$(BRIDGECTL))
+	@:
 tests: $(TESTS)
+	@:
 replays: $(REPLAYS)
+	@:
 tsan-tests: $(THREADED:tests/%.c=$(B)/tests/%)
+	@:
 fuzzers: $(FUZZ)
+	@:
 benches: $(BENCH)
+	@:
 
 define protoc
 	@mkdir -p build/proto
@@ -233,7 +239,7 @@ lint-format: | $(HAVE)
 	$(Q)clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS)
 lint-tidy: $(TIDY)
 # A file is looked at again when it, a header or the set of checks has changed.
-$(TIDY): build/lint/%.ok: %.c $(C_HEADERS) .clang-tidy | $(GENERATED) $(HAVE)
+$(TIDY): build/lint/%.ok: %.c $(C_HEADERS) .clang-tidy tests/.clang-tidy | $(GENERATED) $(HAVE)
 	@mkdir -p $(@D)
 	$(call say,TIDY  $<)
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- -std=c11 $(CPPFLAGS) 2>$@.log || { cat $@.log; exit 1; }

@@ -37,6 +37,6 @@ int64_t chain_next_wakeup(const struct chain *chain);
 bool chain_is_identity(const struct chain *chain);
 
 /* Compiles a jq program and throws it away: NULL when it is fine, else the compiler's words (free() them). */
-char *jq_program_check(const char *program);
+char *jq_program_check(const char *text);
 
 #endif

@@ -602,7 +602,7 @@ static void print_slowly(struct printer *printer, double value)
 		put(printer, text, strlen(text));
 		return;
 	}
-	int zeros = atoi(exponent + 1);
+	int zeros = (int)strtol(exponent + 1, NULL, 10);
 	for (const char *at = text; at < exponent; at++) {
 		if (*at == '.')
 			zeros -= (int)(exponent - at) - 1;

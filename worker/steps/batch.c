@@ -240,6 +240,7 @@ static bool close_due(struct batch_step *own, uint32_t origin, struct step_time 
 {
 	if (own->time == INT64_MAX)
 		return true;
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): closing the oldest moves the head on before it is freed */
 	while (own->oldest && due_at(own, own->oldest) <= time.processing_ms)
 		if (!batch_close(own, own->oldest, origin, time, out, failure))
 			return false;
@@ -314,6 +315,7 @@ static bool batch_release(struct step *step, enum release_cause cause, struct st
 		return close_due(own, 0, time, out, failure);
 	case RELEASE_ALL:
 		while (own->oldest)
+			/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): as above */
 			if (!batch_close(own, own->oldest, 0, time, out, failure))
 				return false;
 		return true;

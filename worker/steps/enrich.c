@@ -190,7 +190,7 @@ static bool read_timestamp(const struct enrich_step *own, struct record *record,
 		return failure_set(failure, record->origin,
 				   "the timestamp must be a number of milliseconds, and is of type %s; payload: %s",
 				   kind, excerpt(record->payload, text));
-	if (ms != floor(ms) || ms < -0x1p63 || ms >= 0x1p63)
+	if (ms != floor(ms) || ms < -9223372036854775808.0 || ms >= 9223372036854775808.0)
 		return failure_set(failure, record->origin,
 				   "the timestamp must be a whole number of milliseconds within 64 bits, and is %.17g; "
 				   "payload: %s",

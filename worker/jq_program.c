@@ -340,9 +340,11 @@ static enum jq_result machine_ended(struct jq_program *program, jv end)
 {
 	if (jq_halted(program->jq)) {
 		jv_free(end);
-		jv text = message_text(jq_get_error_message(program->jq));
-		program_failed(program, jv_string_fmt("the program called halt, which a step must not: %s",
-						      jv_string_value(text)));
+		jv message = jq_get_error_message(program->jq);
+		jv text = jv_is_valid(message) ? message_text(message) : jv_string("");
+		bool words = jv_string_length_bytes(jv_copy(text)) > 0;
+		program_failed(program, jv_string_fmt("the program called halt, which a step must not%s%s",
+						      words ? ": " : "", jv_string_value(text)));
 		jv_free(text);
 		return JQ_FAILED;
 	}

@@ -1,0 +1,494 @@
+/*
+ * What the rings and workers cost: the same client against two sidecars that run side by side, one whose front answers
+ * by itself (--direct) and one whose worker decodes and encodes every record of an identity segment.
+ *
+ * Each workload runs in short rounds that alternate between the two, so that the machine's slow phases hit both; what is
+ * printed is the median over the rounds, and the median of the rounds' ratios. Lines are `name<TAB>value<TAB>unit`, and the
+ * same goes to build/bench/transport.json.
+ *
+ *   bench_transport [--bin DIR] [--rounds N] [--round-ms N]
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "descriptor/descriptor.h"
+#include "descriptor/diagnostics.h"
+#include "proto/flink_bridge.pb-c.h"
+#include "proto/flink_worker.pb-c.h"
+#include "shared/control.h"
+#include "shared/log.h"
+#include "shared/wire.h"
+
+enum { RECORD_BYTES = 100, ROUNDS_MAX = 101, FLIGHT_MAX = 64, SEQ_BYTES = 5 };
+
+static const char pipeline[] = "name: identity\n"
+			       "parallelism: 1\n"
+			       "sources:\n"
+			       "  in: { kind: generator }\n"
+			       "steps:\n"
+			       "  - { name: same, kind: passthrough }\n"
+			       "sinks:\n"
+			       "  out: { kind: discard, from: same }\n";
+
+/* One sidecar under test. */
+struct side {
+	const char *name;
+	bool direct;
+	pid_t pid;
+	char address[160];
+	struct client *client;
+	const void *process_message, *session;
+};
+
+/* One workload: `batch` 0 is the unary call. */
+struct workload {
+	const char *name;
+	uint32_t batch, outstanding;
+};
+
+static char directory[] = "/tmp/bridge-bench-XXXXXX";
+static const char *bin = "build/release";
+static unsigned rounds = 15, round_ms = 300;
+static char topology[33];
+static FILE *json;
+
+/* Prints one figure, for people and for machines. */
+static void report(const char *name, double value, const char *unit)
+{
+	printf("%s\t%.4g\t%s\n", name, value, unit);
+	fflush(stdout);
+	fprintf(json, "%s\n  {\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"}", ftell(json) > 1 ? "," : "", name,
+		value, unit);
+}
+
+/* ---- Sidecars ---- */
+
+/* Runs a program to its end; fatal when it fails. */
+static void run(char *const argv[])
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		execv(argv[0], argv);
+		_exit(127);
+	}
+	int status;
+	waitpid(pid, &status, 0);
+	if (status != 0)
+		fatalx("%s failed", argv[0]);
+}
+
+/* Compiles the identity pipeline and learns its topology. */
+static void compile(void)
+{
+	char source[128], descriptor[128], program[256];
+	snprintf(source, sizeof source, "%s/pipeline.yaml", directory);
+	snprintf(descriptor, sizeof descriptor, "%s/descriptor.yaml", directory);
+	snprintf(program, sizeof program, "%s/bridgectl", bin);
+	FILE *file = fopen(source, "w");
+	if (!file || fputs(pipeline, file) < 0 || fclose(file) != 0)
+		fatal("cannot write %s", source);
+	run((char *[]){program, "compile", source, "-o", descriptor, NULL});
+	struct diagnostics diagnostics;
+	diagnostics_init(&diagnostics);
+	struct descriptor *read = descriptor_load(descriptor, &diagnostics);
+	if (!read)
+		fatalx("cannot read %s", descriptor);
+	memcpy(topology, read->topology_hash, sizeof topology);
+	descriptor_free(read);
+	diagnostics_free(&diagnostics);
+}
+
+/* Starts a sidecar with one slot and connects to it. */
+static void side_start(struct side *side)
+{
+	char program[256], listen[160], descriptor[160];
+	snprintf(program, sizeof program, "%s/bridged", bin);
+	snprintf(listen, sizeof listen, "unix:%s/%s.sock", directory, side->name);
+	snprintf(descriptor, sizeof descriptor, "%s/descriptor.yaml", directory);
+	snprintf(side->address, sizeof side->address, "%s", listen);
+	side->pid = fork();
+	if (side->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		execl(program, program, "--descriptor", descriptor, "--slots", "1", "--listen", listen, "--log-level",
+		      "warn", side->direct ? "--direct" : NULL, NULL);
+		_exit(127);
+	}
+	side->client = client_connect(side->address, &(struct client_options){.message_max = 8 << 20});
+	side->process_message = client_method(side->client, "/flink_worker.FlinkWorkerService/ProcessMessage");
+	side->session = client_method(side->client, "/flink_bridge.FlinkBridge/Session");
+}
+
+/* Stops a sidecar. */
+static void side_stop(struct side *side)
+{
+	client_close(side->client);
+	kill(side->pid, SIGTERM);
+	waitpid(side->pid, NULL, 0);
+}
+
+/* ---- Unary ---- */
+
+/* The request that every call sends. */
+static grpc_slice unary_request(void)
+{
+	static uint8_t payload[RECORD_BYTES];
+	memset(payload, 'x', sizeof payload);
+	FlinkWorker__Message message = FLINK_WORKER__MESSAGE__INIT;
+	message.payload = (ProtobufCBinaryData){sizeof payload, payload};
+	message.timestamp = 1700000000000;
+	FlinkWorker__ProcessMessageRequest request = FLINK_WORKER__PROCESS_MESSAGE_REQUEST__INIT;
+	request.message = &message;
+	grpc_slice slice = grpc_slice_malloc(flink_worker__process_message_request__get_packed_size(&request));
+	flink_worker__process_message_request__pack(&request, GRPC_SLICE_START_PTR(slice));
+	return slice;
+}
+
+/* Starts one call. */
+static void unary_call(struct side *side, grpc_slice request)
+{
+	struct client_call_options options = {.wait_for_ready = true};
+	if (!client_call(side->client, side->process_message, grpc_slice_ref(request), &options, side))
+		fatalx("out of memory");
+}
+
+/* Calls per second over one round. */
+static double unary_round(struct side *side, const struct workload *workload)
+{
+	grpc_slice request = unary_request();
+	struct client_event event;
+	uint64_t done = 0, begin = clock_ns(), end = begin + round_ms * UINT64_C(1000000), now = begin;
+	for (uint32_t i = 0; i < workload->outstanding; i++)
+		unary_call(side, request);
+	while (client_calls_in_flight(side->client) > 0) {
+		if (client_poll(side->client, CLIENT_FOREVER, &event) != CLIENT_REPLY)
+			continue;
+		if (event.status != GRPC_STATUS_OK || GRPC_SLICE_LENGTH(event.message) < RECORD_BYTES)
+			fatalx("%s: a call failed: %.*s", side->name, (int)event.text.size,
+			       (const char *)event.text.data);
+		now = clock_ns();
+		if (now < end) {
+			done++;
+			unary_call(side, request);
+		}
+	}
+	grpc_slice_unref(request);
+	return (double)done * 1e9 / (double)(end - begin);
+}
+
+/* ---- Streams ---- */
+
+/* Batches made once, one more than are in flight; only their seq is rewritten. */
+struct batches {
+	uint8_t *bytes[FLIGHT_MAX + 2];
+	size_t size;
+	uint32_t count;
+};
+
+/* Writes a seq into its five bytes: a varint with needless continuation bits is still a varint. */
+static void seq_write(uint8_t *at, uint64_t seq)
+{
+	for (int i = 0; i < SEQ_BYTES; i++, seq >>= 7)
+		at[i] = (uint8_t)((seq & 0x7f) | (i < SEQ_BYTES - 1 ? 0x80 : 0));
+}
+
+/* Makes the batches of a workload. */
+static void batches_make(struct batches *batches, const struct workload *workload)
+{
+	static uint8_t payload[RECORD_BYTES];
+	memset(payload, 'x', sizeof payload);
+	FlinkBridge__Record record = FLINK_BRIDGE__RECORD__INIT;
+	record.payload = (ProtobufCBinaryData){sizeof payload, payload};
+	record.timestamp = 1700000000000;
+	FlinkBridge__Record **records = calloc(workload->batch, sizeof *records);
+	for (uint32_t i = 0; i < workload->batch; i++)
+		records[i] = &record;
+	FlinkBridge__Batch batch = FLINK_BRIDGE__BATCH__INIT;
+	batch.records = records;
+	batch.n_records = workload->batch;
+	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
+	message.processing_time_ms = 1700000000000;
+	message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_BATCH;
+	message.batch = &batch;
+	size_t rest = flink_bridge__to_worker__get_packed_size(&message);
+	batches->size = 1 + SEQ_BYTES + rest;
+	batches->count = workload->outstanding + 2;
+	for (uint32_t i = 0; i < batches->count; i++) {
+		batches->bytes[i] = malloc(batches->size);
+		batches->bytes[i][0] = 1 << 3 | WIRE_VARINT;
+		flink_bridge__to_worker__pack(&message, batches->bytes[i] + 1 + SEQ_BYTES);
+	}
+	free(records);
+}
+
+/* gRPC is done with a batch: its memory is reused by count, nothing to do. */
+static void batch_returned(void *bytes)
+{
+	(void)bytes;
+}
+
+/* Sends the batch with that seq. */
+static void batch_send(struct client_stream *stream, struct batches *batches, uint64_t seq)
+{
+	uint8_t *bytes = batches->bytes[seq % batches->count];
+	seq_write(bytes + 1, seq);
+	if (client_stream_send(stream, grpc_slice_new(bytes, batches->size, batch_returned)) != CLIENT_TAKEN)
+		fatalx("the stream takes no more messages");
+}
+
+/* The Open of a session. */
+static grpc_slice open_message(void)
+{
+	static int64_t token;
+	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
+	open.protocol_version = 1;
+	open.job = (char *)"bench";
+	open.pipeline = (char *)"identity";
+	open.topology_hash = topology;
+	open.allocation_id = (char *)"allocation";
+	open.attempt_id = (char *)"attempt";
+	open.parallelism = 1;
+	open.max_parallelism = 128;
+	open.key_group_last = 127;
+	open.jvm_uuid = (char *)"bench";
+	open.open_token = ++token;
+	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
+	message.seq = 1;
+	message.processing_time_ms = 1;
+	message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_OPEN;
+	message.open = &open;
+	grpc_slice slice = grpc_slice_malloc(flink_bridge__to_worker__get_packed_size(&message));
+	flink_bridge__to_worker__pack(&message, GRPC_SLICE_START_PTR(slice));
+	return slice;
+}
+
+/* Waits for the next message of a stream. */
+static void stream_next(struct side *side, struct client_stream *stream, struct client_event *event)
+{
+	client_stream_receive(stream);
+	while (client_poll(side->client, CLIENT_FOREVER, event) != CLIENT_MESSAGE)
+		if (event->kind == CLIENT_ENDED)
+			fatalx("%s: the stream ended: %.*s", side->name, (int)event->text.size,
+			       (const char *)event->text.data);
+}
+
+/* Records per second over one round, on a session of its own. */
+static double stream_round(struct side *side, const struct workload *workload)
+{
+	struct client_event event;
+	struct batches batches;
+	struct client_call_options options = {.wait_for_ready = true};
+	batches_make(&batches, workload);
+	struct client_stream *stream = client_stream_open(side->client, side->session, FLIGHT_MAX + 2, &options, side);
+	client_stream_send(stream, open_message());
+	stream_next(side, stream, &event);
+	uint64_t sent = 1, answered = 1, begin = clock_ns(), end = begin + round_ms * UINT64_C(1000000), done = 0;
+	while (sent - answered < workload->outstanding)
+		batch_send(stream, &batches, ++sent);
+	while (answered < sent) {
+		struct wire_to_worker envelope;
+		stream_next(side, stream, &event);
+		struct view message = {GRPC_SLICE_START_PTR(event.message), GRPC_SLICE_LENGTH(event.message)};
+		if (wire_parse_from_worker(message, &envelope) != WIRE_OK || envelope.kind != FROM_WORKER_RESULTS ||
+		    envelope.seq != answered + 1 || message.size < workload->batch * RECORD_BYTES)
+			fatalx("%s: not the answer that was due", side->name);
+		answered++;
+		if (clock_ns() < end) {
+			done++;
+			batch_send(stream, &batches, ++sent);
+		}
+	}
+	client_stream_cancel(stream);
+	while (client_poll(side->client, CLIENT_FOREVER, &event) != CLIENT_ENDED)
+		;
+	for (uint32_t i = 0; i < batches.count; i++)
+		free(batches.bytes[i]);
+	return (double)done * workload->batch * 1e9 / (double)(end - begin);
+}
+
+/* ---- Figures ---- */
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double median(double *values, unsigned count)
+{
+	qsort(values, count, sizeof *values, ascending);
+	return values[count / 2];
+}
+
+/* One round of a workload on one side. */
+static double round_of(struct side *side, const struct workload *workload)
+{
+	return workload->batch ? stream_round(side, workload) : unary_round(side, workload);
+}
+
+/* Runs a workload on both sides in turn; returns the median ratio of worker over direct. */
+static double compare(struct side *direct, struct side *worker, const struct workload *workload)
+{
+	double first[ROUNDS_MAX], second[ROUNDS_MAX], ratio[ROUNDS_MAX];
+	char name[64];
+	round_of(direct, workload);
+	round_of(worker, workload);
+	for (unsigned i = 0; i < rounds; i++) {
+		first[i] = round_of(direct, workload);
+		second[i] = round_of(worker, workload);
+		ratio[i] = second[i] / first[i];
+	}
+	const char *unit = workload->batch ? "records/s" : "calls/s";
+	snprintf(name, sizeof name, "%s_direct", workload->name);
+	report(name, median(first, rounds), unit);
+	snprintf(name, sizeof name, "%s_worker", workload->name);
+	report(name, median(second, rounds), unit);
+	return median(ratio, rounds);
+}
+
+/* ---- Processes ---- */
+
+/* Reads a number that follows `label` in a file of /proc; 0 when it is not there. */
+static double proc_number(pid_t pid, const char *file, const char *label)
+{
+	char path[64], line[256];
+	double value = 0;
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+	FILE *stream = fopen(path, "r");
+	while (stream && fgets(line, sizeof line, stream))
+		if (strncmp(line, label, strlen(label)) == 0)
+			value = strtod(line + strlen(label), NULL);
+	if (stream)
+		fclose(stream);
+	return value;
+}
+
+/* CPU seconds that a process has used. */
+static double cpu_seconds(pid_t pid)
+{
+	char path[64], text[1024];
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	FILE *stream = fopen(path, "r");
+	size_t length = stream ? fread(text, 1, sizeof text - 1, stream) : 0;
+	if (stream)
+		fclose(stream);
+	text[length] = '\0';
+	unsigned long user = 0, system = 0;
+	char *rest = strrchr(text, ')');
+	if (rest)
+		sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
+	return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* Sums over a sidecar: CPU seconds of all its processes; the largest PSS of its workers in KiB goes to *pss. */
+static double side_usage(const struct side *side, double *pss)
+{
+	double cpu = cpu_seconds(side->pid);
+	DIR *proc = opendir("/proc");
+	*pss = 0;
+	for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
+		pid_t pid = atoi(entry->d_name);
+		if (pid <= 0 || (pid_t)proc_number(pid, "status", "PPid:") != side->pid)
+			continue;
+		char path[64], name[32] = "";
+		snprintf(path, sizeof path, "/proc/%d/comm", pid);
+		FILE *stream = fopen(path, "r");
+		if (stream && fgets(name, sizeof name, stream) && strncmp(name, "bridged-w", 9) == 0) {
+			double kib = proc_number(pid, "smaps_rollup", "Pss:");
+			*pss = kib > *pss ? kib : *pss;
+		}
+		if (stream)
+			fclose(stream);
+		cpu += cpu_seconds(pid);
+	}
+	closedir(proc);
+	return cpu;
+}
+
+/* What an idle sidecar takes. */
+static void measure_idle(struct side *side, const char *when)
+{
+	double pss, before = side_usage(side, &pss);
+	char name[64];
+	uint64_t begin = clock_ns();
+	struct client_event event;
+	client_poll(side->client, begin + UINT64_C(4000000000),
+		    &event); /* nothing is in flight: four seconds of nothing */
+	double after = side_usage(side, &pss);
+	snprintf(name, sizeof name, "idle_worker_pss%s", when);
+	report(name, pss / 1024, "MiB");
+	snprintf(name, sizeof name, "idle_cpu%s", when);
+	report(name, (after - before) * 1e11 / (double)(clock_ns() - begin), "%");
+}
+
+/* ---- */
+
+/* Reads the command line. */
+static void parse(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (i + 1 < argc && strcmp(argv[i], "--bin") == 0) {
+			bin = argv[++i];
+		} else if (i + 1 < argc && strcmp(argv[i], "--rounds") == 0) {
+			rounds = (unsigned)strtoul(argv[++i], NULL, 10);
+		} else if (i + 1 < argc && strcmp(argv[i], "--round-ms") == 0) {
+			round_ms = (unsigned)strtoul(argv[++i], NULL, 10);
+		} else {
+			fprintf(stderr, "usage: bench_transport [--bin DIR] [--rounds N] [--round-ms N]\n");
+			exit(2);
+		}
+	}
+	if (rounds < 1 || rounds > ROUNDS_MAX || round_ms < 1) {
+		fprintf(stderr, "bench_transport: --rounds is from 1 to %d, --round-ms at least 1\n", ROUNDS_MAX);
+		exit(2);
+	}
+}
+
+/* All ratios that the project holds itself to. */
+static void measure_ratios(struct side *direct, struct side *worker)
+{
+	static const struct workload unary1 = {"unary1", 0, 1}, unary16 = {"unary16", 0, 16},
+				     unary64 = {"unary64", 0, 64};
+	static const struct workload stream1 = {"stream1", 1, 64}, stream128 = {"stream128", 128, 8},
+				     stream1024 = {"stream1024", 1024, 4};
+	double ratio16 = compare(direct, worker, &unary16), ratio64 = compare(direct, worker, &unary64);
+	report("unary16_ratio", ratio16, "");
+	report("unary64_ratio", ratio64, "");
+	report("unary_ratio", ratio16 < ratio64 ? ratio16 : ratio64, "");
+	report("unary_latency_ratio", 1 / compare(direct, worker, &unary1), "");
+	report("stream1_ratio", compare(direct, worker, &stream1), "");
+	report("stream128_ratio", compare(direct, worker, &stream128), "");
+	report("stream1024_ratio", compare(direct, worker, &stream1024), "");
+}
+
+int main(int argc, char **argv)
+{
+	struct side direct = {.name = "direct", .direct = true}, worker = {.name = "worker"};
+	parse(argc, argv);
+	mkdir("build/bench", 0777);
+	json = fopen("build/bench/transport.json", "w");
+	if (!json || !mkdtemp(directory))
+		fatal("cannot write build/bench/transport.json, or a temporary directory");
+	fputs("[", json);
+	compile();
+	side_start(&direct);
+	side_start(&worker);
+	unary_round(&direct, &(struct workload){"warm", 0, 1});
+	measure_idle(&worker, "");
+	measure_ratios(&direct, &worker);
+	measure_idle(&worker, "_after_load");
+	side_stop(&direct);
+	side_stop(&worker);
+	fputs("\n]\n", json);
+	run((char *[]){"/bin/rm", "-rf", directory, NULL});
+	return fclose(json) == 0 ? 0 : 1;
+}

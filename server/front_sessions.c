@@ -23,6 +23,7 @@ enum { SESSIONS_POSTED = 8 };
 /* ---- Life ---- */
 
 static void session_started(void *owner, bool ok);
+static void session_end_if_done(struct session *session);
 
 static void *session_method; /* registered once per process */
 
@@ -152,8 +153,8 @@ static void session_half_closed(struct session *session)
 		session_end(session, GRPC_STATUS_OK, "%s", "");
 	else if (session->state == SESSION_OPENING)
 		session_end(session, GRPC_STATUS_INVALID_ARGUMENT, "the stream ended before its Open");
-	else if (session->state == SESSION_RUNNING && session->answered == session->seq)
-		session_end(session, GRPC_STATUS_OK, "%s", "");
+	else
+		session_end_if_done(session);
 }
 
 /* A message was read, or none will come any more. */
@@ -277,6 +278,18 @@ static void session_take_end(struct session *session, const struct frame *header
 	session_end(session, (grpc_status_code)status.code, "%.*s", length, text);
 }
 
+/* Ends a session to which nothing more will come and which owes nothing. */
+static void session_end_if_done(struct session *session)
+{
+	if (session->state != SESSION_RUNNING || session->writing || session->parked ||
+	    session->answered < session->seq)
+		return;
+	if (session->half_closed)
+		session_end(session, GRPC_STATUS_OK, "%s", "");
+	else if (session->front->draining)
+		session_end(session, GRPC_STATUS_UNAVAILABLE, "the sidecar is stopping");
+}
+
 /* Takes answers out of the ring while none is being written. */
 static void session_pump(struct session *session)
 {
@@ -300,9 +313,7 @@ static void session_pump(struct session *session)
 			slot_damaged(end->slot, end->channel);
 		}
 	}
-	if (session->half_closed && session->state == SESSION_RUNNING && session->answered == session->seq &&
-	    !session->writing)
-		session_end(session, GRPC_STATUS_OK, "%s", "");
+	session_end_if_done(session);
 }
 
 void session_serve(struct session *session)
@@ -310,9 +321,7 @@ void session_serve(struct session *session)
 	session_pump(session);
 	if (session->state == SESSION_RUNNING && session->parked)
 		session_forward(session);
-	if (session->state == SESSION_RUNNING && session->front->draining && session->answered == session->seq &&
-	    !session->writing)
-		session_end(session, GRPC_STATUS_UNAVAILABLE, "the sidecar is stopping");
+	session_end_if_done(session);
 }
 
 /* ---- Ending ---- */

@@ -87,7 +87,7 @@ endef
 define link
 	@mkdir -p $(@D)
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) $(1) $(LIBS)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(1) $(LIBS)
 endef
 
 # ---- What the machine must have: setup/packages.txt; some targets install it, the others only look -------------------
@@ -170,6 +170,9 @@ $(FUZZ): %: %.o $(B)/libbridge.a
 	$(call link,-fsanitize=fuzzer)
 $(BENCH): %: %.o $(B)/libbridge.a
 	$(link)
+
+# What several of them share.
+$(addprefix $(B)/tests/,check_wire fuzz_wire replay_wire): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

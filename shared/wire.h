@@ -15,6 +15,7 @@
  *   W5  A bool (`more`, `idle`) of another wire type is malformed; protobuf-c takes it. One whose set bits all lie
  *       beyond the 64th is false; protobuf-c says true.
  *   W6  More than WIRE_HEADERS_MAX header entries in one record are refused.
+ *   W7  A Message is read as the Record that it is a part of: fields 4 to 8, unknown to it, are known here.
  *
  * Everything else about the contracts (Open, tests, the client) uses the generated protobuf-c code.
  */

@@ -170,3 +170,8 @@ void json_null(struct json *json, const char *key)
 	begin(json, key);
 	fputs("null", json->out);
 }
+
+void json_key(struct json *json, const char *key)
+{
+	begin(json, key);
+}

@@ -32,6 +32,9 @@ void json_real(struct json *json, const char *key, double value); /* not finite:
 void json_bool(struct json *json, const char *key, bool value);
 void json_null(struct json *json, const char *key);
 
+/* Writes a key alone: its value follows, written to the stream by somebody else. */
+void json_key(struct json *json, const char *key);
+
 /* Writes text as a quoted JSON string, without a key or comma. */
 void json_quote(FILE *out, const char *text);
 

@@ -1,0 +1,32 @@
+/*
+ * The launcher: every fork of the sidecar. What a child must get rid of before its role begins happens here, once.
+ */
+#ifndef SERVER_LAUNCHER_H
+#define SERVER_LAUNCHER_H
+
+#include <sys/types.h>
+
+#include "server/roles.h"
+
+/* What a role is handed to: front_main and worker_main, or a test's doubles. */
+struct roles {
+	void (*front)(struct sidecar *sidecar, uint32_t generation) __attribute__((noreturn));
+	void (*worker)(struct sidecar *sidecar, uint32_t slot, uint32_t generation) __attribute__((noreturn));
+};
+
+/* A process just forked. */
+struct launched {
+	pid_t pid;
+	int pidfd; /* readable once it is dead */
+};
+
+/* Forks the front, or the worker of a slot. 0, or -1 with errno. The supervisor's only thread calls these. */
+int launcher_start_front(struct launched *launched, struct sidecar *sidecar, const struct roles *roles,
+			 uint32_t generation);
+int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles, uint32_t slot,
+			  uint32_t generation);
+
+/* Forks a process that runs a function and leaves with what it returns; it keeps one descriptor to write to. */
+int launcher_start_probe(struct launched *launched, int (*probe)(void *context, int out), void *context, int out);
+
+#endif

@@ -1,0 +1,113 @@
+/*
+ * Obituaries: what a dead process was, how it ended, and what it was at. One line, written by the supervisor alone.
+ *
+ * The dead may have written nonsense before it died: every number out of its page is checked before it is used as an
+ * index, and none decides anything.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "server/sup.h"
+#include "shared/units.h"
+
+/* What an exit code of ours means. */
+static const char *exit_words(int code)
+{
+	switch (code) {
+	case 0:
+		return "it left of its own accord";
+	case EXIT_FRONT_BIND:
+		return "it could not bind an address";
+	case EXIT_CHAIN:
+		return "it could not open the pipeline's steps";
+	case EXIT_ORPHAN:
+		return "it found no supervisor";
+	default:
+		return "an exit that is not one of ours";
+	}
+}
+
+const char *death_words(const siginfo_t *end, char text[128])
+{
+	if (end->si_code == CLD_EXITED)
+		snprintf(text, 128, "exit code %d (%s)", end->si_status, exit_words(end->si_status));
+	else
+		snprintf(text, 128, "signal %d (%s)", end->si_status, strsignal(end->si_status));
+	return text;
+}
+
+/* Names the segment and step that a worker's progress words mean, as far as they mean any. */
+static void place_words(const struct descriptor *descriptor, uint32_t segment, uint32_t step, char *text, size_t size)
+{
+	if (segment >= descriptor->segment_count) {
+		snprintf(text, size, "segment %u", segment);
+		return;
+	}
+	const struct segment *at = &descriptor->segments[segment];
+	if (step < at->step_count)
+		snprintf(text, size, "segment \"%s\", step \"%s\"", at->name, at->steps[step].name);
+	else
+		snprintf(text, size, "segment \"%s\"", at->name);
+}
+
+/* What a worker was at when it died. */
+static void work_words(const struct supervisor *supervisor, const struct child *child, char *text, size_t size)
+{
+	const struct worker_page *page = control_worker(&supervisor->sidecar->control, child->slot);
+	const struct progress *progress = &page->progress;
+	uint64_t since = atomic_load_explicit(&progress->since_ns, memory_order_acquire), now = clock_ns();
+	uint64_t done = counter_read(&page->frames_done);
+	char place[256], time[UNITS_TEXT_MAX];
+
+	if (since == 0) {
+		snprintf(text, size, "idle, %" PRIu64 " frames done", done);
+		return;
+	}
+	place_words(supervisor->sidecar->descriptor, atomic_load_explicit(&progress->segment, memory_order_relaxed),
+		    atomic_load_explicit(&progress->step, memory_order_relaxed), place, sizeof(place));
+	snprintf(text, size,
+		 "at work for %s on %s, seq %" PRIu64 ", record %u (channel %u, epoch %u), %" PRIu64
+		 " frames done before",
+		 duration_rounded(time, now > since ? now - since : 0), place, counter_read(&progress->seq),
+		 atomic_load_explicit(&progress->record, memory_order_relaxed),
+		 atomic_load_explicit(&progress->channel, memory_order_relaxed),
+		 atomic_load_explicit(&progress->epoch, memory_order_relaxed), done);
+}
+
+/* What the front was at. */
+static void front_words(const struct supervisor *supervisor, char *text, size_t size)
+{
+	const struct front_counters *counters = &supervisor->sidecar->control.front->counters;
+
+	snprintf(text, size, "%" PRIu64 " sessions and %" PRIu64 " calls were open",
+		 counter_read(&counters->sessions_open), counter_read(&counters->unary_in_flight));
+}
+
+void obituary_write(const struct supervisor *supervisor, const struct child *child, const siginfo_t *end,
+		    uint64_t restart_ms)
+{
+	char name[16], death[128], work[512], lived[UNITS_TEXT_MAX], next[64];
+	bool stopping = supervisor->phase >= PHASE_DRAINING;
+
+	child_name(child, name);
+	duration_rounded(lived, clock_ns() - child->born_ns);
+	if (child->ordered && end->si_code == CLD_EXITED && end->si_status == 0) {
+		log_info("%s (pid %d, generation %u) left as it was told, after %s", name, child->pid,
+			 child->generation, lived);
+		return;
+	}
+	if (child->role == ROLE_WORKER)
+		work_words(supervisor, child, work, sizeof(work));
+	else
+		front_words(supervisor, work, sizeof(work));
+	if (stopping)
+		snprintf(next, sizeof(next), "no other is started");
+	else if (restart_ms == 0)
+		snprintf(next, sizeof(next), "a new one is started now");
+	else
+		snprintf(next, sizeof(next), "a new one is started in %" PRIu64 " ms", restart_ms);
+	log_warn("%s (pid %d, generation %u) died of %s%s after %s: %s; %s", name, child->pid, child->generation,
+		 child->killed ? "our " : "", death_words(end, death), lived, work, next);
+}

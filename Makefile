@@ -141,6 +141,15 @@ build/proto/google/protobuf/%.pb-c.c build/proto/google/protobuf/%.pb-c.h: | $(H
 build/proto/%.pb-c.c build/proto/%.pb-c.h: proto/%.proto | $(HAVE)
 	$(protoc)
 
+# The contracts' descriptors, for reflection: linked into the front as they are.
+PROTOSET := build/proto/bridge.protoset
+$(PROTOSET): $(PROTO) | $(HAVE)
+	@mkdir -p $(@D)
+	$(call say,PROTO $@)
+	$(Q)protoc -Iproto --include_imports --descriptor_set_out=$@ $(notdir $(PROTO))
+$(B)/server/front_reflection.o: $(PROTOSET)
+$(B)/server/front_reflection.o: CPPFLAGS += -DBRIDGE_PROTOSET='"$(PROTOSET)"'
+
 # Other flags or another compiler: everything anew.
 $(B)/flags: FORCE | $(HAVE)
 	@mkdir -p $(@D)

@@ -379,11 +379,13 @@ void front_main(struct sidecar *sidecar, uint32_t generation)
 	unary_init(&front);
 	sessions_init(&front);
 	health_init(&front);
+	reflection_init(&front);
 	server_listen(&front);
 	grpc_server_start(front.server);
 	unary_start(&front);
 	sessions_start(&front);
 	health_start(&front);
+	reflection_start_serving(&front);
 	stranger_post(&front);
 	bell_start(&front);
 	front_ready(&front);

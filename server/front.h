@@ -7,6 +7,7 @@
  *   front_sessions.c  the Session stream
  *   front_open.c      an Open: checks, fencing, placement onto a slot
  *   front_health.c    grpc.health.v1
+ *   front_reflection.c  grpc.reflection, for tools
  *
  * One thread runs all of it (the doorbell thread only posts an event). Everything that gRPC completes is a struct tag;
  * everything a worker does shows as a bit in its slot's ready_for_front.
@@ -200,6 +201,11 @@ void health_init(struct front *front);    /* before the server starts */
 void health_start(struct front *front);   /* after */
 void health_drain(struct front *front);   /* lets those who watch go */
 void health_changed(struct front *front); /* tells those who watch, if the answer changed */
+
+/* ---- Reflection (front_reflection.c) ---- */
+
+void reflection_init(struct front *front);          /* before the server starts */
+void reflection_start_serving(struct front *front); /* after */
 
 /* ---- The role (front.c) ---- */
 

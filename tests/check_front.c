@@ -665,6 +665,44 @@ START_TEST(unknown_methods_and_health)
 }
 END_TEST
 
+/* Asks the reflection service one question and takes the answer's bytes. */
+static struct view ask_reflection(const void *method, const char *question, size_t size, struct client_event *event)
+{
+	struct client_call_options call = {.wait_for_ready = true};
+	struct client_stream *stream = client_stream_open(client, method, 4, &call, NULL);
+	ck_assert_int_eq(client_stream_send(stream, grpc_slice_from_copied_buffer(question, size)), CLIENT_TAKEN);
+	client_stream_receive(stream);
+	expect(CLIENT_MESSAGE, stream, event);
+	return (struct view){GRPC_SLICE_START_PTR(event->message), GRPC_SLICE_LENGTH(event->message)};
+}
+
+START_TEST(reflection_lists_services_and_hands_out_their_files)
+{
+	struct client_event event;
+	const void *v1 = client_method(client, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+	const void *alpha = client_method(client, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
+	struct view answer = ask_reflection(v1, "\x3a\x00", 2, &event);
+	ck_assert_ptr_nonnull(memmem(answer.data, answer.size, "flink_worker.FlinkWorkerService", 31));
+	ck_assert_ptr_nonnull(memmem(answer.data, answer.size, "flink_bridge.FlinkBridge", 24));
+	ck_assert_ptr_nonnull(memmem(answer.data, answer.size, "grpc.health.v1.Health", 21));
+	answer = ask_reflection(alpha,
+				"\x22\x18"
+				"flink_bridge.FlinkBridge",
+				26, &event);
+	ck_assert_ptr_nonnull(memmem(answer.data, answer.size, "TimerTick", 9));
+	answer = ask_reflection(v1,
+				"\x22\x11"
+				"flink_bridge.Nope",
+				19, &event);
+	ck_assert_ptr_nonnull(memmem(answer.data, answer.size, "no file or symbol", 17));
+	answer = ask_reflection(v1,
+				"\x1a\x12"
+				"flink_worker.proto",
+				20, &event);
+	ck_assert_ptr_nonnull(memmem(answer.data, answer.size, "WindowIdentifier", 16));
+}
+END_TEST
+
 static Suite *front_suite(void)
 {
 	Suite *suite = suite_create("front");
@@ -686,6 +724,7 @@ static Suite *front_suite(void)
 	tcase_add_test(tests, killed_front_is_followed_by_one_that_serves);
 	tcase_add_test(tests, stopping_front_finishes_what_is_in_flight);
 	tcase_add_test(tests, unknown_methods_and_health);
+	tcase_add_test(tests, reflection_lists_services_and_hands_out_their_files);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

@@ -76,7 +76,7 @@ static struct channel_end *channel_end_open(struct slot_end *slot, uint32_t chan
 struct channel_end *slot_open_channel(struct slot_end *slot, struct session *session, uint32_t segment,
 				      const char **why)
 {
-	uint32_t count = slot->memory->channels->channel_count, channel = UNARY_CHANNEL + 1;
+	uint32_t count = slot->memory->sizes.channel_count, channel = UNARY_CHANNEL + 1;
 	while (channel < count && slot->ends[channel])
 		channel++;
 	if (channel == count) {
@@ -336,7 +336,7 @@ static void slot_lost(struct slot_end *slot)
 static void slot_free_leftover(struct slot_end *slot, uint32_t channel)
 {
 	struct front_channel *own = &slot->memory->channels->front[channel];
-	if (channel < slot->memory->channels->channel_count &&
+	if (channel < slot->memory->sizes.channel_count &&
 	    channel_state_of(atomic_load_explicit(&own->state, memory_order_relaxed)) != CHANNEL_FREE)
 		channel_free(slot->memory, channel);
 }

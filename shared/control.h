@@ -7,7 +7,8 @@
  *   struct worker_page  the slot's worker supervisor, front      (one per slot, each on pages of its own)
  *
  * Made by the supervisor before any fork; each child maps the whole read-only and its own section writable, and closes
- * the descriptor. Every word has one writer; what a store publishes stands beside it.
+ * the descriptor. Every word has one writer; what a store publishes stands beside it. The words of a process that has
+ * died are the supervisor's until it forks the next one.
  */
 #ifndef SHARED_CONTROL_H
 #define SHARED_CONTROL_H

@@ -20,10 +20,10 @@ static inline uint64_t to_end(uint64_t cursor, uint64_t size)
 	return size - (cursor & (size - 1));
 }
 
-/* Whether a ring can have this size: a power of two, and a frame's length fits its 32 bits. */
+/* Whether a ring can have this size. */
 static bool size_is_sound(uint64_t size)
 {
-	return size >= 4096 && (size & (size - 1)) == 0 && size <= UINT64_C(1) << 33;
+	return size >= 4096 && (size & (size - 1)) == 0 && size <= RING_SIZE_MAX;
 }
 
 /* ---- Producer ---------------------------------------------------------------------------------------------------- */

@@ -30,6 +30,9 @@
 
 enum { RING_LINE = 128 }; /* two cache lines: neighbours are prefetched in pairs */
 
+/* A ring's size is a power of two from 4 KiB up to this. */
+#define RING_SIZE_MAX (UINT64_C(1) << 31)
+
 /* Written by the producer alone. */
 struct ring_producer_words {
 	_Alignas(RING_LINE) _Atomic uint64_t tail; /* bytes published; release, pairs with ring_peek */
@@ -64,7 +67,7 @@ struct ring_producer {
 	bool damaged;          /* the consumer's head could not be true; stays so */
 };
 
-/* Attaches to a ring of `size` bytes (a power of two >= 4096) and takes its position from its own tail. */
+/* Attaches to a ring of `size` bytes and takes its position from its own tail. */
 void ring_producer_init(struct ring_producer *producer, struct ring_producer_words *own,
 			const struct ring_consumer_words *peer, void *data, uint64_t size);
 

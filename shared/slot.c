@@ -9,6 +9,9 @@
  * the process that asks and never a SIGBUS in one that writes. (Where a cgroup's limit is hit the kernel may still kill;
  * the budget is checked against it at start.)
  *
+ * The head is for people and tools that look at a memory from outside. No process goes by it: whoever maps the channels
+ * could write there, and so each computes the layout from the sizes that the supervisor handed it.
+ *
  * Left out: state, timers and the undo log of the arena.
  */
 #include "shared/slot.h"
@@ -92,10 +95,10 @@ uint8_t *channel_response_data(const struct slot_memory *memory, uint32_t channe
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
-/* Whether a ring can have this size: whole pages, a power of two, and not absurd. */
+/* Whether a ring can have this size: whole pages, a power of two, not too large. */
 static bool ring_size_is_sound(uint64_t size)
 {
-	return size >= page_size() && size <= UINT64_C(1) << 30 && (size & (size - 1)) == 0;
+	return size >= page_size() && size <= RING_SIZE_MAX && (size & (size - 1)) == 0;
 }
 
 /* Allocates pages of a memfd, however often a signal comes between. 0, or -1 with errno. */
@@ -358,15 +361,16 @@ void channel_free(struct slot_memory *memory, uint32_t channel)
 {
 	CHECK(channel < memory->sizes.channel_count);
 	struct front_channel *front = &memory->channels->front[channel];
-	clear_front_words(front);
-	atomic_store_explicit(&front->state, CHANNEL_FREE, memory_order_release);
 	uint64_t offset = channel_offset(&memory->sizes, channel);
+	/* The state last: a front that dies in between leaves a channel that its successor frees again. */
 	if (fallocate(memory->channels_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 		      (off_t)channel_bytes(memory, channel)) != 0)
 		log_warn(
 		    "slot %u, channel %u: its memory could not be given back: %s; it stays in use until the slot's next"
 		    " session has come and gone",
 		    memory->slot, channel, strerror(errno));
+	clear_front_words(front);
+	atomic_store_explicit(&front->state, CHANNEL_FREE, memory_order_release);
 }
 
 void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t epoch, enum channel_state state)

@@ -63,7 +63,8 @@ struct worker_channel {
 	struct ring_producer_words response;
 };
 
-/* The first pages of the channels mapping. Written once by the supervisor, but for the parts named. */
+/* The first pages of the channels mapping. The head, up to `bytes`, is written once by the supervisor and tells whoever
+ * looks from outside what is where; front and worker go by slot_memory.sizes, which the other one cannot write. */
 struct channels {
 	uint64_t magic;
 	uint32_t version;

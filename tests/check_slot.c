@@ -97,7 +97,7 @@ START_TEST(sizes_are_checked)
 {
 	static const struct slot_sizes wrong[] = {
 	    {0, 1 << 16, 1 << 16},          {65, 1 << 16, 1 << 16}, {4, 1 << 11, 1 << 16},
-	    {4, (1 << 16) + 4096, 1 << 16}, {4, 1 << 16, 0},        {4, 1 << 16, UINT64_C(1) << 31},
+	    {4, (1 << 16) + 4096, 1 << 16}, {4, 1 << 16, 0},        {4, 1 << 16, 2 * RING_SIZE_MAX},
 	};
 	struct slot_memory refused;
 	int before = count_fds();
@@ -163,6 +163,18 @@ START_TEST(rings_follow_one_another)
 		next += 2 * size;
 	}
 	ck_assert_ptr_eq(next, (uint8_t *)memory.channels + memory.channels->bytes);
+}
+END_TEST
+
+START_TEST(nobody_goes_by_the_head)
+{
+	ck_assert_int_eq(slot_attach_front(&memory), 0);
+	uint8_t *data = channel_request_data(&memory, 4);
+	memset(memory.channels, 0xff, offsetof(struct channels, ready_for_worker)); /* a worker might */
+	ck_assert_ptr_eq(channel_request_data(&memory, 4), data);
+	ck_assert_uint_eq(channel_ring_size(&memory, 4), 1 << 14);
+	ck_assert_int_eq(channel_allocate(&memory, 4), 0);
+	channel_free(&memory, 4);
 }
 END_TEST
 
@@ -531,6 +543,7 @@ static Suite *slot_suite(void)
 	tcase_add_test(tests, want_of_descriptors_is_an_error_and_leaves_none);
 	tcase_add_test(tests, heads_say_what_is_where);
 	tcase_add_test(tests, rings_follow_one_another);
+	tcase_add_test(tests, nobody_goes_by_the_head);
 	tcase_add_test(tests, no_memory_changes_its_size);
 	tcase_add_test(tests, the_owner_page_is_guarded);
 	tcase_add_test(tests, the_front_keeps_one_descriptor_and_no_owner_page);

@@ -13,6 +13,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "shared/view.h"
+
 struct diagnostics; /* descriptor/diagnostics.h */
 
 enum step_kind {
@@ -30,7 +32,8 @@ enum option_type {
 	OPTION_FORM,
 	OPTION_LIST,
 	OPTION_MAP,
-	OPTION_ROUTES
+	OPTION_ROUTES,
+	OPTION_CHOICE
 };
 
 enum payload_form { FORM_JSON, FORM_TEXT, FORM_BYTES };
@@ -41,12 +44,12 @@ struct option_item {
 	const char *value;
 };
 
-/* One option of one step, defaults filled in. */
+/* One option of one step, source or sink, defaults filled in. */
 struct option {
 	const char *name;
 	enum option_type type;
 	bool given;                      /* by the person, or by a default */
-	const char *text;                /* PROGRAM, TEXT */
+	const char *text;                /* PROGRAM, TEXT, CHOICE */
 	int64_t number;                  /* NUMBER, BYTES, DURATION (ms), FORM (enum payload_form) */
 	const struct option_item *items; /* LIST, MAP, ROUTES */
 	size_t item_count;
@@ -85,21 +88,34 @@ struct segment {
 	size_t route_count;
 };
 
-enum source_kind { SOURCE_FILE, SOURCE_GENERATOR, SOURCE_KAFKA };
-enum sink_kind { SINK_FILE, SINK_PRINT, SINK_DISCARD, SINK_KAFKA };
+/* SOURCE_FILE, SOURCE_GENERATOR, SOURCE_KAFKA */
+enum source_kind {
+#define SOURCE_KIND(symbol, name, splittable, help) SOURCE_##symbol,
+#include "descriptor/sources.def"
+	SOURCE_KIND_COUNT
+};
 
-/* A source, as far as this side needs it; everything else of its config is for the Flink application. */
+/* SINK_FILE, SINK_PRINT, SINK_DISCARD, SINK_KAFKA */
+enum sink_kind {
+#define SINK_KIND(symbol, name, splittable, help) SINK_##symbol,
+#include "descriptor/sinks.def"
+	SINK_KIND_COUNT
+};
+
+/* A source: what this side needs of it by name, and all of its options. */
 struct source {
 	const char *name;
 	enum source_kind kind;
 	uint32_t parallelism;
-	const char *path;            /* FILE; "-" is standard input */
-	uint64_t count;              /* GENERATOR: records to make; 0: no end */
-	uint64_t rate;               /* GENERATOR: records per second; 0: as fast as they are taken */
-	const char *program;         /* GENERATOR: jq over the running number, from 0; NULL: the number itself */
-	const char *timestamp;       /* jq over the payload that yields event time in ms; NULL: time of reading */
-	int64_t out_of_orderness_ms; /* the watermark follows the largest timestamp by this much */
-	int64_t idle_ms;             /* 0: never declared idle */
+	const char *path;             /* FILE; "-" is standard input */
+	uint64_t count;               /* GENERATOR: records to make; 0: no end */
+	uint64_t rate;                /* GENERATOR: records per second; 0: as fast as they are taken */
+	const char *program;          /* GENERATOR: jq over the running number, from 0; NULL: the number itself */
+	const char *timestamp;        /* jq over the payload that yields event time in ms; NULL: time of reading */
+	int64_t out_of_orderness_ms;  /* the watermark follows the largest timestamp by this much */
+	int64_t idle_ms;              /* 0: never declared idle */
+	const struct option *options; /* all options of the kind, in the table's order */
+	size_t option_count;
 };
 
 struct sink {
@@ -109,6 +125,8 @@ struct sink {
 	const char *path; /* FILE; "-" is standard output */
 	const struct input *inputs;
 	size_t input_count;
+	const struct option *options; /* all options of the kind, in the table's order */
+	size_t option_count;
 };
 
 struct descriptor {
@@ -126,17 +144,35 @@ struct descriptor {
 enum {
 	DESCRIPTOR_SEGMENTS_MAX = 63, /* a slot has channels for that many sessions */
 	DESCRIPTOR_STEPS_MAX = 1000,
+	DESCRIPTOR_SOURCES_MAX = 100,
+	DESCRIPTOR_SINKS_MAX = 100,
+	DESCRIPTOR_INPUTS_MAX = 64, /* of one step, segment or sink */
+	DESCRIPTOR_ROUTES_MAX = 100,
+	DESCRIPTOR_NAME_MAX = 63, /* bytes of a name that a person gives */
+	DESCRIPTOR_PARALLELISM_MAX = 32768,
+	DESCRIPTOR_FORMAT_VERSION = 1,
 };
 
 /* Reads and checks a descriptor file. On failure NULL, and the reasons are in `diagnostics`. Never runs or compiles a program. */
 struct descriptor *descriptor_load(const char *path, struct diagnostics *diagnostics);
 
-/* Frees everything that descriptor_load made. */
+/* The same from memory; `file` is what findings call it. */
+struct descriptor *descriptor_parse(const char *file, struct view text, struct diagnostics *diagnostics);
+
+/* Writes a descriptor as descriptor_load reads it: the same descriptor, the same bytes. */
+void descriptor_write(const struct descriptor *descriptor, FILE *out);
+
+/* Frees a descriptor that was loaded or compiled. */
 void descriptor_free(struct descriptor *descriptor);
 
 /* The name of a step kind, and what the table says of it. */
 const char *step_kind_name(enum step_kind kind);
 bool step_kind_closes_segment(enum step_kind kind);
+
+/* The names of source kinds, sink kinds and partitions. */
+const char *source_kind_name(enum source_kind kind);
+const char *sink_kind_name(enum sink_kind kind);
+const char *partition_name(enum partition partition);
 
 /* An option of a step by name; never NULL for a name in the table (an assert otherwise). */
 const struct option *step_option(const struct step_spec *step, const char *name);

@@ -1,0 +1,21 @@
+/*
+ * The pipeline or descriptor that a command is about, out of its arguments; findings go to standard error.
+ */
+#ifndef CLI_LOAD_H
+#define CLI_LOAD_H
+
+#include <stdbool.h>
+
+#include "cli/commands.h"
+#include "descriptor/descriptor.h"
+
+/* Compiles the pipeline that is the first operand, with --config over it if that is given. NULL: all is said. */
+struct descriptor *load_pipeline(const struct arguments *arguments);
+
+/* The same, or loads the operand if it is a descriptor. */
+struct descriptor *load_either(const struct arguments *arguments);
+
+/* Whether colours should be used on a stream: it is a terminal, and the person has not asked for none. */
+bool load_wants_colour(FILE *out);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * The tables of step, source and sink kinds (steps.def, sources.def, sinks.def) as data: what reading, checking, the
+ * schema and the help of options go through.
+ */
+#ifndef DESCRIPTOR_KINDS_H
+#define DESCRIPTOR_KINDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "descriptor/descriptor.h"
+
+enum scope { SCOPE_SOURCE, SCOPE_STEP, SCOPE_SINK, SCOPE_COUNT };
+
+/* What the values of a MAP option are. */
+enum value_rule { VALUES_TEXT, VALUES_PROGRAM, VALUES_ENRICH };
+
+struct kind_info {
+	const char *name;
+	bool flag; /* steps: closes its segment; sources and sinks: may have several subtasks */
+	const char *help;
+};
+
+struct option_info {
+	enum scope scope;
+	const char *kind;
+	const char *name;
+	enum option_type type;
+	bool required;
+	const char *fallback; /* default as a person would write it, or NULL */
+	const char *help;
+};
+
+/* "source", "step", "sink". */
+const char *scope_name(enum scope scope);
+
+/* The kinds of a scope; the index is the value of its enum. */
+size_t kind_count(enum scope scope);
+const struct kind_info *kind_info(enum scope scope, unsigned kind);
+
+/* The kind of that name, or -1. */
+int kind_find(enum scope scope, const char *name);
+
+/* The options of a kind, in the table's order. */
+const struct option_info *kind_options(enum scope scope, unsigned kind, size_t *count);
+
+/* What may stand in an option: bounds of a number, the rule for the values of a MAP, the words of a CHOICE ("a|b"). */
+void option_bounds(const struct option_info *info, int64_t *least, int64_t *most);
+enum value_rule option_values(const struct option_info *info);
+const char *option_choices(const struct option_info *info);
+
+/* The names of payload forms, in the order of enum payload_form. */
+enum { FORM_COUNT = 3 };
+extern const char *const form_names[FORM_COUNT];
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * Checks the compiler on a corpus: tests/corpus/pipeline/good/NAME.yaml compiles to exactly NAME.descriptor, and
+ * bad/NAME.yaml ends in exactly the findings of NAME.findings. A NAME.config beside either is laid over it.
+ *
+ * UPDATE_CORPUS=1 in the environment writes the expected files anew; read what changed before it is committed.
+ */
+#include "descriptor/compile.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shared/log.h"
+#include "tests/check_main.h"
+#include "worker/chain.h"
+
+static const char corpus[] = "tests/corpus/pipeline";
+
+/* Reads a whole file; NULL when there is none. */
+static char *slurp(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	char *text = NULL;
+	size_t size = 0;
+
+	if (file == NULL)
+		return NULL;
+	FILE *out = open_memstream(&text, &size);
+	for (int c; (c = fgetc(file)) != EOF;)
+		fputc(c, out);
+	fclose(file);
+	fclose(out);
+	return text;
+}
+
+/* Compares text with what a file expects, or writes the file when that is asked for. */
+static void expect(const char *path, const char *text)
+{
+	if (getenv("UPDATE_CORPUS") != NULL) {
+		FILE *file = fopen(path, "w");
+		ck_assert_ptr_nonnull(file);
+		fputs(text, file);
+		ck_assert_int_eq(fclose(file), 0);
+		return;
+	}
+	char *expected = slurp(path);
+	ck_assert_msg(expected != NULL, "%s is missing", path);
+	ck_assert_msg(strcmp(text, expected) == 0, "not what %s says:\n%s", path, text);
+	free(expected);
+}
+
+/* Names of the pipelines in a folder of the corpus, without their ends. */
+static size_t names_list(const char *folder, char names[][64], size_t room)
+{
+	char path[PATH_MAX];
+	size_t count = 0;
+
+	snprintf(path, sizeof(path), "%s/%s", corpus, folder);
+	DIR *directory = opendir(path);
+	if (directory == NULL)
+		fatal("%s: run this from the top of the repository", path);
+	for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+		const char *end = strrchr(entry->d_name, '.');
+		if (end == NULL || strcmp(end, ".yaml") != 0)
+			continue;
+		CHECK(count < room);
+		snprintf(names[count++], 64, "%.*s", (int)(end - entry->d_name), entry->d_name);
+	}
+	closedir(directory);
+	return count;
+}
+
+/* Compiles one pipeline of the corpus, with its configuration if it has one. */
+static struct descriptor *corpus_compile(const char *folder, const char *name, struct diagnostics *diagnostics)
+{
+	char path[PATH_MAX], config[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s/%s.yaml", corpus, folder, name);
+	snprintf(config, sizeof(config), "%s/%s/%s.config", corpus, folder, name);
+	return compile_file(path, access(config, R_OK) == 0 ? config : NULL, jq_program_check, diagnostics);
+}
+
+/* A descriptor as text, to be freed. */
+static char *descriptor_text(const struct descriptor *descriptor)
+{
+	char *text;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	descriptor_write(descriptor, out);
+	fclose(out);
+	return text;
+}
+
+enum { CORPUS_MAX = 200 };
+static char good[CORPUS_MAX][64], bad[CORPUS_MAX][64];
+static size_t good_count, bad_count;
+
+START_TEST(test_good)
+{
+	struct diagnostics diagnostics;
+	char path[PATH_MAX];
+
+	diagnostics_init(&diagnostics);
+	struct descriptor *descriptor = corpus_compile("good", good[_i], &diagnostics);
+	if (descriptor == NULL)
+		diagnostics_print(&diagnostics, stderr, false);
+	ck_assert_msg(descriptor != NULL, "%s has findings", good[_i]);
+	char *text = descriptor_text(descriptor);
+	snprintf(path, sizeof(path), "%s/good/%s.descriptor", corpus, good[_i]);
+	expect(path, text);
+
+	struct descriptor *loaded = descriptor_load(path, &diagnostics);
+	if (loaded == NULL)
+		diagnostics_print(&diagnostics, stderr, false);
+	ck_assert_msg(loaded != NULL, "%s cannot be loaded", path);
+	char *again = descriptor_text(loaded);
+	ck_assert_str_eq(text, again);
+	free(again);
+	free(text);
+	descriptor_free(loaded);
+	descriptor_free(descriptor);
+	diagnostics_free(&diagnostics);
+}
+END_TEST
+
+START_TEST(test_bad)
+{
+	struct diagnostics diagnostics;
+	char path[PATH_MAX], *text;
+	size_t size;
+
+	diagnostics_init(&diagnostics);
+	struct descriptor *descriptor = corpus_compile("bad", bad[_i], &diagnostics);
+	ck_assert_msg(descriptor == NULL, "%s has no findings", bad[_i]);
+	FILE *out = open_memstream(&text, &size);
+	diagnostics_print(&diagnostics, out, false);
+	fclose(out);
+	snprintf(path, sizeof(path), "%s/bad/%s.findings", corpus, bad[_i]);
+	expect(path, text);
+	free(text);
+	diagnostics_free(&diagnostics);
+}
+END_TEST
+
+START_TEST(test_the_corpus_is_there)
+{
+	ck_assert_uint_ge(good_count, 3);
+	ck_assert_uint_ge(bad_count, 3);
+}
+END_TEST
+
+static Suite *compile_suite(void)
+{
+	Suite *suite = suite_create("compile");
+	TCase *tcase = tcase_create("corpus");
+
+	setenv("CORPUS_DIRECTORY", "/data", 1);
+	unsetenv("CORPUS_NOTHING");
+	good_count = names_list("good", good, CORPUS_MAX);
+	bad_count = names_list("bad", bad, CORPUS_MAX);
+	tcase_add_test(tcase, test_the_corpus_is_there);
+	tcase_add_loop_test(tcase, test_good, 0, (int)good_count);
+	tcase_add_loop_test(tcase, test_bad, 0, (int)bad_count);
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
+CHECK_MAIN(compile_suite)

@@ -181,13 +181,15 @@ $(BENCH): %: %.o $(B)/libbridge.a
 	$(link)
 
 # What several of them share.
-$(addprefix $(B)/tests/,check_wire fuzz_wire replay_wire): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
+$(addprefix $(B)/tests/,check_wire fuzz_wire replay_wire make_corpus): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
+$(B)/tests/make_corpus: $(B)/tests/make_corpus.o $(B)/libbridge.a
+	$(link)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
 # ---- Test: the last line is "N passed, N failed, N skipped" -----------------------------------------------------------
 
-.PHONY: test test-full chaos fuzz
+.PHONY: test test-full chaos fuzz corpus
 SUITES ?=
 test: $(HAVE) $(VENV)
 	@$(MAKE) VARIANT=release all tests
@@ -215,13 +217,18 @@ ifeq ($(CLANG),)
 $(error the variant fuzz needs CC=clang: `make fuzz` does that)
 endif
 endif
+# Two at a time. What is found stays in build/corpus; what is worth keeping is copied to tests/corpus by hand.
 fuzz: $(HAVE)
 	@$(MAKE) CC=clang VARIANT=fuzz fuzzers
-	@for f in $(FUZZERS:tests/%.c=%); do \
-		echo "  FUZZ  $$f, $(FUZZ_SECONDS) s"; mkdir -p build/corpus/$$f tests/corpus/$${f#fuzz_}; \
-		build/fuzz-clang/tests/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=65536 \
-			-artifact_prefix=build/corpus/$$f- -print_final_stats=0 -verbosity=0 \
-			build/corpus/$$f tests/corpus/$${f#fuzz_} || exit 1; done
+	@printf '%s\n' $(FUZZERS:tests/%.c=%) | xargs -P 2 -I F sh -c ' \
+		echo "  FUZZ  F, $(FUZZ_SECONDS) s"; kept=tests/corpus/$$(echo F | sed s/^fuzz_//); mkdir -p build/corpus/F $$kept; \
+		build/fuzz-clang/tests/F -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=65536 \
+			-artifact_prefix=build/corpus/F- -print_final_stats=0 -verbosity=0 build/corpus/F $$kept \
+			>build/corpus/F.log 2>&1 || { cat build/corpus/F.log; echo "F: FAILED"; exit 255; }'
+# The part of the corpora that is made, not found.
+corpus: $(B)/tests/make_corpus
+	@mkdir -p tests/corpus/wire tests/corpus/protobuf tests/corpus/ring
+	@$<
 
 # ---- Run, measure ------------------------------------------------------------------------------------------------------
 
@@ -283,6 +290,7 @@ help:
 	@echo 'make test-full        every suite with every variant and both compilers, end-to-end tests under ASan, fuzzing'
 	@echo 'make chaos            processes killed at random under load; CHAOS_SECONDS=60'
 	@echo 'make fuzz             libFuzzer on the parsers; FUZZ_SECONDS=60 for each'
+	@echo 'make corpus           the made part of tests/corpus anew'
 	@echo 'make bench            speed and memory; results in build/bench'
 	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'

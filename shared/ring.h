@@ -86,8 +86,9 @@ bool ring_publish(struct ring_producer *producer);
 /* Forgets frames appended since the last publish. */
 void ring_rollback(struct ring_producer *producer);
 
-/* Announces that the producer waits for room, and looks once more: true when there is room now after all, and the
- * announcement is taken back; or when the head could not be true, which ring_reserve then says. */
+/* Announces that the producer waits for room (publish first: the consumer gives back only what it can see), and looks
+ * once more: true when there is room now after all, and the announcement is taken back; or when the head could not be
+ * true, which ring_reserve then says. */
 bool ring_wait_for_room(struct ring_producer *producer, uint64_t payload_max);
 
 /* Bytes between head and tail, as of now; for gauges and for tests of emptiness. */

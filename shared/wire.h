@@ -6,9 +6,9 @@
  * message's size. It agrees with protobuf-c on what is valid and what it means: unknown fields are skipped, the last
  * of a repeated scalar, string or bytes field wins, a known field of another wire type is malformed, and so are groups.
  *
- * Where it does not agree, on purpose (tests/check_wire.c and tests/fuzz/fuzz_wire.c know this list):
+ * Where it does not agree, on purpose (tests/check_wire.c and tests/fuzz_wire.c know this list):
  *   W1  Strings (header keys and values, partition keys, reasons) must be UTF-8; protobuf-c does not look.
- *   W2  Field number 0 and numbers above 2^29 - 1 are malformed, as protobuf says; protobuf-c skips them.
+ *   W2  Field number 0 and numbers above 2^29 - 1 are malformed, as protobuf says; protobuf-c skips most of them.
  *   W3  A second embedded message of one field (`message`, `window_id`), and a second member of `kind`, are malformed:
  *       protobuf would merge the two or let the last win. No client's library writes such bytes.
  *   W4  A header given twice is one header with the last value, as in any protobuf map; protobuf-c keeps both.

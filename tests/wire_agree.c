@@ -253,7 +253,8 @@ static const char *compare_headers(size_t count, FlinkBridge__Record__HeadersEnt
 				   const struct wire_record *record, const struct wire_header *headers)
 {
 	size_t distinct = 0;
-	headers += record->first_header;
+	if (record->header_count != 0)
+		headers += record->first_header;
 	for (uint32_t i = 0; i < record->header_count; i++)
 		if (headers[i].key.size != 0 && memchr(headers[i].key.data, 0, headers[i].key.size) != NULL)
 			return NULL;

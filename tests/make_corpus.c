@@ -1,0 +1,123 @@
+/*
+ * Writes the corpora of fuzz_wire, fuzz_protobuf and fuzz_ring anew: `make corpus`. Always the same files; what fuzzing
+ * found beside them stays, under the names that libFuzzer gave it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "flink_bridge.pb-c.h"
+#include "flink_worker.pb-c.h"
+#include "shared/log.h"
+#include "tests/wire_agree.h"
+#include "tests/wire_messages.h"
+
+/* Writes one input: a byte that chooses, then the rest. */
+static void input_write(const char *target, const char *name, unsigned number, uint8_t choice, struct view rest)
+{
+	char path[512];
+	snprintf(path, sizeof(path), "tests/corpus/%s/%s-%u", target, name, number);
+	FILE *file = fopen(path, "wb");
+	if (file == NULL)
+		fatal("%s: cannot be written", path);
+	bool written = fputc(choice, file) != EOF && fwrite(rest.data, 1, rest.size, file) == rest.size;
+	if (fclose(file) != 0 || !written)
+		fatal("%s: cannot be written", path);
+}
+
+/* For each message: some plain, some odd, some damaged. */
+static void write_wire(void)
+{
+	static const char *const names[SURFACE_COUNT] = {"to-worker",     "from-worker",     "record",
+							 "results",       "process-message", "process-watermark",
+							 "add-to-window", "trigger-window"};
+	struct dice dice = {1};
+	for (unsigned surface = 0; surface < SURFACE_COUNT; surface++) {
+		for (unsigned i = 0; i < 6; i++) {
+			struct bytes message = {0};
+			do {
+				message.size = 0;
+				message_make(&message, surface_descriptor((enum surface)surface), &dice, i < 2);
+			} while (message.size < 10 || message.size > 400);
+			if (i >= 4)
+				message_damage(&message, &dice);
+			input_write("wire", names[surface], i, (uint8_t)surface, bytes_view(&message));
+			bytes_free(&message);
+		}
+	}
+}
+
+/* An Open that fuzz_protobuf's pipeline takes, and others that lack one thing each. */
+static void write_opens(void)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
+		FlinkBridge__ToWorker envelope = FLINK_BRIDGE__TO_WORKER__INIT;
+		open.protocol_version = i == 1 ? 2 : 1;
+		open.job = i == 2 ? "" : "job";
+		open.pipeline = i == 3 ? "q" : "p";
+		open.segment = i == 4 ? 2 : 1;
+		open.topology_hash = i == 5 ? "other" : "0123456789abcdef0123456789abcdef";
+		open.allocation_id = "allocation";
+		open.attempt_id = "attempt";
+		open.subtask = i == 6 ? 2 : 1;
+		open.parallelism = 2;
+		open.max_parallelism = 128;
+		open.key_group_last = i == 7 ? 128 : 127;
+		open.jvm_uuid = "f6b1c1de-9a0a-4c3e-8a43-6d1f8a6f2b11";
+		open.open_token = 7;
+		envelope.seq = 1;
+		envelope.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_OPEN;
+		envelope.open = &open;
+		uint8_t packed[512];
+		CHECK(flink_bridge__to_worker__get_packed_size(&envelope) <= sizeof(packed));
+		size_t size = flink_bridge__to_worker__pack(&envelope, packed);
+		input_write("protobuf", "open", i, 0, (struct view){packed, size});
+	}
+}
+
+/* One message for each choice of fuzz_protobuf, in its order. */
+static void write_protobuf(void)
+{
+	static const ProtobufCMessageDescriptor *const messages[] = {
+	    &flink_bridge__to_worker__descriptor,
+	    &flink_bridge__from_worker__descriptor,
+	    &flink_worker__process_message_request__descriptor,
+	    &flink_worker__process_message_response__descriptor,
+	    &flink_worker__process_watermark_request__descriptor,
+	    &flink_worker__add_to_window_request__descriptor,
+	    &flink_worker__trigger_window_request__descriptor};
+	struct dice dice = {2};
+	for (unsigned i = 0; i < sizeof(messages) / sizeof(messages[0]) * 2; i++) {
+		struct bytes message = {0};
+		message_make(&message, messages[i / 2], &dice, (i & 1) == 0);
+		input_write("protobuf", "message", i, (uint8_t)(i / 2), bytes_view(&message));
+		bytes_free(&message);
+	}
+}
+
+/* Scripts of steps: honest ones, and random ones. */
+static void write_ring(void)
+{
+	/* consumer at 0: a frame of 64 bytes, the tail behind it, take, release */
+	static const uint8_t consumer[] = {0, 0, 0, 2, 64, 0, 2, 0, 0, 2, 0, 6, 1, 5};
+	/* producer at 0: two frames, publish, the head behind the first, room wanted */
+	static const uint8_t producer[] = {0, 0, 0, 6, 32, 0, 32, 0, 6, 100, 0, 50, 0, 4, 0, 0, 2, 0, 3, 0, 3, 5};
+	struct dice dice = {3};
+	input_write("ring", "consumer", 0, 0, (struct view){consumer, sizeof(consumer)});
+	input_write("ring", "producer", 0, 1, (struct view){producer, sizeof(producer)});
+	for (unsigned i = 0; i < 8; i++) {
+		uint8_t script[120];
+		for (unsigned k = 0; k < sizeof(script); k++)
+			script[k] = (uint8_t)dice_roll(&dice, k % 3 == 0 ? 256 : 8);
+		input_write("ring", "script", i, (uint8_t)(i & 1), (struct view){script, sizeof(script)});
+	}
+}
+
+int main(void)
+{
+	write_wire();
+	write_opens();
+	write_protobuf();
+	write_ring();
+	return 0;
+}

@@ -272,12 +272,17 @@ lint-shell: | $(HAVE)
 	$(call say,LINT  shellcheck)
 	$(Q)shellcheck $(SCRIPTS)
 
-DEST    = $(DESTDIR)$(PREFIX)
-SHARE   = $(DEST)/share/flink-bridge
+DEST  = $(DESTDIR)$(PREFIX)
+SHARE = $(DEST)/share/flink-bridge
 install: all
-	install -d $(DEST)/bin $(DEST)/share/pkgconfig $(SHARE)/proto
+	install -d $(DEST)/bin $(DEST)/share/pkgconfig $(SHARE)/proto $(DEST)/share/bash-completion/completions \
+		$(DEST)/share/zsh/site-functions $(DEST)/share/fish/vendor_completions.d
 	install -m 755 $(BRIDGED) $(BRIDGECTL) $(DEST)/bin
 	install -m 644 proto/*.proto $(SHARE)/proto
+	$(BRIDGECTL) schema >$(SHARE)/pipeline.schema.json
+	$(BRIDGECTL) completion bash >$(DEST)/share/bash-completion/completions/bridgectl
+	$(BRIDGECTL) completion zsh >$(DEST)/share/zsh/site-functions/_bridgectl
+	$(BRIDGECTL) completion fish >$(DEST)/share/fish/vendor_completions.d/bridgectl.fish
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' setup/flink-bridge.pc.in >$(DEST)/share/pkgconfig/flink-bridge.pc
 
 clean:

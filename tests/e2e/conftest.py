@@ -245,23 +245,8 @@ class Sidecar:
         return wait_until(look, f"a log line {pattern!r} in\n{self.log()}", patience)
 
     def wait_until_serving(self):
-        """Waits until every address takes connections and the stats socket calls the sidecar healthy."""
-        for address in filter(None, (self.unix, self.tcp)):
-            with grpc.insecure_channel(address, options=BIG) as channel:
-                ready = grpc.channel_ready_future(channel)
-
-                def look():
-                    assert self.process.poll() is None, f"bridged left with {self.process.poll()}:\n{self.log()}"
-                    with contextlib.suppress(grpc.FutureTimeoutError):
-                        ready.result(timeout=0.05)
-                        return True
-
-                wait_until(look, f"{address} to be served; log:\n{self.log()}")
-        wait_until(self.healthy, f"health; log:\n{self.log()}")
-
-    def healthy(self):
-        with contextlib.suppress(OSError):
-            return self.stats_json("health").get("healthy", self.stats_json("health").get("status") in ("ok", "serving"))
+        """Waits for the supervisor's word that the front listens and every worker is ready."""
+        self.wait_for_log(r"serving pipeline")
 
     def stats(self, command):
         """What the stats socket answers to a line."""
@@ -275,6 +260,14 @@ class Sidecar:
     def stats_json(self, command):
         """The same as JSON, parsed."""
         return json.loads(self.stats(command + " json"))
+
+    def role(self, name):
+        """The process id of a child by its name: front, worker 0, ...; None while there is none."""
+        for pid in self.processes()[1:]:
+            with contextlib.suppress(OSError):
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().strip().removeprefix("bridged").strip(" :") == name:
+                    return pid
+        return None
 
     def processes(self):
         """Process ids: supervisor first, then its children."""

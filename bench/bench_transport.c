@@ -166,7 +166,7 @@ static double unary_round(struct side *side, const struct workload *workload)
 {
 	grpc_slice request = unary_request();
 	struct client_event event;
-	uint64_t done = 0, begin = clock_ns(), end = begin + round_ms * UINT64_C(1000000), now = begin;
+	uint64_t done = 0, begin = clock_ns(), end = begin + round_ms * UINT64_C(1000000), now;
 	for (uint32_t i = 0; i < workload->outstanding; i++)
 		unary_call(side, request);
 	while (client_calls_in_flight(side->client) > 0) {
@@ -239,6 +239,7 @@ static void batch_returned(void *bytes)
 /* Sends the batch with that seq. */
 static void batch_send(struct client_stream *stream, struct batches *batches, uint64_t seq)
 {
+	CHECK(batches->count > 0);
 	uint8_t *bytes = batches->bytes[seq % batches->count];
 	seq_write(bytes + 1, seq);
 	if (client_stream_send(stream, grpc_slice_new(bytes, batches->size, batch_returned)) != CLIENT_TAKEN)
@@ -299,7 +300,7 @@ static double stream_round(struct side *side, const struct workload *workload)
 		stream_next(side, stream, &event);
 		struct view message = {GRPC_SLICE_START_PTR(event.message), GRPC_SLICE_LENGTH(event.message)};
 		if (wire_parse_from_worker(message, &envelope) != WIRE_OK || envelope.kind != FROM_WORKER_RESULTS ||
-		    envelope.seq != answered + 1 || message.size < workload->batch * RECORD_BYTES)
+		    envelope.seq != answered + 1 || message.size < (size_t)workload->batch * RECORD_BYTES)
 			fatalx("%s: not the answer that was due", side->name);
 		answered++;
 		if (clock_ns() < end) {
@@ -338,7 +339,7 @@ static double round_of(struct side *side, const struct workload *workload)
 /* Runs a workload on both sides in turn; returns the median ratio of worker over direct. */
 static double compare(struct side *direct, struct side *worker, const struct workload *workload)
 {
-	double first[ROUNDS_MAX], second[ROUNDS_MAX], ratio[ROUNDS_MAX];
+	double first[ROUNDS_MAX] = {0}, second[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX] = {0};
 	char name[64];
 	round_of(direct, workload);
 	round_of(worker, workload);

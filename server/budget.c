@@ -217,6 +217,7 @@ static uint64_t slots_total(const struct budget *budget)
 bool budget_check(const struct budget *budget, const struct config *config, struct findings *findings)
 {
 	char total[UNITS_TEXT_MAX], limit[UNITS_TEXT_MAX], session[UNITS_TEXT_MAX];
+	CHECK(config->slots > 0 && slots_total(budget) >= config->slots);
 	uint64_t per_slot = slots_total(budget) / config->slots;
 	uint64_t fixed = budget->total - slots_total(budget);
 	uint64_t fit = budget->limit > fixed ? (budget->limit - fixed) / per_slot : 0;

@@ -169,6 +169,7 @@ static void print_table(struct report *report)
 
 	for (size_t i = 0; i < report->column_count; i++)
 		widths[i] = strlen(report->columns[i]);
+	CHECK(report->cell_count == 0 || report->column_count > 0);
 	for (size_t i = 0; i < report->cell_count; i++) {
 		size_t length = strlen(report->cells[i]), *width = &widths[i % report->column_count];
 		*width = length > *width ? length : *width;

@@ -17,6 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    wire_agree((enum surface)(data[0] % SURFACE_COUNT), (struct view){data + 1, size - 1});
 	if (agreement.difference == NULL)
 		return 0;
-	fprintf(stderr, "the parsers disagree on surface %u: %s\n", data[0] % SURFACE_COUNT, agreement.difference);
+	fprintf(stderr, "the parsers disagree on surface %u: %s\n", (unsigned)data[0] % SURFACE_COUNT,
+		agreement.difference);
 	abort();
 }

@@ -221,11 +221,11 @@ endif
 # Two at a time. What is found stays in build/corpus; what is worth keeping is copied to tests/corpus by hand.
 fuzz: $(HAVE)
 	@$(MAKE) CC=clang VARIANT=fuzz fuzzers
-	@printf '%s\n' $(FUZZERS:tests/%.c=%) | xargs -P 2 -I F sh -c ' \
-		echo "  FUZZ  F, $(FUZZ_SECONDS) s"; kept=tests/corpus/$$(echo F | sed s/^fuzz_//); mkdir -p build/corpus/F $$kept; \
-		build/fuzz-clang/tests/F -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=65536 \
-			-artifact_prefix=build/corpus/F- -print_final_stats=0 -verbosity=0 build/corpus/F $$kept \
-			>build/corpus/F.log 2>&1 || { cat build/corpus/F.log; echo "F: FAILED"; exit 255; }'
+	@printf '%s\n' $(FUZZERS:tests/fuzz_%.c=%) | xargs -P 2 -I {} sh -c ' \
+		echo "  FUZZ  {}, $(FUZZ_SECONDS) s"; mkdir -p build/corpus/{} tests/corpus/{}; \
+		build/fuzz-clang/tests/fuzz_{} -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=65536 \
+			-artifact_prefix=build/corpus/{}- -print_final_stats=0 -verbosity=0 build/corpus/{} tests/corpus/{} \
+			>build/corpus/{}.log 2>&1 || { cat build/corpus/{}.log; echo "fuzz_{} FAILED"; exit 255; }'
 # The part of the corpora that is made, not found.
 corpus: $(B)/tests/make_corpus
 	@mkdir -p tests/corpus/wire tests/corpus/protobuf tests/corpus/ring

@@ -1,0 +1,240 @@
+/*
+ * What the worker's own code costs per record: frames go through real rings to the serving code and back in one process, with
+ * nobody else to wait for. Prints `name<TAB>value<TAB>unit`.
+ */
+#include <flink_bridge.pb-c.h>
+#include <flink_worker.pb-c.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "tests/spec.h"
+#include "worker/serve.h"
+
+enum { RECORD_BYTES = 100, ROUNDS = 5, RING = 4 << 20, TIME = 1000, EPOCH = 1 };
+
+/* A worker's serving code with one segment, and this process as its front with one channel. */
+struct bench {
+	struct spec spec;
+	struct input input;
+	struct descriptor descriptor;
+	struct sidecar sidecar;
+	struct slot_memory front;
+	struct workspace workspace;
+	struct serve *serve;
+	uint32_t channel;
+	uint64_t seq; /* of the last message sent */
+	struct ring_producer requests;
+	struct ring_consumer answers;
+};
+
+/* One measurement: how a batch looks and how many records to send in all. */
+struct measure {
+	const char *name;
+	enum step_kind kind;
+	const char *program; /* NULL: none */
+	const char *payload; /* NULL: RECORD_BYTES of text */
+	uint32_t batch;      /* records */
+	uint32_t records;
+	bool unary;
+};
+
+static const struct measure measures[] = {
+    {"worker_identity_1", STEP_passthrough, NULL, NULL, 1, 400000, false},
+    {"worker_identity_128", STEP_passthrough, NULL, NULL, 128, 4000000, false},
+    {"worker_identity_1024", STEP_passthrough, NULL, NULL, 1024, 4000000, false},
+    {"worker_unary_identity", STEP_passthrough, NULL, NULL, 1, 400000, true},
+    {"worker_jq_map_128", STEP_map, ".value = .value * 2",
+     "{\"user\":\"user-0123456789\",\"value\":12345,\"kind\":\"click\",\"page\":\"/some/page/of/this/site\",\"n\":1}",
+     128, 100000, false},
+};
+
+/* The bytes of one request. */
+static size_t request_of(const struct measure *measure, uint8_t *bytes)
+{
+	static char text[RECORD_BYTES];
+	FlinkBridge__Batch batch = FLINK_BRIDGE__BATCH__INIT;
+	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
+	FlinkWorker__ProcessMessageRequest request = FLINK_WORKER__PROCESS_MESSAGE_REQUEST__INIT;
+	FlinkWorker__Message unary = FLINK_WORKER__MESSAGE__INIT;
+	FlinkBridge__Record record = FLINK_BRIDGE__RECORD__INIT, **records = calloc(measure->batch, sizeof(*records));
+	size_t size;
+
+	memset(text, 'x', sizeof(text));
+	record.payload.data = (uint8_t *)(measure->payload != NULL ? measure->payload : text);
+	record.payload.len = measure->payload != NULL ? strlen(measure->payload) : sizeof(text);
+	record.timestamp = 1790000000000;
+	for (uint32_t i = 0; i < measure->batch; i++)
+		records[i] = &record;
+	batch.n_records = measure->batch;
+	batch.records = records;
+	message.seq = UINT64_C(1) << 20; /* room for the longest that comes: patched for each message */
+	message.processing_time_ms = TIME;
+	message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_BATCH;
+	message.batch = &batch;
+	unary.payload = record.payload;
+	unary.timestamp = record.timestamp;
+	request.message = &unary;
+	size = measure->unary ? flink_worker__process_message_request__pack(&request, bytes)
+			      : flink_bridge__to_worker__pack(&message, bytes);
+	free(records);
+	return size;
+}
+
+/* Writes a seq over the three bytes that request_of left for it behind its tag. */
+static void patch_seq(uint8_t *bytes, uint64_t seq)
+{
+	bytes[1] = (uint8_t)(seq & 0x7f) | 0x80;
+	bytes[2] = (uint8_t)(seq >> 7 & 0x7f) | 0x80;
+	bytes[3] = (uint8_t)(seq >> 14 & 0x7f);
+}
+
+/* Puts a frame into the request ring; false when it has no room. */
+static bool push(struct bench *bench, struct frame header, const uint8_t *bytes, size_t size)
+{
+	uint8_t *to;
+
+	if (ring_reserve(&bench->requests, size, &to) != RING_OK)
+		return false;
+	memcpy(to, bytes, size);
+	header.epoch = EPOCH;
+	ring_append(&bench->requests, header, size);
+	ring_publish(&bench->requests);
+	ready_set(&bench->front.channels->ready_for_worker, bench->channel);
+	return true;
+}
+
+/* Takes all answers away without looking into them. */
+static void drain(struct bench *bench)
+{
+	const uint8_t *payload;
+	struct frame frame;
+	uint64_t cursor = 0;
+	bool any = false;
+
+	while (ring_peek(&bench->answers, &frame, &payload) == RING_OK) {
+		CHECK(frame.kind == FRAME_ANSWER || frame.kind == FRAME_REPLY);
+		cursor = ring_advance(&bench->answers, &frame);
+		any = true;
+	}
+	if (any)
+		ring_release(&bench->answers, cursor);
+}
+
+/* Makes the memories and opens the chain. */
+static void bench_init(struct bench *bench, const struct measure *measure)
+{
+	const struct slot_sizes sizes = {.channel_count = 2, .unary_ring = RING, .session_ring = RING};
+	struct slot_memory *memory = &bench->sidecar.slots[0];
+	const struct segment *segment;
+	struct failure failure;
+
+	memset(bench, 0, sizeof(*bench));
+	spec_init(&bench->spec);
+	spec_add(&bench->spec, measure->kind, measure->program != NULL ? "program" : NULL, measure->program, NULL);
+	bench->spec.segment.inputs = &bench->input;
+	bench->spec.segment.input_count = 1;
+	bench->descriptor = (struct descriptor){
+	    .pipeline = "bench", .segments = &bench->spec.segment, .segment_count = 1, .step_count = 1};
+	bench->sidecar.descriptor = &bench->descriptor;
+	bench->sidecar.config =
+	    (struct config){.slots = 1, .message_max = 1 << 20, .record_max = 1 << 20, .unary_message_max = 1 << 20};
+	CHECK(control_create(&bench->sidecar.control, 1, 1, 1) == 0);
+	CHECK(slot_memory_create(memory, 0, &sizes) == 0);
+	bench->front = *memory;
+	bench->front.channels_fd = dup(memory->channels_fd);
+	bench->front.worker_bell = bench->front.arena_fd = bench->front.owner_fd = -1;
+	bench->front.owner = NULL;
+	CHECK(slot_attach_front(&bench->front) == 0 && slot_attach_worker(memory) == 0);
+	workspace_init(&bench->workspace, &bench->sidecar, 0);
+	bench->serve = serve_create(&bench->workspace, memory, &segment, &failure);
+	CHECK(bench->serve != NULL);
+	serve_reset(bench->serve);
+}
+
+/* Frees all. */
+static void bench_deinit(struct bench *bench)
+{
+	serve_destroy(bench->serve);
+	workspace_deinit(&bench->workspace);
+	slot_memory_destroy(&bench->front);
+	slot_memory_destroy(&bench->sidecar.slots[0]);
+	control_destroy(&bench->sidecar.control);
+	spec_deinit(&bench->spec);
+}
+
+/* Opens the channel, and a session on it unless it is the unary one. */
+static void bench_open(struct bench *bench, uint32_t channel)
+{
+	/* seq 1, processing time 1000, Open {protocol_version 1} */
+	static const uint8_t open[] = {0x08, 0x01, 0x10, 0xe8, 0x07, 0x1a, 0x02, 0x08, 0x01};
+	struct front_channel *own = &bench->front.channels->front[channel];
+	struct worker_channel *peer = &bench->front.channels->worker[channel];
+
+	bench->channel = channel;
+	CHECK(channel_allocate(&bench->front, channel) == 0);
+	ring_producer_init(&bench->requests, &own->request, &peer->request,
+			   channel_request_data(&bench->front, channel), RING);
+	ring_consumer_init(&bench->answers, &own->response, &peer->response,
+			   channel_response_data(&bench->front, channel), RING);
+	channel_set_state(&bench->front, channel, EPOCH, CHANNEL_OPEN);
+	if (channel != UNARY_CHANNEL)
+		CHECK(push(bench, (struct frame){.kind = FRAME_OPEN, .seq = ++bench->seq}, open, sizeof(open)));
+	while (serve_turn(bench->serve) != SERVE_IDLE)
+		;
+	drain(bench);
+}
+
+/* Time in the serving code for all records of a measurement, in ns. */
+static uint64_t run(struct bench *bench, const struct measure *measure, uint8_t *bytes, size_t size)
+{
+	uint64_t spent = 0;
+
+	for (uint32_t sent = 0; sent < measure->records;) {
+		struct frame header = {.kind = measure->unary ? FRAME_PROCESS_MESSAGE : FRAME_MESSAGE};
+		uint64_t start;
+
+		for (int i = 0; i < 8 && sent < measure->records; i++, sent += measure->batch) {
+			header.seq = bench->seq + 1;
+			if (!measure->unary)
+				patch_seq(bytes, header.seq);
+			if (!push(bench, header, bytes, size))
+				break;
+			bench->seq++;
+		}
+		start = clock_ns();
+		while (serve_turn(bench->serve) != SERVE_IDLE)
+			;
+		spent += clock_ns() - start;
+		drain(bench);
+	}
+	return spent;
+}
+
+/* Runs one measurement and prints its best round. */
+static void measure_one(const struct measure *measure)
+{
+	static struct bench bench;
+	uint8_t *bytes = malloc(1 << 20);
+	uint64_t best = UINT64_MAX;
+	size_t size;
+
+	CHECK(bytes != NULL);
+	bench_init(&bench, measure);
+	bench_open(&bench, measure->unary ? UNARY_CHANNEL : 1);
+	size = request_of(measure, bytes);
+	for (int round = 0; round < ROUNDS; round++) {
+		uint64_t spent = run(&bench, measure, bytes, size);
+
+		best = spent < best ? spent : best;
+	}
+	printf("%s\t%.1f\tns/record\n", measure->name, (double)best / measure->records);
+	bench_deinit(&bench);
+	free(bytes);
+}
+
+int main(void)
+{
+	for (size_t i = 0; i < sizeof(measures) / sizeof(measures[0]); i++)
+		measure_one(&measures[i]);
+	return 0;
+}

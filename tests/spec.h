@@ -95,6 +95,7 @@ static inline void spec_fill(struct spec *spec, struct option *option, struct op
 	switch (option->type) {
 	case OPTION_PROGRAM:
 	case OPTION_TEXT:
+	case OPTION_CHOICE:
 		return;
 	case OPTION_NUMBER:
 		option->number = strtoll(text, NULL, 10);

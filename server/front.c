@@ -262,7 +262,7 @@ static bool front_turn(struct front *front)
 	bool served = slots_serve(front);
 	if (front->slots_changed) {
 		slots_refresh(front);
-		unary_expire(front, front->now_ns);
+		unary_give_up(front, front->now_ns);
 		front_drain(front);
 	}
 	if (front->opens_woken && front->sessions_waiting)

@@ -122,7 +122,7 @@ void unary_start(struct front *front);                   /* after */
 void unary_serve(struct channel_end *end);               /* answers of the unary channel */
 void unary_retry(struct slot_end *slot);                 /* room or a worker came */
 void unary_slot_lost(struct slot_end *slot);             /* fails what was with the worker */
-void unary_expire(struct front *front, uint64_t now_ns); /* fails what waited too long for a worker */
+void unary_give_up(struct front *front, uint64_t now_ns); /* fails what waited too long for a worker */
 
 /* Ends a call with a status and text; used by all services. The tag fires when gRPC is done with it. */
 void call_finish(grpc_call *call, struct tag *tag, int *cancelled, grpc_byte_buffer *message, grpc_status_code code,

@@ -440,7 +440,7 @@ void unary_slot_lost(struct slot_end *slot)
 	}
 }
 
-void unary_expire(struct front *front, uint64_t now_ns)
+void unary_give_up(struct front *front, uint64_t now_ns)
 {
 	for (uint32_t i = 0; i < front->slot_count; i++) {
 		struct slot_end *slot = &front->slots[i];

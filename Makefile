@@ -166,7 +166,7 @@ $(B)/%.o: %.c $(B)/flags | $(GENERATED)
 # One archive: each binary takes what it needs of it.
 $(B)/libbridge.a: $(call obj,$(SHARED) $(DESCRIPTOR) $(SERVER) $(WORKER) $(CLI) $(GENERATED))
 	$(call say,AR    $@)
-	$(Q)rm -f $@ && ar rcs $@ $^
+	$(Q)rm -f $@ && ar qcs $@ $^
 
 $(BRIDGED): $(B)/server/bridged.o $(B)/libbridge.a
 	$(link)

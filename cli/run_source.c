@@ -1,0 +1,386 @@
+/*
+ * Sources of the local runner (run_graph.h): the lines of a file or of standard input, and generators.
+ *
+ * A line is a record, without its LF or CRLF, as Flink's text reader has it; a last line without an end counts. A file is read
+ * by the source's first subtask alone (Flink does not split a single text file either), the others end at once. A
+ * generator's record n belongs to subtask n % parallelism. Nothing here blocks: a pipe is read when it has something,
+ * and the watch tells when.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/run_graph.h"
+#include "shared/control.h"
+#include "shared/log.h"
+#include "worker/jq_program.h"
+
+enum {
+	TURN_RECORDS = 2048, /* then others have their turn */
+	READ_BYTES = 256 << 10,
+	LINE_MAX_BYTES = 256 << 20, /* the largest record that a sidecar can be told to take */
+};
+
+#define NS_PER_MS 1000000u
+#define NS_PER_S 1000000000u
+
+/* ---- Opening ---- */
+
+/* Compiles a program of a source; NULL when it has none. */
+static bool compile_program(struct source_reader *reader, const char *text, const char *what,
+			    struct jq_program **program)
+{
+	char why[512];
+	if (text == NULL)
+		return true;
+	*program = jq_program_get(text, why, sizeof(why));
+	if (*program == NULL)
+		run_graph_fail(reader->graph, "source \"%s\": the %s program does not compile: %s", reader->source.name,
+			       what, why);
+	return *program != NULL;
+}
+
+/* Opens the file. */
+static bool open_file(struct source_reader *reader)
+{
+	const char *path = reader->source.path;
+	struct stat stat;
+	int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &stat) != 0) {
+		run_graph_fail(reader->graph, "source \"%s\": cannot open %s: %s", reader->source.name, path,
+			       strerror(errno));
+		return false;
+	}
+	reader->item = (struct watch_item){.fd = fd, .events = EPOLLIN};
+	if (S_ISDIR(stat.st_mode)) {
+		run_graph_fail(reader->graph, "source \"%s\": %s is a folder; a file source reads one file",
+			       reader->source.name, path);
+		return false;
+	}
+	reader->pollable = !S_ISREG(stat.st_mode);
+	return true;
+}
+
+bool source_open(struct source_reader *reader)
+{
+	const struct source *source = &reader->source;
+	reader->text = jv_invalid();
+	reader->largest = reader->watermark = INT64_MIN;
+	reader->started_ns = reader->record_ns = clock_ns();
+	if (!compile_program(reader, source->timestamp, "timestamp", &reader->timestamp))
+		return false;
+	if (source->kind == SOURCE_GENERATOR)
+		return compile_program(reader, source->program, "generator", &reader->program);
+	return open_file(reader);
+}
+
+/* The subtasks that have anything to read: of a file source only the first. */
+static uint32_t live_subtasks(const struct source_reader *reader)
+{
+	return reader->source.kind == SOURCE_GENERATOR ? reader->source.parallelism : 1;
+}
+
+void source_begin(struct source_reader *reader)
+{
+	for (uint32_t s = live_subtasks(reader); s < reader->source.parallelism; s++)
+		outlet_end(&reader->outlets[s]);
+}
+
+/* No more records: all consumers hear of it. */
+static void end_source(struct source_reader *reader)
+{
+	reader->ended = true;
+	for (uint32_t s = 0; s < live_subtasks(reader); s++)
+		outlet_end(&reader->outlets[s]);
+}
+
+void source_close(struct source_reader *reader)
+{
+	if (reader->item.fd >= 0 && reader->graph->watch != NULL)
+		watch_forget(reader->graph->watch, &reader->item);
+	if (reader->item.fd > STDIN_FILENO)
+		close(reader->item.fd);
+	reader->item.fd = -1;
+	free(reader->buffer);
+	if (reader->source.kind == SOURCE_GENERATOR)
+		jv_free(reader->text);
+}
+
+/* ---- Lines ---- */
+
+/* Makes room for another read behind what is left of the last ones. */
+static bool make_room(struct source_reader *reader)
+{
+	if (reader->start > 0) {
+		memmove(reader->buffer, reader->buffer + reader->start, reader->end - reader->start);
+		reader->end -= reader->start;
+		reader->start = 0;
+	}
+	if (reader->capacity - reader->end >= READ_BYTES / 2)
+		return true;
+	size_t capacity = reader->capacity == 0 ? READ_BYTES : 2 * reader->capacity;
+	if (capacity > 2 * (size_t)LINE_MAX_BYTES) {
+		run_graph_fail(reader->graph, "source \"%s\": line %llu of %s is longer than %d MiB",
+			       reader->source.name, (unsigned long long)reader->records + 1, reader->source.path,
+			       LINE_MAX_BYTES >> 20);
+		return false;
+	}
+	reader->buffer = realloc(reader->buffer, capacity);
+	if (reader->buffer == NULL)
+		fatalx("out of memory for a line of %zu bytes", capacity);
+	reader->capacity = capacity;
+	return true;
+}
+
+/* Reads more. False: nothing is there yet, or it failed. */
+static bool read_more(struct source_reader *reader)
+{
+	if (reader->pollable && !watch_ready_now(reader->item.fd, EPOLLIN)) {
+		reader->waits = watch_arm(reader->graph->watch, &reader->item);
+		return false;
+	}
+	if (!make_room(reader))
+		return false;
+	ssize_t got = read(reader->item.fd, reader->buffer + reader->end, reader->capacity - reader->end);
+	if (got < 0 && (errno == EINTR || errno == EAGAIN)) {
+		reader->waits = errno == EAGAIN && watch_arm(reader->graph->watch, &reader->item);
+		return false;
+	}
+	if (got < 0) {
+		run_graph_fail(reader->graph, "source \"%s\": cannot read %s: %s", reader->source.name,
+			       reader->source.path, strerror(errno));
+		return false;
+	}
+	reader->end += (size_t)got;
+	reader->at_end = got == 0;
+	return true;
+}
+
+/* The next line; false when there is none yet, or none any more (at_end). */
+static bool next_line(struct source_reader *reader, struct view *line)
+{
+	for (;;) {
+		const uint8_t *start = reader->buffer + reader->start;
+		size_t have = reader->end - reader->start;
+		const uint8_t *newline =
+		    have > reader->scanned ? memchr(start + reader->scanned, '\n', have - reader->scanned) : NULL;
+		if (newline == NULL && !reader->at_end) {
+			reader->scanned = have;
+			if (!read_more(reader))
+				return false;
+			continue;
+		}
+		if (newline == NULL && have == 0)
+			return false;
+		size_t size = newline != NULL ? (size_t)(newline - start) : have;
+		reader->start += newline != NULL ? size + 1 : size;
+		reader->scanned = 0;
+		reader->bytes += newline != NULL ? size + 1 : size;
+		*line = (struct view){start, size > 0 && start[size - 1] == '\r' ? size - 1 : size};
+		return true;
+	}
+}
+
+/* ---- Generators ---- */
+
+/* When a generator's next record is due. */
+static uint64_t generator_due(const struct source_reader *reader)
+{
+	if (reader->source.rate == 0)
+		return 0;
+	uint64_t seconds = reader->made / reader->source.rate, rest = reader->made % reader->source.rate;
+	return reader->started_ns + seconds * NS_PER_S + rest * NS_PER_S / reader->source.rate;
+}
+
+/* The payload of a generator's next record: its number, or the shortest JSON of what the program makes of it. */
+static bool next_made(struct source_reader *reader, struct view *payload)
+{
+	if (reader->source.count != 0 && reader->made == reader->source.count)
+		reader->at_end = true;
+	if (reader->at_end || generator_due(reader) > clock_ns())
+		return false;
+	jv value = jv_number((double)reader->made);
+	if (reader->program != NULL && !jq_program_one(reader->program, value, &value)) {
+		run_graph_fail(reader->graph, "source \"%s\": the generator program failed on %llu: %s",
+			       reader->source.name, (unsigned long long)reader->made,
+			       jq_program_error(reader->program));
+		return false;
+	}
+	jv_free(reader->text);
+	reader->text = jv_dump_string(value, 0);
+	reader->made++;
+	*payload = (struct view){(const uint8_t *)jv_string_value(reader->text),
+				 (size_t)jv_string_length_bytes(jv_copy(reader->text))};
+	reader->bytes += payload->size;
+	return true;
+}
+
+/* ---- Records ---- */
+
+/* What is wrong with the timestamp of the record at hand. */
+static bool timestamp_failed(struct source_reader *reader, struct view payload, const char *why)
+{
+	char excerpt[256];
+	run_graph_fail(reader->graph, "source \"%s\": no timestamp for record %llu: %s\n  record: %s",
+		       reader->source.name, (unsigned long long)reader->records + 1, why,
+		       payload_excerpt(payload, excerpt, sizeof(excerpt)));
+	return false;
+}
+
+/* Event time: what the timestamp program says, else the time of reading. */
+static bool find_timestamp(struct source_reader *reader, struct view payload, int64_t *timestamp)
+{
+	*timestamp = clock_wall_ms();
+	if (reader->timestamp == NULL)
+		return true;
+	if (payload.size > INT32_MAX)
+		return timestamp_failed(reader, payload, "it is too large");
+	jv value = jv_parse_sized((const char *)payload.data, (int)payload.size);
+	if (!jv_is_valid(value)) {
+		jv why = jv_invalid_has_msg(jv_copy(value)) ? jv_invalid_get_msg(value) : jv_string("it is empty");
+		bool failed = timestamp_failed(reader, payload, jv_string_value(why));
+		jv_free(why);
+		return failed;
+	}
+	jv result;
+	if (!jq_program_one(reader->timestamp, value, &result))
+		return timestamp_failed(reader, payload, jq_program_error(reader->timestamp));
+	double ms = jv_get_kind(result) == JV_KIND_NUMBER ? jv_number_value(result) : NAN;
+	jv_free(result);
+	if (!(ms >= -9.2e18 && ms <= 9.2e18))
+		return timestamp_failed(reader, payload, "the timestamp program must yield milliseconds, a number");
+	*timestamp = (int64_t)floor(ms);
+	return true;
+}
+
+/* Gets the next record ready. False: none now, or none any more (at_end). */
+static bool next_record(struct source_reader *reader)
+{
+	struct view payload;
+	if (reader->graph->records_left == 0)
+		source_stop(reader);
+	bool generator = reader->source.kind == SOURCE_GENERATOR;
+	reader->record_outlet = generator ? (uint32_t)(reader->made % reader->source.parallelism) : 0;
+	if (!(generator ? next_made(reader, &payload) : next_line(reader, &payload)))
+		return false;
+	reader->record = (struct wire_record){.payload = payload};
+	reader->has_record = find_timestamp(reader, payload, &reader->record.timestamp);
+	reader->graph->records_left--;
+	return reader->has_record;
+}
+
+/* Pushes the record at hand. */
+static bool push_record(struct source_reader *reader)
+{
+	enum offer offer = outlet_push(reader->graph, &reader->outlets[reader->record_outlet], &reader->record, NULL);
+	reader->blocked = offer == OFFER_FULL;
+	if (offer != OFFER_TAKEN)
+		return false;
+	reader->has_record = false;
+	reader->records++;
+	reader->graph->records_in++;
+	if (reader->record.timestamp > reader->largest)
+		reader->largest = reader->record.timestamp;
+	return true;
+}
+
+/* ---- Event time ---- */
+
+/* The watermark as it should be by now. */
+static int64_t current_watermark(const struct source_reader *reader)
+{
+	if (reader->largest == INT64_MIN)
+		return INT64_MIN;
+	return watermark_behind(reader->largest, reader->source.out_of_orderness_ms);
+}
+
+/* Tells all consumers of all subtasks. */
+static void tell_idle(struct source_reader *reader, bool idle)
+{
+	reader->idle = idle;
+	for (uint32_t s = 0; s < live_subtasks(reader); s++)
+		outlet_idle(&reader->outlets[s], idle);
+}
+
+/* Sends the watermark if it moved and the last one is long enough ago. */
+static void tell_watermark(struct source_reader *reader, uint64_t now)
+{
+	int64_t watermark = current_watermark(reader);
+	if (watermark <= reader->watermark || now - reader->watermark_ns < WATERMARK_INTERVAL_MS * (uint64_t)NS_PER_MS)
+		return;
+	reader->watermark = watermark;
+	reader->watermark_ns = now;
+	for (uint32_t s = 0; s < live_subtasks(reader); s++)
+		outlet_watermark(&reader->outlets[s], watermark);
+}
+
+/* When a source that says nothing counts as idle. */
+static uint64_t idle_at(const struct source_reader *reader)
+{
+	if (reader->source.idle_ms <= 0 || reader->idle || reader->blocked)
+		return UINT64_MAX;
+	return reader->record_ns + (uint64_t)reader->source.idle_ms * NS_PER_MS;
+}
+
+/* Keeps event time and idleness up to date; `records` came in this turn. */
+static void keep_time(struct source_reader *reader, unsigned records)
+{
+	uint64_t now = clock_ns();
+	if (records > 0 || reader->blocked)
+		reader->record_ns = now;
+	if (records > 0 && reader->idle)
+		tell_idle(reader, false);
+	tell_watermark(reader, now);
+	if (idle_at(reader) <= now)
+		tell_idle(reader, true);
+}
+
+/* ---- The reader's turn ---- */
+
+void source_stop(struct source_reader *reader)
+{
+	reader->at_end = true;
+	reader->waits = false;
+	reader->start = reader->end; /* the record at hand still points to its bytes */
+	reader->scanned = 0;
+}
+
+void source_turn(struct source_reader *reader)
+{
+	if (reader->ended)
+		return;
+	if (watch_taken(&reader->item))
+		reader->waits = false;
+	unsigned records = 0;
+	while (!reader->blocked && !reader->waits && records < TURN_RECORDS && !reader->graph->failed) {
+		if (!reader->has_record && !next_record(reader))
+			break;
+		if (push_record(reader))
+			records++;
+	}
+	keep_time(reader, records);
+	if (reader->at_end && !reader->has_record && reader->start == reader->end)
+		end_source(reader);
+}
+
+uint64_t source_deadline(const struct source_reader *reader)
+{
+	if (reader->ended)
+		return UINT64_MAX;
+	bool generator = reader->source.kind == SOURCE_GENERATOR;
+	if (!reader->blocked && !reader->waits && (!generator || reader->has_record))
+		return 0;
+	uint64_t deadline = idle_at(reader);
+	if (generator && !reader->blocked && generator_due(reader) < deadline)
+		deadline = generator_due(reader);
+	uint64_t watermark_at = reader->watermark_ns + WATERMARK_INTERVAL_MS * (uint64_t)NS_PER_MS;
+	if (current_watermark(reader) > reader->watermark && watermark_at < deadline)
+		deadline = watermark_at;
+	return deadline;
+}

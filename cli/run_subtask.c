@@ -1,0 +1,559 @@
+/*
+ * A subtask of a segment: its session with the sidecar (run_graph.h).
+ *
+ *   records in --> batch --> sent (unanswered, at most SENT_MAX) --> answer --> outlet
+ *                  ^ full: refuses                                   ^ consumer full: not read on
+ *
+ * Batches adapt: while fewer than SENT_IDLE messages are unanswered a batch goes out however small it is, so nobody waits
+ * for company; behind a busy worker it grows until it is full. A watermark goes out behind the batch; several that are
+ * due become one. The answer to a watermark, read in order behind the records, passes it on to the consumers.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/run_graph.h"
+#include "flink_bridge.pb-c.h"
+#include "shared/control.h"
+#include "shared/log.h"
+
+enum {
+	PROTOCOL_VERSION = 1,
+	BODY_START = 6,    /* the key and length of the embedded Batch */
+	ENVELOPE_MAX = 32, /* seq and time, and the key and length */
+	CONTROL_MESSAGE_MAX = 64,
+	MESSAGE_MAX_UNTIL_TOLD = 64 << 10,
+	STREAM_QUEUE = 2 * SENT_MAX,
+};
+
+/* ---- Sending ---- */
+
+/* Time as messages carry it: the wall clock, never going back. */
+static int64_t processing_now(struct subtask *subtask)
+{
+	int64_t now = clock_wall_ms();
+	if (now > subtask->processing_ms)
+		subtask->processing_ms = now;
+	return subtask->processing_ms;
+}
+
+/* Notes a message as sent, and hands it to the stream. A broken stream swallows it: its end is on the way. */
+static void send_noted(struct subtask *subtask, grpc_slice message, uint32_t kind, int64_t value, bool keep)
+{
+	CHECK(subtask->sent_count < SENT_MAX);
+	struct sent *sent = &subtask->sent[(subtask->sent_first + subtask->sent_count++) % SENT_MAX];
+	*sent = (struct sent){subtask->seq, kind, value, grpc_empty_slice()};
+	if (keep)
+		sent->message = grpc_slice_ref(message);
+	if (client_stream_send(subtask->stream, message) != CLIENT_TAKEN)
+		grpc_slice_unref(message);
+}
+
+/* Puts the envelope's fields behind the body. */
+static void put_envelope(struct subtask *subtask, struct wire_writer *writer)
+{
+	wire_put_varint_field(writer, 1, ++subtask->seq);
+	wire_put_varint_field(writer, 2, (uint64_t)processing_now(subtask));
+}
+
+/* Sends a message with at most one number in its body. */
+static void send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number)
+{
+	uint8_t bytes[CONTROL_MESSAGE_MAX];
+	struct wire_writer writer = {bytes, bytes + sizeof(bytes), false};
+	uint8_t *body = wire_begin(&writer, kind);
+	if (has_number)
+		wire_put_varint_field(&writer, 1, (uint64_t)number);
+	wire_end(&writer, body);
+	put_envelope(subtask, &writer);
+	CHECK(!writer.overflow);
+	send_noted(subtask, grpc_slice_from_copied_buffer((char *)bytes, (size_t)(writer.at - bytes)), kind, number,
+		   false);
+}
+
+void subtask_open(struct subtask *subtask)
+{
+	struct run_graph *graph = subtask->graph;
+	const struct segment *segment = subtask->stage->segment;
+	struct client_call_options options = {.wait_for_ready = true};
+	subtask->message_max = MESSAGE_MAX_UNTIL_TOLD;
+	subtask->answer_message = grpc_empty_slice();
+	subtask->stream = client_stream_open(graph->client, graph->session_method, STREAM_QUEUE, &options, subtask);
+	CHECK(subtask->stream != NULL);
+
+	char allocation[32], attempt[80];
+	snprintf(allocation, sizeof(allocation), "run-slot-%u", subtask->index % graph->slots);
+	snprintf(attempt, sizeof(attempt), "%s-%u-%u", graph->jvm_uuid, segment->id, subtask->index);
+	uint32_t first, last;
+	key_group_range(subtask->index, segment->parallelism, segment->max_parallelism, &first, &last);
+	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
+	open.protocol_version = PROTOCOL_VERSION;
+	open.job = (char *)"bridgectl run";
+	open.pipeline = (char *)(uintptr_t)graph->descriptor->pipeline;
+	open.segment = segment->id;
+	open.topology_hash = (char *)(uintptr_t)graph->descriptor->topology_hash;
+	open.allocation_id = allocation;
+	open.attempt_id = attempt;
+	open.subtask = subtask->index;
+	open.parallelism = segment->parallelism;
+	open.max_parallelism = segment->max_parallelism;
+	open.key_group_first = first;
+	open.key_group_last = last;
+	open.jvm_uuid = graph->jvm_uuid;
+	open.open_token = (int64_t)clock_ns();
+	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
+	message.seq = ++subtask->seq;
+	message.processing_time_ms = processing_now(subtask);
+	message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_OPEN;
+	message.open = &open;
+	grpc_slice bytes = grpc_slice_malloc(flink_bridge__to_worker__get_packed_size(&message));
+	flink_bridge__to_worker__pack(&message, GRPC_SLICE_START_PTR(bytes));
+	send_noted(subtask, bytes, TO_WORKER_OPEN, 0, false);
+	client_stream_receive(subtask->stream);
+}
+
+/* ---- The batch ---- */
+
+/* Whether the batch has all it should have. */
+static bool batch_is_full(const struct subtask *subtask)
+{
+	return subtask->batch_closed || subtask->batch_records >= BATCH_RECORDS_MAX ||
+	       subtask->batch_size >= BATCH_BYTES_MAX;
+}
+
+/* Whether anything waits to go out behind the batch. */
+static bool something_behind(const struct subtask *subtask)
+{
+	return subtask->watermark_due || subtask->status_due || subtask->channels_open == 0;
+}
+
+/* Whether the batch may go out now. */
+static bool batch_may_go(const struct subtask *subtask)
+{
+	if (subtask->batch_records == 0 || subtask->state != SUBTASK_RUNNING)
+		return false;
+	bool pressed = batch_is_full(subtask) || something_behind(subtask);
+	return subtask->sent_count < (pressed ? SENT_BATCHES_MAX : SENT_IDLE);
+}
+
+/* Sends the batch. */
+static void batch_send(struct subtask *subtask)
+{
+	struct wire_writer writer = {subtask->batch + subtask->batch_size, subtask->batch + subtask->batch_capacity,
+				     false};
+	wire_end(&writer, subtask->batch + BODY_START);
+	put_envelope(subtask, &writer);
+	CHECK(!writer.overflow);
+	size_t size = (size_t)(writer.at - subtask->batch);
+	subtask->stage->batches++;
+	subtask->stage->records_in += subtask->batch_records;
+	subtask->batch_records = 0;
+	subtask->batch_closed = false;
+	subtask->graph->room = true;
+	send_noted(subtask, grpc_slice_from_copied_buffer((const char *)subtask->batch, size), TO_WORKER_BATCH, 0,
+		   true);
+}
+
+/* Makes the batch's memory larger, so that a record of some size and the envelope fit behind what is there. */
+static void batch_grow(struct subtask *subtask, uint64_t record)
+{
+	uint64_t need = subtask->batch_size + record + ENVELOPE_MAX;
+	uint64_t capacity = subtask->batch_capacity > 0 ? subtask->batch_capacity : 4096;
+	while (capacity < need)
+		capacity *= 2;
+	subtask->batch = realloc(subtask->batch, capacity);
+	if (subtask->batch == NULL)
+		fatalx("out of memory for a batch of %llu bytes", (unsigned long long)capacity);
+	subtask->batch_capacity = capacity;
+}
+
+/* Starts an empty batch. */
+static void batch_begin(struct subtask *subtask)
+{
+	if (subtask->batch_capacity == 0)
+		batch_grow(subtask, BODY_START);
+	struct wire_writer writer = {subtask->batch, subtask->batch + subtask->batch_capacity, false};
+	wire_begin(&writer, TO_WORKER_BATCH);
+	subtask->batch_size = (size_t)(writer.at - subtask->batch);
+	CHECK(subtask->batch_size == BODY_START);
+}
+
+/* Says that a record is beyond what the sidecar takes. */
+static enum offer too_large(struct subtask *subtask, const struct wire_record *record, uint64_t size)
+{
+	char excerpt[128];
+	bool alone = size > subtask->record_max;
+	run_graph_fail(subtask->graph,
+		       "segment \"%s\": a record of %llu bytes is larger than the %llu bytes that the sidecar takes in "
+		       "one %s: %s\n"
+		       "  raise it with `sidecar: { message-max: ... }` in the file given with --config",
+		       subtask->stage->segment->name, (unsigned long long)size,
+		       (unsigned long long)(alone ? subtask->record_max : subtask->message_max),
+		       alone ? "record" : "message", payload_excerpt(record->payload, excerpt, sizeof(excerpt)));
+	return OFFER_FAILED;
+}
+
+enum offer subtask_offer(struct subtask *subtask, const struct wire_record *record, const struct wire_header *headers)
+{
+	if (batch_is_full(subtask)) {
+		if (!batch_may_go(subtask))
+			return OFFER_FULL;
+		batch_send(subtask);
+	}
+	uint64_t size = wire_record_size(record, headers, false);
+	uint64_t largest = subtask->message_max - ENVELOPE_MAX;
+	if (size > largest || size > subtask->record_max + 6)
+		return too_large(subtask, record, size);
+	if (subtask->batch_records > 0 && subtask->batch_size + size > largest) {
+		subtask->batch_closed = true;
+		return subtask_offer(subtask, record, headers);
+	}
+	if (subtask->batch_records == 0)
+		batch_begin(subtask);
+	if (subtask->batch_size + size + ENVELOPE_MAX > subtask->batch_capacity)
+		batch_grow(subtask, size);
+	struct wire_writer writer = {subtask->batch + subtask->batch_size, subtask->batch + subtask->batch_capacity,
+				     false};
+	wire_put_record(&writer, record, headers, false);
+	CHECK(!writer.overflow);
+	subtask->batch_size = (size_t)(writer.at - subtask->batch);
+	subtask->batch_records++;
+	run_graph_mark(subtask->graph, subtask);
+	return OFFER_TAKEN;
+}
+
+/* ---- What goes out behind the batch ---- */
+
+/* Takes a change of the valve over. */
+static void valve_changed(struct subtask *subtask, unsigned changes)
+{
+	if (changes & WATERMARK_MOVED)
+		subtask->watermark_due = true;
+	if (changes & WATERMARK_STATUS)
+		subtask->status_due = true;
+	if (changes != 0)
+		run_graph_mark(subtask->graph, subtask);
+}
+
+void subtask_watermark(struct subtask *subtask, uint32_t channel, int64_t time)
+{
+	valve_changed(subtask, watermark_valve_advance(&subtask->valve, channel, time));
+}
+
+void subtask_idle(struct subtask *subtask, uint32_t channel, bool idle)
+{
+	valve_changed(subtask, watermark_valve_set_idle(&subtask->valve, channel, idle));
+}
+
+void subtask_channel_end(struct subtask *subtask, uint32_t channel)
+{
+	valve_changed(subtask, watermark_valve_set_idle(&subtask->valve, channel, false));
+	valve_changed(subtask, watermark_valve_advance(&subtask->valve, channel, INT64_MAX));
+	subtask->channels_open--;
+	run_graph_mark(subtask->graph, subtask);
+}
+
+/* Sends the state of the inputs if it is not what was told last. */
+static void send_status(struct subtask *subtask)
+{
+	if (subtask->idle_told != subtask->valve.idle)
+		send_control(subtask, TO_WORKER_WATERMARK_STATUS, true, subtask->valve.idle);
+	subtask->idle_told = subtask->valve.idle;
+	subtask->status_due = false;
+}
+
+/* Sends the tick if its time has come. */
+static void send_tick(struct subtask *subtask)
+{
+	if (subtask->wakeup_ms == 0 || subtask->ticking || subtask->wakeup_ms > clock_wall_ms())
+		return;
+	send_control(subtask, TO_WORKER_TIMER_TICK, false, 0);
+	subtask->ticking = true;
+	subtask->wakeup_ms = 0;
+}
+
+/* Room for another message that is no batch; the last places are kept for a tick and the end. */
+static bool control_may_go(const struct subtask *subtask)
+{
+	return subtask->state == SUBTASK_RUNNING && subtask->batch_records == 0 && subtask->sent_count < SENT_MAX - 4;
+}
+
+void subtask_pump(struct subtask *subtask)
+{
+	if (batch_may_go(subtask))
+		batch_send(subtask);
+	if (subtask->state == SUBTASK_RUNNING && subtask->sent_count < SENT_MAX - 2 && subtask->batch_records == 0)
+		send_tick(subtask);
+	if (!control_may_go(subtask))
+		return;
+	if (subtask->status_due && !subtask->valve.idle)
+		send_status(subtask);
+	if (subtask->watermark_due)
+		send_control(subtask, TO_WORKER_WATERMARK, true, subtask->valve.time);
+	subtask->watermark_due = false;
+	if (subtask->status_due)
+		send_status(subtask);
+	if (subtask->channels_open > 0)
+		return;
+	send_control(subtask, TO_WORKER_END_INPUT, false, 0);
+	subtask->state = SUBTASK_ENDING;
+}
+
+/* ---- Answers ---- */
+
+/* The oldest message that is not answered yet. */
+static struct sent *sent_oldest(struct subtask *subtask)
+{
+	return subtask->sent_count > 0 ? &subtask->sent[subtask->sent_first] : NULL;
+}
+
+/* The oldest message is answered in full: what it carried goes on to the consumers. */
+static void sent_answered(struct subtask *subtask)
+{
+	struct sent sent = *sent_oldest(subtask);
+	subtask->sent_first = (subtask->sent_first + 1) % SENT_MAX;
+	subtask->sent_count--;
+	grpc_slice_unref(sent.message);
+	if (sent.kind == TO_WORKER_WATERMARK)
+		outlet_watermark(&subtask->outlet, sent.value);
+	else if (sent.kind == TO_WORKER_WATERMARK_STATUS)
+		outlet_idle(&subtask->outlet, sent.value != 0);
+	else if (sent.kind == TO_WORKER_TIMER_TICK)
+		subtask->ticking = false;
+	run_graph_mark(subtask->graph, subtask);
+}
+
+/* Where a subtask is, for messages: segment "x", and which subtask if there are several. */
+static const char *place(const struct subtask *subtask, char *text, size_t size)
+{
+	const struct segment *segment = subtask->stage->segment;
+	if (segment->parallelism == 1)
+		snprintf(text, size, "segment \"%s\"", segment->name);
+	else
+		snprintf(text, size, "segment \"%s\" subtask %u", segment->name, subtask->index);
+	return text;
+}
+
+/* Something that the sidecar must not do. */
+static void protocol_failed(struct subtask *subtask, const char *what)
+{
+	char where[256];
+	run_graph_fail(subtask->graph, "%s: the sidecar %s; this is a defect of the sidecar or of this program",
+		       place(subtask, where, sizeof(where)), what);
+}
+
+/* The payload of a record in a batch that was sent; false when it cannot be told. */
+static bool find_record(struct subtask *subtask, uint64_t seq, uint32_t record, char *text, size_t size)
+{
+	for (uint32_t i = 0; i < subtask->sent_count; i++) {
+		const struct sent *sent = &subtask->sent[(subtask->sent_first + i) % SENT_MAX];
+		if (sent->seq != seq || sent->kind != TO_WORKER_BATCH)
+			continue;
+		struct view message = {GRPC_SLICE_START_PTR(sent->message), GRPC_SLICE_LENGTH(sent->message)};
+		struct wire_to_worker envelope;
+		struct wire_batch batch = {0};
+		bool found = wire_parse_to_worker(message, &envelope) == WIRE_OK &&
+			     wire_parse_records(envelope.body, &batch, NULL) == WIRE_OK && record < batch.count;
+		if (found)
+			payload_excerpt(batch.records[record].payload, text, size);
+		wire_batch_free(&batch);
+		return found;
+	}
+	return false;
+}
+
+/* The sidecar says what went wrong; once it is fatal, that is the end of the run. */
+static void got_error(struct subtask *subtask, const FlinkBridge__Error *error)
+{
+	char where[256], excerpt[512];
+	place(subtask, where, sizeof(where));
+	if (!error->fatal) {
+		log_warn("%s: %s", where, error->message);
+		return;
+	}
+	bool step = error->step[0] != '\0';
+	if (find_record(subtask, error->seq, error->record, excerpt, sizeof(excerpt)))
+		run_graph_fail(subtask->graph, "%s%s%s%s: %s\n  record %u of its batch: %s", where,
+			       step ? ", step \"" : "", error->step, step ? "\"" : "", error->message, error->record,
+			       excerpt);
+	else
+		run_graph_fail(subtask->graph, "%s%s%s%s: %s", where, step ? ", step \"" : "", error->step,
+			       step ? "\"" : "", error->message);
+}
+
+/* The session is open: what it takes, and where it is served. */
+static void got_open_ack(struct subtask *subtask, const FlinkBridge__OpenAck *ack)
+{
+	if (subtask->state != SUBTASK_OPENING) {
+		protocol_failed(subtask, "acknowledged an Open twice");
+		return;
+	}
+	subtask->state = SUBTASK_RUNNING;
+	subtask->slot = ack->slot;
+	subtask->message_max = ack->limits != NULL ? ack->limits->max_message_bytes : MESSAGE_MAX_UNTIL_TOLD;
+	subtask->record_max = ack->limits != NULL ? ack->limits->max_record_bytes : MESSAGE_MAX_UNTIL_TOLD;
+	if (subtask->message_max < 2 * ENVELOPE_MAX)
+		protocol_failed(subtask, "takes no messages");
+	subtask->graph->opened++;
+	sent_answered(subtask);
+}
+
+/* The messages that are rare: through protobuf-c. */
+static void got_rare(struct subtask *subtask, struct view message)
+{
+	FlinkBridge__FromWorker *answer = flink_bridge__from_worker__unpack(NULL, message.size, message.data);
+	if (answer == NULL)
+		protocol_failed(subtask, "sent a message that cannot be read");
+	else if (answer->kind_case == FLINK_BRIDGE__FROM_WORKER__KIND_OPEN_ACK)
+		got_open_ack(subtask, answer->open_ack);
+	else if (answer->kind_case == FLINK_BRIDGE__FROM_WORKER__KIND_ERROR)
+		got_error(subtask, answer->error);
+	else
+		protocol_failed(subtask, "sent a message of an unknown kind");
+	flink_bridge__from_worker__free_unpacked(answer, NULL);
+}
+
+/* All input is answered: the consumers hear of the end, the session is closed. */
+static void got_end_ack(struct subtask *subtask)
+{
+	if (subtask->state != SUBTASK_ENDING || sent_oldest(subtask)->kind != TO_WORKER_END_INPUT) {
+		protocol_failed(subtask, "acknowledged an end of input out of turn");
+		return;
+	}
+	sent_answered(subtask);
+	outlet_end(&subtask->outlet);
+	send_control(subtask, TO_WORKER_CLOSE, false, 0);
+	client_stream_half_close(subtask->stream);
+	subtask->state = SUBTASK_CLOSING;
+}
+
+/* Pushes the records of the answer at hand on; false when a consumer is full. */
+static bool answer_deliver(struct subtask *subtask)
+{
+	struct wire_batch *answer = &subtask->answer;
+	for (; subtask->answer_at < answer->count; subtask->answer_at++) {
+		const struct wire_record *record = &answer->records[subtask->answer_at];
+		if (record->header_count > 0)
+			CHECK(record->first_header + record->header_count <= answer->header_count);
+		enum offer offer = outlet_push(subtask->graph, &subtask->outlet, record, answer->headers);
+		if (offer != OFFER_TAKEN)
+			return offer == OFFER_FAILED;
+		subtask->stage->records_out++;
+	}
+	return true;
+}
+
+/* The answer at hand is delivered: read on. */
+static void answer_done(struct subtask *subtask)
+{
+	subtask->answering = false;
+	grpc_slice_unref(subtask->answer_message);
+	subtask->answer_message = grpc_empty_slice();
+	wire_batch_clear(&subtask->answer);
+	struct sent *oldest = sent_oldest(subtask);
+	if (!subtask->answer_more && oldest != NULL && oldest->kind != TO_WORKER_END_INPUT)
+		sent_answered(subtask);
+	client_stream_receive(subtask->stream);
+}
+
+bool subtask_resume(struct subtask *subtask)
+{
+	if (!answer_deliver(subtask))
+		return false;
+	if (!subtask->graph->failed)
+		answer_done(subtask);
+	return true;
+}
+
+/* Outputs: kept until all of them are delivered. */
+static void got_results(struct subtask *subtask, const struct wire_to_worker *envelope)
+{
+	subtask->answer_at = 0;
+	if (wire_parse_records(envelope->body, &subtask->answer, &subtask->answer_more) != WIRE_OK) {
+		protocol_failed(subtask, "sent results that cannot be read");
+		return;
+	}
+	subtask->answering = true;
+	subtask_resume(subtask);
+}
+
+/* When the worker wants a tick; while one is on its way, only its own answer and later ones count. */
+static void take_wakeup(struct subtask *subtask, const struct sent *answered, int64_t wakeup_ms)
+{
+	if (!subtask->ticking || answered->kind == TO_WORKER_TIMER_TICK)
+		subtask->wakeup_ms = wakeup_ms;
+}
+
+/* Any other message of the sidecar: dealt with at once. */
+static void got_control(struct subtask *subtask, const struct wire_to_worker *envelope, struct view message)
+{
+	if (envelope->kind == FROM_WORKER_END_ACK)
+		got_end_ack(subtask);
+	else
+		got_rare(subtask, message);
+	grpc_slice_unref(subtask->answer_message);
+	subtask->answer_message = grpc_empty_slice();
+	client_stream_receive(subtask->stream);
+}
+
+/* A message of the sidecar. It is kept first: short slices have their bytes inside, and views must not move. */
+static void got_message(struct subtask *subtask, grpc_slice slice)
+{
+	subtask->answer_message = grpc_slice_ref(slice);
+	struct view message = {GRPC_SLICE_START_PTR(subtask->answer_message),
+			       GRPC_SLICE_LENGTH(subtask->answer_message)};
+	struct wire_to_worker envelope;
+	const struct sent *oldest = sent_oldest(subtask);
+	if (wire_parse_from_worker(message, &envelope) != WIRE_OK) {
+		protocol_failed(subtask, "sent a message that cannot be read");
+		return;
+	}
+	bool answer = envelope.kind == FROM_WORKER_RESULTS || envelope.kind == FROM_WORKER_END_ACK;
+	if (answer && (oldest == NULL || envelope.seq != oldest->seq)) {
+		protocol_failed(subtask, "answered out of turn");
+		return;
+	}
+	if (answer)
+		take_wakeup(subtask, oldest, envelope.processing_time_ms);
+	if (envelope.kind == FROM_WORKER_RESULTS)
+		got_results(subtask, &envelope); /* reads on when they are delivered */
+	else
+		got_control(subtask, &envelope, message);
+}
+
+/* The stream is over: fine after Close, and only then. */
+static void got_end(struct subtask *subtask, const struct client_event *event)
+{
+	subtask->stream = NULL;
+	if (subtask->state == SUBTASK_CLOSING && event->status == GRPC_STATUS_OK) {
+		subtask->state = SUBTASK_CLOSED;
+		subtask->graph->closed++;
+		return;
+	}
+	char where[256], text[512];
+	bool failed_before = subtask->graph->failed;
+	run_graph_fail(subtask->graph, "%s: the session ended with %s: %s", place(subtask, where, sizeof(where)),
+		       client_status_name(event->status), payload_excerpt(event->text, text, sizeof(text)));
+	if (!failed_before)
+		subtask->graph->connection_lost = event->status == GRPC_STATUS_UNAVAILABLE;
+}
+
+void subtask_event(struct subtask *subtask, const struct client_event *event)
+{
+	if (event->kind == CLIENT_MESSAGE)
+		got_message(subtask, event->message);
+	else if (event->kind == CLIENT_ENDED)
+		got_end(subtask, event);
+}
+
+void subtask_free(struct subtask *subtask)
+{
+	for (; subtask->sent_count > 0; subtask->sent_count--) {
+		grpc_slice_unref(subtask->sent[subtask->sent_first].message);
+		subtask->sent_first = (subtask->sent_first + 1) % SENT_MAX;
+	}
+	grpc_slice_unref(subtask->answer_message);
+	wire_batch_free(&subtask->answer);
+	watermark_valve_free(&subtask->valve);
+	free(subtask->batch);
+}

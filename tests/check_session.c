@@ -513,9 +513,34 @@ START_TEST(a_record_has_a_limit_on_the_way_in)
 	answer_free(&answer);
 	rig_fill(&rig, 1, 1, (128 << 10) - 3);
 	rig_serve(&rig);
-	rig_take_failure(&rig, 1, FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE, GRPC_STATUS_INVALID_ARGUMENT,
+	rig_take_failure(&rig, 1, FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE, GRPC_STATUS_RESOURCE_EXHAUSTED,
 			 "record 0 has 131073 bytes; a record may have 131072");
 	check_is_over(1);
+}
+END_TEST
+
+/* The largest record that the message limit lets in comes out again, whatever the record limit says. */
+START_TEST(what_may_come_in_may_go_out)
+{
+	struct answer answer;
+	size_t size;
+
+	rig_init(&rig);
+	rig.sidecar.config.record_max = rig.sidecar.config.message_max = 10000;
+	rig_segment(&rig);
+	rig_start(&rig);
+	rig_open(&rig, 1, 0);
+	size = 10000 - 64 - 3;
+	rig_fill(&rig, 1, 1, size);
+	rig_serve(&rig);
+	answer = rig_take(&rig, 1);
+	answer_results(&answer, 2, 1, true);
+	answer_free(&answer);
+	rig_fill(&rig, 1, 1, size + 1);
+	rig_serve(&rig);
+	rig_take_failure(&rig, 1, FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE, GRPC_STATUS_RESOURCE_EXHAUSTED,
+			 "a record may have 9936");
+	rig_stop(&rig);
 }
 END_TEST
 
@@ -948,6 +973,7 @@ static Suite *session_suite(void)
 	tcase_add_test(rules, a_failing_step_is_named);
 	tcase_add_test(rules, a_failing_record_far_into_a_batch_is_named);
 	tcase_add_test(rules, a_record_has_a_limit_on_the_way_in);
+	tcase_add_test(rules, what_may_come_in_may_go_out);
 	tcase_add_loop_test(rules, a_record_has_a_limit_on_the_way_out, 0, 3);
 	suite_add_tcase(suite, rules);
 	tcase_add_test(flow, a_fan_out_beyond_the_ring_comes_out_in_order);

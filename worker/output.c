@@ -19,6 +19,8 @@ enum {
 	/* Fields of a record but for the bytes in it, all at their longest: tags, lengths, numbers. */
 	RECORD_MAX_FRAME = 64,
 	HEADER_MAX_FRAME = 16,
+	/* What a message needs around a record that fills it. */
+	AROUND_RECORD = 64,
 	STATUS_TEXT_MAX = 1500,
 };
 
@@ -32,8 +34,11 @@ void output_init(struct output *output, struct ring_producer *ring, uint64_t mes
 	*output = (struct output){
 	    .ring = ring,
 	    .message_max = message_max < carried ? message_max : carried,
-	    .record_max = record_max,
 	};
+	/* So that a record that may come in may go out, too. */
+	output->record_max = output->message_max - AROUND_RECORD;
+	if (record_max < output->record_max)
+		output->record_max = record_max;
 }
 
 /* Frees what was not sent. */

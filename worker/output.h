@@ -38,7 +38,7 @@ enum output_result {
 	OUTPUT_TOO_LARGE, /* a record exceeds what a record or a message may have */
 };
 
-/* Starts with nothing to send. Limits above what the ring carries are cut to that. */
+/* Starts with nothing to send. The message limit is cut to what the ring carries, the record limit to what a message does. */
 void output_init(struct output *output, struct ring_producer *ring, uint64_t message_max, uint64_t record_max);
 
 /* Frees the outbox, and with it what was not sent. */

@@ -207,7 +207,7 @@ static bool fail_output(struct session *session, uint64_t size)
 
 	return fail(session, fault,
 		    "segment \"%s\" made a record of %" PRIu64 " bytes; a record may have %" PRIu64
-		    " (and a message %" PRIu64 "): make it smaller, or raise the limits of the sidecar",
+		    " (and a message %" PRIu64 "): make it smaller, or raise --record-max and --message-max",
 		    session->segment->name, size, output->record_max, output->message_max);
 }
 
@@ -318,6 +318,7 @@ static bool record_check(struct session *session, const struct wire_record *reco
 
 	if (__builtin_expect(size > session->output->record_max, 0)) {
 		fault.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE;
+		fault.status = GRPC_STATUS_RESOURCE_EXHAUSTED;
 		return fail(session, fault, "record %" PRIu32 " has %" PRIu64 " bytes; a record may have %" PRIu64,
 			    index, size, session->output->record_max),
 		       false;

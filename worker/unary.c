@@ -379,7 +379,7 @@ static bool add_to_window(struct call *call)
 	if (!windows_add(windows, &name, call->request.message, workspace->now_ns))
 		return refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED,
 			      "the windows of this slot hold %" PRIu64 " bytes in %" PRIu64 " windows, of %" PRIu64
-			      " allowed: trigger windows that are complete, or raise --window-bytes-max",
+			      " allowed: trigger windows that are complete, or raise --window-bytes",
 			      windows_bytes(windows), windows_count(windows), workspace->config->window_bytes_max);
 	windows_show(call->unary);
 	return reply_empty(call);

@@ -1,0 +1,328 @@
+/* The chain: steps one after another, releases as a wave, counters, progress, who is to blame. */
+#include <stdio.h>
+
+#include "shared/counters.h"
+#include "tests/check_main.h"
+#include "tests/spec.h"
+#include "worker/chain.h"
+#include "worker/jq_program.h"
+#include "worker/json_text.h"
+
+static struct spec spec;
+static struct scratch *scratch;
+static struct run run;
+static struct failure failure;
+
+static void setup(void)
+{
+	spec_init(&spec);
+	scratch = scratch_create();
+	run_init(&run, scratch);
+	memset(&failure, 0, sizeof(failure));
+}
+
+static void teardown(void)
+{
+	run_deinit(&run);
+	scratch_destroy(scratch);
+	spec_deinit(&spec);
+	jq_programs_free();
+	json_forget_keys();
+}
+
+/* Adds a record. */
+static void push(const char *payload)
+{
+	uint32_t origin = run.count;
+	struct record *record = run_push(&run);
+
+	record->payload = view_of(payload);
+	record->origin = origin;
+	record->route = 3;
+}
+
+/* Payloads of the run, one per line. */
+static const char *payloads(void)
+{
+	static char out[4096];
+	size_t length = 0;
+
+	out[0] = '\0';
+	for (uint32_t i = 0; i < run.count; i++)
+		length += (size_t)snprintf(out + length, sizeof(out) - length, "%s%.*s", i ? "\n" : "",
+					   (int)run.records[i].payload.size, (const char *)run.records[i].payload.data);
+	return out;
+}
+
+static struct chain *make(struct worker_step_counters *counters)
+{
+	struct chain *chain = chain_create(&spec.segment, counters, &failure);
+
+	ck_assert_msg(chain != NULL, "%s", failure.message);
+	return chain;
+}
+
+static const struct step_time at_zero = {0, INT64_MIN};
+
+START_TEST(test_identity)
+{
+	struct chain *chain = make(NULL);
+
+	ck_assert(chain_is_identity(chain));
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	push("not json \xff");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "not json \xff");
+	ck_assert_uint_eq(run.records[0].route, 0);
+	chain_destroy(chain);
+
+	spec_add(&spec, STEP_passthrough, NULL);
+	spec_add(&spec, STEP_passthrough, NULL);
+	chain = make(NULL);
+	ck_assert(chain_is_identity(chain));
+	chain_destroy(chain);
+
+	spec_add(&spec, STEP_map, "program", ".", NULL);
+	chain = make(NULL);
+	ck_assert(!chain_is_identity(chain));
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_steps_in_order)
+{
+	spec_add(&spec, STEP_filter, "program", ".v != 2", NULL);
+	spec_add(&spec, STEP_flat_map, "program", ".v, .v * 10", NULL);
+	spec_add(&spec, STEP_passthrough, NULL);
+	spec_add(&spec, STEP_map, "program", "{n: .}", NULL);
+	spec_add(&spec, STEP_map, "program", "\"<\" + . + \">\"", "payload", "text", NULL);
+	struct chain *chain = make(NULL);
+
+	push("{\"v\":1}");
+	push("{\"v\":2}");
+	push("{\"v\":3}");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "<{\"n\":1}>\n<{\"n\":10}>\n<{\"n\":3}>\n<{\"n\":30}>");
+	ck_assert_uint_eq(run.records[1].origin, 0);
+	ck_assert_uint_eq(run.records[2].origin, 2);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_nothing_in_nothing_out)
+{
+	spec_add(&spec, STEP_map, "program", ".a", NULL);
+	struct chain *chain = make(NULL);
+
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert_uint_eq(run.count, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* Records held by an early step pass the later ones before those let go of their own. */
+START_TEST(test_release_is_a_wave)
+{
+	spec_add(&spec, STEP_batch, "size", "2", NULL);
+	spec_add(&spec, STEP_map, "program", "add", NULL);
+	spec_add(&spec, STEP_batch, "size", "10", NULL);
+	spec_add(&spec, STEP_map, "program", "{sums: .}", NULL);
+	struct chain *chain = make(NULL);
+
+	for (int i = 0; i < 5; i++)
+		push(&"1\0002\0003\0004\0005"[2 * i]);
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_uint_eq(run.count, 0);
+	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert_str_eq(payloads(), "{\"sums\":[3,7,5]}");
+	run_clear(&run);
+	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert_uint_eq(run.count, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_wakeup_is_the_earliest)
+{
+	spec_add(&spec, STEP_batch, "time", "5s", NULL);
+	spec_add(&spec, STEP_batch, "time", "1s", NULL);
+	struct chain *chain = make(NULL);
+
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	push("1");
+	ck_assert(chain_process(chain, &run, (struct step_time){100, INT64_MIN}, &failure));
+	ck_assert_int_eq(chain_next_wakeup(chain), 5100);
+	ck_assert(chain_release(chain, RELEASE_TICK, (struct step_time){5100, INT64_MIN}, &run, &failure));
+	ck_assert_uint_eq(run.count, 0);
+	ck_assert_int_eq(chain_next_wakeup(chain), 6100);
+	ck_assert(chain_release(chain, RELEASE_TICK, (struct step_time){6100, INT64_MIN}, &run, &failure));
+	ck_assert_str_eq(payloads(), "[[1]]");
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A failure names step and record, and leaves an empty run. */
+START_TEST(test_failure)
+{
+	spec_add(&spec, STEP_passthrough, NULL);
+	spec_add(&spec, STEP_flat_map, "program", ".[]", NULL);
+	spec_add(&spec, STEP_map, "program", ".a", NULL);
+	struct chain *chain = make(NULL);
+
+	push("[{\"a\":1}]");
+	push("[{\"a\":2}, 7]");
+	ck_assert(!chain_process(chain, &run, at_zero, &failure));
+	ck_assert_uint_eq(failure.step, 2);
+	ck_assert_uint_eq(failure.origin, 1);
+	ck_assert_msg(strstr(failure.message, "Cannot index number") != NULL, "%s", failure.message);
+	ck_assert_uint_eq(run.count, 0);
+
+	push("[{\"a\":3}]");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "3");
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A payload that cannot be written is the fault of the last step that may have made it. */
+START_TEST(test_failure_to_write)
+{
+	spec_add(&spec, STEP_map, "program", "reduce range(300) as $i (0; [.])", NULL);
+	spec_add(&spec, STEP_filter, "program", "true", NULL);
+	struct chain *chain = make(NULL);
+
+	push("1");
+	ck_assert(!chain_process(chain, &run, at_zero, &failure));
+	ck_assert_uint_eq(failure.step, 0);
+	ck_assert_str_eq(failure.message, "the payload cannot be written as JSON: the value is nested deeper than 256");
+	ck_assert_uint_eq(run.count, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_failure_in_release)
+{
+	spec_add(&spec, STEP_batch, "size", "10", NULL);
+	spec_add(&spec, STEP_map, "program", ".a", NULL);
+	struct chain *chain = make(NULL);
+
+	push("1");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert(!chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert_uint_eq(failure.step, 1);
+	ck_assert_uint_eq(run.count, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A step that cannot be opened: the ones before it are closed again. */
+START_TEST(test_failure_to_open)
+{
+	spec_add(&spec, STEP_batch, NULL);
+	spec_add(&spec, STEP_flat_map, "program", ".", NULL);
+	spec_add(&spec, STEP_map, "program", "nosuch", NULL);
+	ck_assert_ptr_null(chain_create(&spec.segment, NULL, &failure));
+	ck_assert_uint_eq(failure.step, 2);
+	ck_assert_str_eq(failure.message, "the program in option `program` does not compile: nosuch/0 is not defined "
+					  "at <top-level>, line 1: nosuch");
+}
+END_TEST
+
+START_TEST(test_counters)
+{
+	static struct worker_step_counters counters[3];
+
+	spec_add(&spec, STEP_filter, "program", ".v > 1", NULL);
+	spec_add(&spec, STEP_map, "program", ".v", NULL);
+	spec_add(&spec, STEP_batch, "size", "2", NULL);
+	struct chain *chain = make(counters);
+
+	push("{\"v\":1}");
+	push("{\"v\":2}");
+	push("{\"v\":3}");
+	push("{\"v\":4}");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	run_clear(&run);
+	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	static const uint64_t in[] = {4, 3, 3}, out[] = {3, 3, 2};
+	for (int i = 0; i < 3; i++) {
+		ck_assert_uint_eq(counter_read(&counters[i].records_in), in[i]);
+		ck_assert_uint_eq(counter_read(&counters[i].records_out), out[i]);
+		ck_assert_uint_eq(counter_read(&counters[i].errors), 0);
+		ck_assert_uint_eq(counter_read(&counters[i].latency.count), 1);
+	}
+	run_clear(&run);
+	push("{\"v\":\"x\"}");
+	push("x");
+	ck_assert(!chain_process(chain, &run, at_zero, &failure));
+	ck_assert_uint_eq(counter_read(&counters[0].errors), 1);
+	ck_assert_uint_eq(counter_read(&counters[1].records_in), 3);
+	chain_destroy(chain);
+}
+END_TEST
+
+static void note(void *context, uint32_t step)
+{
+	char *text = context;
+
+	text[strlen(text)] = (char)('0' + step);
+}
+
+START_TEST(test_progress)
+{
+	char steps[32] = "";
+
+	spec_add(&spec, STEP_map, "program", ".", NULL);
+	spec_add(&spec, STEP_batch, NULL);
+	spec_add(&spec, STEP_map, "program", ".", NULL);
+	struct chain *chain = make(NULL);
+	chain_on_progress(chain, note, steps);
+
+	push("1");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(steps, "01");
+	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert_str_eq(steps, "0112");
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A segment with routes keeps what its last step chose; one without has route 0 alone. */
+START_TEST(test_routes)
+{
+	spec_add(&spec, STEP_route, "routes", "a=.x\nb=default", NULL);
+	struct chain *chain = make(NULL);
+
+	push("{}");
+	push("{\"x\":1}");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_uint_eq(run.records[0].route, 1);
+	ck_assert_uint_eq(run.records[1].route, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+static Suite *chain_suite(void)
+{
+	Suite *suite = suite_create("chain");
+	TCase *tests = tcase_create("all");
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, test_identity);
+	tcase_add_test(tests, test_steps_in_order);
+	tcase_add_test(tests, test_nothing_in_nothing_out);
+	tcase_add_test(tests, test_release_is_a_wave);
+	tcase_add_test(tests, test_wakeup_is_the_earliest);
+	tcase_add_test(tests, test_failure);
+	tcase_add_test(tests, test_failure_to_write);
+	tcase_add_test(tests, test_failure_in_release);
+	tcase_add_test(tests, test_failure_to_open);
+	tcase_add_test(tests, test_counters);
+	tcase_add_test(tests, test_progress);
+	tcase_add_test(tests, test_routes);
+	suite_add_tcase(suite, tests);
+	return suite;
+}
+
+CHECK_MAIN(chain_suite)

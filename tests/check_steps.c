@@ -1,0 +1,693 @@
+/*
+ * Every step kind by a table: options, records in, records out or the exact words of the failure.
+ *
+ * Record i comes in with timestamp 1000 + i, key "k<i>" and the headers source=s1, empty=; what is different on the way out is
+ * printed behind the payload, as ` ts=5 key=x route=1 a:1 -source`. Failures of open are printed as "open: ...", failures of
+ * process as "<record>: ...".
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "shared/keygroup.h"
+#include "tests/check_main.h"
+#include "tests/spec.h"
+#include "worker/chain.h"
+#include "worker/jq_program.h"
+#include "worker/json_text.h"
+
+enum { OUT_SIZE = 1 << 16 };
+
+static const struct wire_header headers_in[] = {
+    {{(const uint8_t *)"source", 6}, {(const uint8_t *)"s1", 2}},
+    {{(const uint8_t *)"empty", 5}, {(const uint8_t *)"", 0}},
+};
+
+struct example {
+	enum step_kind kind;
+	const char *options[9];
+	const char *in;  /* payloads, one per line */
+	const char *out; /* records, one per line, or a failure */
+};
+
+#define ESCAPED "\\xff"
+
+static const struct example examples[] = {
+    {STEP_passthrough, {NULL}, "a\n\n\xff", "a\n\n\xff"},
+
+    /* map */
+    {STEP_map, {"program", ".a"}, "{\"a\":1}\n{\"b\":2}\n{ \"a\": [ 1, 2 ] }", "1\nnull\n[1,2]"},
+    {STEP_map, {"program", "."}, " 5 \n{ \"b\":1, \"a\":2 }", "5\n{\"b\":1,\"a\":2}"},
+    {STEP_map, {"program", ".doubled = .value * 2"}, "{\"value\":4}", "{\"value\":4,\"doubled\":8}"},
+    {STEP_map, {"program", "ascii_upcase", "payload", "text"}, "hello\nwörld\n", "HELLO\nWöRLD\n"},
+    {STEP_map, {"program", "length", "payload", "text"}, "wörld", "5"},
+    {STEP_map, {"program", "{text: .}", "payload", "text"}, "a\"b", "{\"text\":\"a\\\"b\"}"},
+    {STEP_map, {"program", ".", "payload", "bytes"}, "\xff\xfe", "\xff\xfe"},
+    {STEP_map, {"program", "@base64d | ascii_upcase | @base64", "payload", "bytes"}, "abc", "ABC"},
+    {STEP_map,
+     {"program", ".[0:2]", "payload", "bytes"},
+     "abc",
+     "0: a payload written as bytes must be a string of base64, and this is none: YW"},
+    {STEP_map,
+     {"program", "length", "payload", "bytes"},
+     "abc",
+     "0: a payload written as bytes must be a string of base64, and this is of type number"},
+    {STEP_map, {"program", ".a.b"}, "{}\n{\"a\":7}", "1: Cannot index number with *; payload: {\"a\":7}"},
+    {STEP_map,
+     {"program", ".a + 1"},
+     "{\"a\":\"x\"}",
+     "0: string (\"x\") and number (1) cannot be added; payload: {\"a\":\"x\"}"},
+    {STEP_map, {"program", ".[]"}, "[1]\n[]", "1: the program yields no value, and one is needed; payload: []"},
+    {STEP_map,
+     {"program", ".[]"},
+     "[1]\n[1,2]",
+     "1: the program yields more than one value, and one is needed; payload: [1,2]"},
+    {STEP_map,
+     {"program", "."},
+     "1\n2\n{\"a\"",
+     "2: the payload is not JSON: no `:` after the key of an object at its end: {\"a\""},
+    {STEP_map, {"program", "."}, "", "0: the payload is empty, which is not JSON"},
+    {STEP_map, {"program", "."}, "nan", "0: the payload is not JSON: no JSON value at byte 1: nan"},
+    {STEP_map,
+     {"program", "."},
+     "{\"a\":\"\xff\"}",
+     "0: the payload is not JSON: bytes that are no UTF-8 at byte 7: {\"a\":\"" ESCAPED "\"}"},
+    {STEP_map,
+     {"program", ".", "payload", "text"},
+     "\xff",
+     "0: the payload is read as text, but is not UTF-8: " ESCAPED},
+    {STEP_map,
+     {"program", "reduce range(300) as $i (0; [.])"},
+     "1",
+     "0: the payload cannot be written as JSON: the value is nested deeper than 256"},
+    {STEP_map, {"program", ".a |"}, "1", "open: the program in option `program` does not compile: syntax error*"},
+    {STEP_map,
+     {"program", "nosuch(1)"},
+     "1",
+     "open: the program in option `program` does not compile: nosuch/1 is not defined at <top-level>, line 1: "
+     "nosuch(1)"},
+
+    /* filter: the payload stays as it came, to the letter */
+    {STEP_filter,
+     {"program", ".value % 10 != 0"},
+     "{ \"value\": 3 }\n{\"value\":10}\n{\"value\":12, \"id\":12345678901234567890}",
+     "{ \"value\": 3 }\n{\"value\":12, \"id\":12345678901234567890} ts=1002 key=k2"},
+    {STEP_filter, {"program", ".keep"}, "{\"keep\":null}\n{\"keep\":false}\n{}", NULL},
+    {STEP_filter, {"program", ".keep"}, "{\"keep\":0}\n{\"keep\":\"\"}", "{\"keep\":0}\n{\"keep\":\"\"}"},
+    {STEP_filter, {"program", "startswith(\"#\") | not", "payload", "text"}, "# no\nyes", "yes ts=1001 key=k1"},
+    {STEP_filter, {"program", ".keep"}, "{\"keep\":1}\n{}\n5", "2: Cannot index number with *; payload: 5"},
+    {STEP_filter, {"program", "empty"}, "1", "0: the program yields no value, and one is needed; payload: 1"},
+    {STEP_filter,
+     {"program", ".[]"},
+     "[true,true]",
+     "0: the program yields more than one value, and one is needed; payload: [true,true]"},
+    {STEP_filter, {"program", "("}, "1", "open: the program in option `program` does not compile: syntax error*"},
+
+    /* flat_map */
+    {STEP_flat_map, {"program", ".[]"}, "[1,2]\n[]\n[\"a\"]", "1\n2 ts=1000 key=k0\n\"a\""},
+    {STEP_flat_map, {"program", "split(\" \")[]", "payload", "text"}, "a b", "a\nb ts=1000 key=k0"},
+    {STEP_flat_map, {"program", "."}, "1", "1"},
+    {STEP_flat_map, {"program", ".[] | if . > 1 then error(\"no\") else . end"}, "[1]\n[1,2]", "1: no; payload: [1,2]"},
+    {STEP_flat_map,
+     {"program", "repeat(1)"},
+     "0",
+     "0: the program yields more than 1000000 values for one record; payload: 0"},
+    {STEP_flat_map, {"program", ")"}, "1", "open: the program in option `program` does not compile: syntax error*"},
+
+    /* parse_json, serialize_json */
+    {STEP_parse_json, {NULL}, " { \"b\" : 1.0, \"a\" : [ ] } \n\"x\"", "{\"b\":1,\"a\":[]}\n\"x\""},
+    {STEP_parse_json, {NULL}, "1\n1 2", "1: the payload is not JSON: something after the value at byte 3: 1 2"},
+    {STEP_parse_json, {NULL}, "'a'", "0: the payload is not JSON: no JSON value at byte 1: 'a'"},
+    {STEP_serialize_json, {NULL}, "plain\n\"x\"\n", "\"plain\"\n\"\\\"x\\\"\"\n\"\""},
+    {STEP_serialize_json, {"field", "line"}, "tab\there", "{\"line\":\"tab\\there\"}"},
+    {STEP_serialize_json, {NULL}, "\xff", "0: the payload is read as text, but is not UTF-8: " ESCAPED},
+
+    /* select, rename, set */
+    {STEP_select, {"fields", "b\na\nc"}, "{\"a\":1,\"x\":2,\"b\":null}\n{}", "{\"b\":null,\"a\":1}\n{}"},
+    {STEP_select, {"fields", "a"}, "{}\n[1]", "1: the payload must be a JSON object, and this is of type array: [1]"},
+    {STEP_select, {"fields", "a"}, "x", "0: the payload is not JSON: no JSON value at byte 1: x"},
+    {STEP_rename,
+     {"fields", "a=x\nb=y"},
+     "{\"c\":0,\"b\":1,\"a\":2}\n{\"c\":1}",
+     "{\"c\":0,\"y\":1,\"x\":2}\n{\"c\":1}"},
+    {STEP_rename, {"fields", "a=b\nb=a"}, "{\"a\":1,\"b\":2}", "{\"b\":1,\"a\":2}"},
+    {STEP_rename,
+     {"fields", "a=b"},
+     "{\"a\":1,\"b\":2}\n{\"b\":2,\"a\":1}\n{\"b\":2}",
+     "{\"b\":1}\n{\"b\":1}\n{\"b\":2}"},
+    {STEP_rename, {"fields", "a=b"}, "null", "0: the payload must be a JSON object, and this is of type null: null"},
+    {STEP_set, {"fields", "b=.a + 1\nc=.b"}, "{\"a\":1,\"b\":9}", "{\"a\":1,\"b\":2,\"c\":9}"},
+    {STEP_set, {"fields", "a=null"}, "{\"a\":1}", "{\"a\":null}"},
+    {STEP_set, {"fields", "a=.b.c"}, "{\"b\":3}", "0: Cannot index number with *; payload: {\"b\":3}"},
+    {STEP_set, {"fields", "a=empty"}, "{}", "0: the program yields no value, and one is needed; payload: {}"},
+    {STEP_set, {"fields", "a=1"}, "\"s\"", "0: the payload must be a JSON object, and this is of type string: \"s\""},
+    {STEP_set,
+     {"fields", "a=1\nb=("},
+     "{}",
+     "open: the program of `b` in option `fields` does not compile: syntax error*"},
+
+    /* enrich */
+    {STEP_enrich,
+     {"fields", "from=header.source\nat=timestamp\nwho=key\nnone=header.none\ne=header.empty"},
+     "{\"a\":1}",
+     "{\"a\":1,\"from\":\"s1\",\"at\":1000,\"who\":\"k0\",\"none\":null,\"e\":\"\"}"},
+    {STEP_enrich,
+     {"headers", "user=.user\nsource=.nothing\ncount=.n\nlist=[.n]"},
+     "{ \"user\":\"bob\", \"n\":3 }",
+     "{ \"user\":\"bob\", \"n\":3 } -source user:bob count:3 list:[3]"},
+    {STEP_enrich, {"headers", "source=.s"}, "{\"s\":\"new\"}", "{\"s\":\"new\"} source:new"},
+    {STEP_enrich, {"timestamp", ".at"}, "{\"at\":77}\n{\"at\":-5}", "{\"at\":77} ts=77\n{\"at\":-5} ts=-5"},
+    {STEP_enrich,
+     {"timestamp", ".at", "fields", "was=timestamp", "headers", "h=.was"},
+     "{\"at\":77}",
+     "{\"at\":77,\"was\":1000} ts=77"},
+    {STEP_enrich,
+     {"timestamp", ".at"},
+     "{}",
+     "0: the timestamp must be a number of milliseconds, and is of type null; payload: {}"},
+    {STEP_enrich,
+     {"timestamp", ".at"},
+     "{\"at\":1.5}",
+     "0: the timestamp must be a whole number of milliseconds within 64 bits, and is 1.5; payload: {\"at\":1.5}"},
+    {STEP_enrich,
+     {"timestamp", ".at"},
+     "{\"at\":1e19}",
+     "0: the timestamp must be a whole number of milliseconds within 64 bits, and is 1e+19; payload: {\"at\":1e19}"},
+    {STEP_enrich,
+     {"timestamp", "nan"},
+     "{}",
+     "0: the timestamp must be a whole number of milliseconds within 64 bits, and is *nan; payload: {}"},
+    {STEP_enrich, {"timestamp", ".at.x"}, "{\"at\":1}", "0: Cannot index number with *; payload: {\"at\":1}"},
+    {STEP_enrich, {"fields", "a=key"}, "[]", "0: the payload must be a JSON object, and this is of type array: []"},
+    {STEP_enrich, {"headers", "h=error(\"no\")"}, "1", "0: no; payload: 1"},
+    {STEP_enrich,
+     {"fields", "a=headers.x"},
+     "{}",
+     "open: field `a` in option `fields` must come from `header.NAME`, `timestamp` or `key`, and not from `headers.x`"},
+    {STEP_enrich,
+     {"fields", "a=header."},
+     "{}",
+     "open: field `a` in option `fields` must come from `header.NAME`, `timestamp` or `key`, and not from `header.`"},
+    {STEP_enrich,
+     {"headers", "h=("},
+     "{}",
+     "open: the program of `h` in option `headers` does not compile: syntax error*"},
+    {STEP_enrich, {"timestamp", "("}, "{}", "open: the program in option `timestamp` does not compile: syntax error*"},
+
+    /* batch: by size and bytes; the rest below */
+    {STEP_batch,
+     {"size", "2"},
+     "1\n{ \"a\": 2 }\n3\n4",
+     "[1,{\"a\":2}] ts=1001 -key -source -empty\n"
+     "[3,4] ts=1003 -key -source -empty"},
+    {STEP_batch, {"size", "1"}, "1", "[1] -key -source -empty"},
+    {STEP_batch, {"size", "2", "payload", "text"}, "a\"b\nc", "[\"a\\\"b\",\"c\"] ts=1001 -key -source -empty"},
+    {STEP_batch, {"size", "2", "payload", "bytes"}, "\xff\nabc", "[\"/w==\",\"YWJj\"] ts=1001 -key -source -empty"},
+    {STEP_batch,
+     {"bytes", "6"},
+     "111\n222\n333\n4444444\n5",
+     "[111,222] ts=1001 -key -source -empty\n[333] ts=1002 -key -source -empty\n[4444444] ts=1003 -key -source -empty"},
+    {STEP_batch, {"size", "2"}, "1\nx", "1: the payload is not JSON: no JSON value at byte 1: x"},
+    {STEP_batch, {"size", "0"}, "1", "open: option `size` must be at least 1"},
+    {STEP_batch, {"bytes", "0"}, "1", "open: option `bytes` must be at least 1"},
+    {STEP_batch, {"time", "500us"}, "1", "open: option `time` must be at least 1ms"},
+
+    /* key_by */
+    {STEP_key_by,
+     {"key", ".user"},
+     "{ \"user\": \"bob\" }\n{\"user\":5}\n{\"user\":\"\"}",
+     "{ \"user\": \"bob\" } key=bob\n{\"user\":5} key=5\n{\"user\":\"\"} key="},
+    {STEP_key_by,
+     {"key", "[.a, .b]"},
+     "{\"a\":1,\"b\":{\"c\": null}}",
+     "{\"a\":1,\"b\":{\"c\": null}} key=[1,{\"c\":null}]"},
+    {STEP_key_by, {"key", ".ok"}, "{\"ok\":false}", "{\"ok\":false} key=false"},
+    {STEP_key_by,
+     {"key", ".user"},
+     "{\"user\":1}\n{\"usr\":2}",
+     "1: the key is null: the program must yield a key for every record; payload: {\"usr\":2}"},
+    {STEP_key_by, {"key", ".user.id"}, "{\"user\":1}", "0: Cannot index number with *; payload: {\"user\":1}"},
+    {STEP_key_by,
+     {"key", ".user[]"},
+     "{\"user\":[]}",
+     "0: the program yields no value, and one is needed; payload: {\"user\":[]}"},
+    {STEP_key_by,
+     {"key", "reduce range(300) as $i (0; [.])"},
+     "1",
+     "0: the value is nested deeper than 256; payload: 1"},
+    {STEP_key_by, {"key", "."}, "x", "0: the payload is not JSON: no JSON value at byte 1: x"},
+    {STEP_key_by, {"key", "("}, "x", "open: the program in option `key` does not compile: syntax error*"},
+
+    /* route, broadcast */
+    {STEP_route,
+     {"routes", "big=.v > 10\nrest=default\nodd=.v % 2 == 1"},
+     "{\"v\":11}\n{\"v\":2}\n{ \"v\":3 }",
+     "{\"v\":11}\n{\"v\":2} route=1\n{ \"v\":3 } route=2"},
+    {STEP_route, {"routes", "all=default"}, "not json", "not json"},
+    {STEP_route,
+     {"routes", "big=.v > 10\nodd=.v % 2 == 1"},
+     "{\"v\":11}\n{\"v\":4}",
+     "1: no route's condition holds and there is no default (routes: big, odd); payload: {\"v\":4}"},
+    {STEP_route, {"routes", "a=.v\nb=default"}, "5", "0: Cannot index number with *; payload: 5"},
+    {STEP_route,
+     {"routes", "a=.[]\nb=default"},
+     "[]",
+     "0: the program yields no value, and one is needed; payload: []"},
+    {STEP_route, {"routes", "a=.\nb=default"}, "x", "0: the payload is not JSON: no JSON value at byte 1: x"},
+    {STEP_route, {"routes", "a=default\nb=default"}, "1", "open: option `routes` has two defaults"},
+    {STEP_route,
+     {"routes", "a=1\nb=("},
+     "1",
+     "open: the program of `b` in option `routes` does not compile: syntax error*"},
+    {STEP_broadcast,
+     {"routes", "a\nb\nc"},
+     "1\nx",
+     "1\n1 ts=1000 key=k0 route=1\n1 ts=1000 key=k0 route=2\nx ts=1001 key=k1\nx ts=1001 key=k1 route=1\n"
+     "x ts=1001 key=k1 route=2"},
+};
+
+/* ---- The bench that a step is tried on ---- */
+
+static struct spec spec;
+static struct scratch *scratch;
+static struct run run;
+static char keys[64][8];
+
+static void setup(void)
+{
+	spec_init(&spec);
+	scratch = scratch_create();
+	run_init(&run, scratch);
+}
+
+static void teardown(void)
+{
+	run_deinit(&run);
+	scratch_destroy(scratch);
+	spec_deinit(&spec);
+	jq_programs_free();
+	json_forget_keys();
+}
+
+/* Makes records of the lines of a text. */
+static void fill(const char *lines)
+{
+	for (uint32_t i = 0;; i++) {
+		size_t size = strcspn(lines, "\n");
+		struct record *record = run_push(&run);
+
+		snprintf(keys[i], sizeof(keys[i]), "k%" PRIu32, i);
+		record->payload = (struct view){(const uint8_t *)lines, size};
+		record->origin = i;
+		record->timestamp = 1000 + i;
+		record->keyed = true;
+		record->key = view_of(keys[i]);
+		record->headers = headers_in;
+		record->header_count = 2;
+		if (!lines[size])
+			return;
+		lines += size + 1;
+	}
+}
+
+/* Appends printf-like text. */
+__attribute__((format(printf, 2, 3))) static void add(char *out, const char *format, ...)
+{
+	size_t used = strlen(out);
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(out + used, OUT_SIZE - used, format, arguments);
+	va_end(arguments);
+}
+
+static bool has_header(const struct wire_header *headers, uint32_t count, const struct wire_header *wanted, bool value)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (view_equal(headers[i].key, wanted->key) && (!value || view_equal(headers[i].value, wanted->value)))
+			return true;
+	return false;
+}
+
+/* Appends a record: its payload, and what is not as it came in for the record at this place of the output. */
+static void add_record(char *out, const struct record *record, uint32_t place)
+{
+	ck_assert_int_eq(record->state, PAYLOAD_BYTES);
+	add(out, "%s%.*s", place ? "\n" : "", (int)record->payload.size, (const char *)record->payload.data);
+	if (record->timestamp != 1000 + (int64_t)place)
+		add(out, " ts=%" PRId64, record->timestamp);
+	if (!record->keyed)
+		add(out, " -key");
+	else if (!view_equal(record->key, view_of(keys[place])))
+		add(out, " key=%.*s", (int)record->key.size, (const char *)record->key.data);
+	if (record->route != 0)
+		add(out, " route=%" PRIu32, record->route);
+	for (size_t i = 0; i < 2; i++)
+		if (!has_header(record->headers, record->header_count, &headers_in[i], false))
+			add(out, " -%s", headers_in[i].key.data);
+	for (uint32_t i = 0; i < record->header_count; i++)
+		if (!has_header(headers_in, 2, &record->headers[i], true))
+			add(out, " %.*s:%.*s", (int)record->headers[i].key.size,
+			    (const char *)record->headers[i].key.data, (int)record->headers[i].value.size,
+			    (const char *)record->headers[i].value.data);
+}
+
+/* What comes out of a chain for lines of payloads. */
+static const char *try(const char *lines)
+{
+	static char out[OUT_SIZE];
+	struct failure failure = {.origin = 99, .step = 99};
+	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+
+	out[0] = '\0';
+	if (!chain) {
+		ck_assert_uint_eq(failure.step, 0);
+		add(out, "open: %s", failure.message);
+		return out;
+	}
+	fill(lines);
+	if (!chain_process(chain, &run, (struct step_time){0, INT64_MIN}, &failure)) {
+		ck_assert_uint_eq(run.count, 0);
+		ck_assert_uint_eq(failure.step, 0);
+		add(out, "%" PRIu32 ": %s", failure.origin, failure.message);
+	}
+	for (uint32_t i = 0; i < run.count; i++)
+		add_record(out, &run.records[i], i);
+	chain_destroy(chain);
+	return out;
+}
+
+/* Whether a text is as expected, where one '*' stands for anything. */
+static bool matches(const char *text, const char *expected)
+{
+	const char *star = strstr(expected, "with *;")   ? strchr(strstr(expected, "with *;"), '*')
+			   : strstr(expected, "is *nan") ? strchr(strstr(expected, "is *nan"), '*')
+			   : strstr(expected, "error*")  ? strchr(strstr(expected, "error*"), '*')
+							 : NULL;
+	size_t before, after;
+
+	if (!star)
+		return strcmp(text, expected) == 0;
+	before = (size_t)(star - expected);
+	after = strlen(star + 1);
+	return strlen(text) >= before + after && strncmp(text, expected, before) == 0 &&
+	       strcmp(text + strlen(text) - after, star + 1) == 0;
+}
+
+START_TEST(test_example)
+{
+	const struct example *example = &examples[_i];
+	const char *expected = example->out ? example->out : "";
+
+	spec_add_array(&spec, example->kind, example->options);
+	const char *got = try(example->in);
+	ck_assert_msg(matches(got, expected), "%s of %s:\ngot      %s\nexpected %s", step_kind_name(example->kind),
+		      example->in, got, expected);
+}
+END_TEST
+
+/* Each kind and each option of steps.def is in the table at least once, and each kind has a failure of its own there. */
+START_TEST(test_table_is_complete)
+{
+	size_t count = sizeof(examples) / sizeof(examples[0]);
+
+	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
+		bool found = false;
+		for (size_t k = 0; k < count; k++)
+			for (size_t j = 0; examples[k].kind == spec_options[i].kind && examples[k].options[j]; j += 2)
+				found |= strcmp(examples[k].options[j], spec_options[i].name) == 0;
+		ck_assert_msg(found, "no example has option %s of %s", spec_options[i].name,
+			      step_kind_name(spec_options[i].kind));
+	}
+	for (int kind = 0; kind < STEP_KIND_COUNT; kind++) {
+		bool works = false, fails = kind == STEP_passthrough || kind == STEP_broadcast;
+		for (size_t k = 0; k < count; k++) {
+			if ((int)examples[k].kind != kind || !examples[k].out)
+				continue;
+			bool failed = strstr(examples[k].out, "open: ") == examples[k].out ||
+				      (examples[k].out[0] && strstr(examples[k].out, ": ") == examples[k].out + 1);
+			fails |= failed;
+			works |= !failed;
+		}
+		ck_assert_msg(works && fails, "no example of %s", step_kind_name((enum step_kind)kind));
+	}
+}
+END_TEST
+
+/* ---- key_by ---- */
+
+START_TEST(test_key_by_hashes_the_key)
+{
+	struct failure failure;
+
+	spec_add(&spec, STEP_key_by, "key", ".user", NULL);
+	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	fill("{\"user\":\"bob\"}");
+	run.records[0].key_group = 77;
+	ck_assert(chain_process(chain, &run, (struct step_time){0, 0}, &failure));
+	ck_assert_int_eq(run.records[0].key_hash, key_hash_of(view_of("bob")));
+	ck_assert_uint_eq(run.records[0].key_group, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* ---- enrich ---- */
+
+START_TEST(test_enrich_without_key_and_time)
+{
+	struct failure failure;
+
+	spec_add(&spec, STEP_enrich, "fields", "at=timestamp\nwho=key", NULL);
+	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	fill("{}\n{}");
+	run.records[0].keyed = false;
+	run.records[0].timestamp = INT64_MIN;
+	run.records[1].key = (struct view){(const uint8_t *)"\xff", 1};
+	run.count = 1;
+	ck_assert(chain_process(chain, &run, (struct step_time){0, 0}, &failure));
+	ck_assert(view_equal(run.records[0].payload, view_of("{\"at\":null,\"who\":null}")));
+	run.records[1].state = PAYLOAD_BYTES;
+	run.records[0] = run.records[1];
+	ck_assert(!chain_process(chain, &run, (struct step_time){0, 0}, &failure));
+	ck_assert_str_eq(failure.message, "the key is not UTF-8 and cannot be a field: \\xff");
+	chain_destroy(chain);
+}
+END_TEST
+
+/* ---- batch ---- */
+
+static struct chain *batch_chain(bool keyed, const char *size, const char *time)
+{
+	struct failure failure;
+
+	spec.segment.keyed = keyed;
+	if (time)
+		spec_add(&spec, STEP_batch, "size", size, "time", time, NULL);
+	else
+		spec_add(&spec, STEP_batch, "size", size, NULL);
+	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	ck_assert_msg(chain != NULL, "%s", failure.message);
+	return chain;
+}
+
+/* Gives a chain one record; how many come out. */
+static uint32_t give(struct chain *chain, const char *payload, const char *key, int64_t timestamp,
+		     struct step_time time)
+{
+	struct failure failure;
+	char *copy = strdup(payload), *key_copy = strdup(key ? key : "");
+
+	run_clear(&run);
+	scratch_reset(scratch);
+	struct record *record = run_push(&run);
+	record->payload = view_of(copy);
+	record->timestamp = timestamp;
+	record->keyed = key != NULL;
+	record->key = view_of(key_copy);
+	record->key_hash = 5;
+	record->key_group = 6;
+	ck_assert_msg(chain_process(chain, &run, time, &failure), "%s", failure.message);
+	free(copy); /* nothing may point there any more */
+	free(key_copy);
+	return run.count;
+}
+
+/* Makes a chain release; how many records come out. */
+static uint32_t release(struct chain *chain, enum release_cause cause, struct step_time time)
+{
+	struct failure failure;
+
+	run_clear(&run);
+	scratch_reset(scratch);
+	ck_assert(chain_release(chain, cause, time, &run, &failure));
+	return run.count;
+}
+
+static void expect(uint32_t index, const char *payload, const char *key, int64_t timestamp)
+{
+	const struct record *record = &run.records[index];
+
+	ck_assert_uint_lt(index, run.count);
+	ck_assert_msg(view_equal(record->payload, view_of(payload)), "%.*s", (int)record->payload.size,
+		      record->payload.data);
+	ck_assert_int_eq(record->keyed, key != NULL);
+	if (key) {
+		ck_assert(view_equal(record->key, view_of(key)));
+		ck_assert_int_eq(record->key_hash, 5);
+		ck_assert_uint_eq(record->key_group, 6);
+	}
+	ck_assert_int_eq(record->timestamp, timestamp);
+	ck_assert_uint_eq(record->header_count, 0);
+	ck_assert_uint_eq(record->route, 0);
+}
+
+START_TEST(test_batch_by_time)
+{
+	struct chain *chain = batch_chain(false, "100", "1500ms");
+
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	ck_assert_uint_eq(give(chain, "1", NULL, 50, (struct step_time){10000, INT64_MIN}), 0);
+	ck_assert_int_eq(chain_next_wakeup(chain), 11500);
+	ck_assert_uint_eq(give(chain, "2", NULL, 40, (struct step_time){11499, INT64_MIN}), 0);
+	ck_assert_int_eq(chain_next_wakeup(chain), 11500);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){11499, INT64_MIN}), 0);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){11499, 1000}), 0);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){11500, 45}), 1);
+	expect(0, "[1,2]", NULL, 50);
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){90000, 45}), 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A record that comes after the time is up finds the old batch closed and starts a new one. */
+START_TEST(test_batch_due_before_a_record)
+{
+	struct chain *chain = batch_chain(false, "100", "1s");
+
+	give(chain, "1", NULL, 1, (struct step_time){1000, INT64_MIN});
+	ck_assert_uint_eq(give(chain, "2", NULL, 2, (struct step_time){2000, INT64_MIN}), 1);
+	expect(0, "[1]", NULL, 1);
+	ck_assert_int_eq(chain_next_wakeup(chain), 3000);
+	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){2000, INT64_MIN}), 1);
+	expect(0, "[2]", NULL, 2);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* What a watermark has passed while it was held comes out at the watermark. */
+START_TEST(test_batch_is_never_late)
+{
+	struct chain *chain = batch_chain(false, "2", NULL);
+
+	ck_assert_uint_eq(give(chain, "1", NULL, 10, (struct step_time){0, INT64_MIN}), 0);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 500}), 0);
+	ck_assert_uint_eq(give(chain, "2", NULL, 20, (struct step_time){0, 500}), 1);
+	expect(0, "[1,2]", NULL, 500);
+	give(chain, "3", NULL, INT64_MAX, (struct step_time){0, 500});
+	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){0, 600}), 1);
+	expect(0, "[3]", NULL, INT64_MAX);
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_batch_by_key)
+{
+	struct chain *chain = batch_chain(true, "2", "1s");
+
+	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){0, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "2", "b", 2, (struct step_time){500, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "3", NULL, 3, (struct step_time){600, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "4", "", 4, (struct step_time){700, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "5", "b", 5, (struct step_time){800, INT64_MIN}), 1);
+	expect(0, "[2,5]", "b", 5);
+	ck_assert_int_eq(chain_next_wakeup(chain), 1000);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){1600, INT64_MIN}), 2);
+	expect(0, "[1]", "a", 1);
+	expect(1, "[3]", NULL, 3);
+	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){1600, INT64_MIN}), 1);
+	expect(0, "[4]", "", 4);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* In a segment that is not partitioned by key, keys neither split batches nor survive them. */
+START_TEST(test_batch_without_keys)
+{
+	struct chain *chain = batch_chain(false, "2", NULL);
+
+	give(chain, "1", "a", 1, (struct step_time){0, INT64_MIN});
+	ck_assert_uint_eq(give(chain, "2", "b", 2, (struct step_time){0, INT64_MIN}), 1);
+	expect(0, "[1,2]", NULL, 2);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_batch_open_keys_are_bounded)
+{
+	struct chain *chain = batch_chain(true, "100", NULL);
+	struct failure failure;
+	char key[16];
+
+	for (int i = 0; i < 65536; i++) {
+		snprintf(key, sizeof(key), "%d", i);
+		ck_assert_uint_eq(give(chain, "1", key, 1, (struct step_time){0, INT64_MIN}), 0);
+	}
+	ck_assert_uint_eq(give(chain, "2", "one more", 1, (struct step_time){0, INT64_MIN}), 1);
+	expect(0, "[1]", "0", 1);
+	run_clear(&run);
+	ck_assert(chain_release(chain, RELEASE_ALL, (struct step_time){0, INT64_MIN}, &run, &failure));
+	ck_assert_uint_eq(run.count, 65536);
+	expect(0, "[1]", "1", 1);
+	expect(65535, "[2]", "one more", 1);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_batch_time_at_the_limits)
+{
+	struct chain *chain = batch_chain(false, "100", "1s");
+
+	give(chain, "1", NULL, INT64_MIN, (struct step_time){INT64_MAX - 5, INT64_MIN});
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){INT64_MAX, INT64_MIN}), 1);
+	expect(0, "[1]", NULL, INT64_MIN);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* Whatever is held when a chain is destroyed is lost, and not leaked. */
+START_TEST(test_batch_destroyed_full)
+{
+	struct chain *chain = batch_chain(true, "100", NULL);
+
+	give(chain, "1", "a", 1, (struct step_time){0, INT64_MIN});
+	give(chain, "2", "b", 1, (struct step_time){0, INT64_MIN});
+	chain_destroy(chain);
+}
+END_TEST
+
+static Suite *steps_suite(void)
+{
+	Suite *suite = suite_create("steps");
+	TCase *tests = tcase_create("all");
+
+	log_init("check_steps", LOG_WARN);
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_loop_test(tests, test_example, 0, sizeof(examples) / sizeof(examples[0]));
+	tcase_add_test(tests, test_table_is_complete);
+	tcase_add_test(tests, test_key_by_hashes_the_key);
+	tcase_add_test(tests, test_enrich_without_key_and_time);
+	tcase_add_test(tests, test_batch_by_time);
+	tcase_add_test(tests, test_batch_due_before_a_record);
+	tcase_add_test(tests, test_batch_is_never_late);
+	tcase_add_test(tests, test_batch_by_key);
+	tcase_add_test(tests, test_batch_without_keys);
+	tcase_add_test(tests, test_batch_open_keys_are_bounded);
+	tcase_add_test(tests, test_batch_time_at_the_limits);
+	tcase_add_test(tests, test_batch_destroyed_full);
+	suite_add_tcase(suite, tests);
+	return suite;
+}
+
+CHECK_MAIN(steps_suite)

@@ -38,6 +38,7 @@ static const struct example examples[] = {
     {STEP_map, {"program", ".a"}, "{\"a\":1}\n{\"b\":2}\n{ \"a\": [ 1, 2 ] }", "1\nnull\n[1,2]"},
     {STEP_map, {"program", "."}, " 5 \n{ \"b\":1, \"a\":2 }", "5\n{\"b\":1,\"a\":2}"},
     {STEP_map, {"program", ".doubled = .value * 2"}, "{\"value\":4}", "{\"value\":4,\"doubled\":8}"},
+    {STEP_map, {"program", "ascii_upcase", "payload", "text"}, "hello\nwörld", "HELLO\nWöRLD"},
     {STEP_map, {"program", "ascii_upcase", "payload", "text"}, "hello\nwörld\n", "HELLO\nWöRLD\n"},
     {STEP_map, {"program", "length", "payload", "text"}, "wörld", "5"},
     {STEP_map, {"program", "{text: .}", "payload", "text"}, "a\"b", "{\"text\":\"a\\\"b\"}"},
@@ -433,6 +434,163 @@ START_TEST(test_table_is_complete)
 }
 END_TEST
 
+/* ---- docs/steps.md ---- */
+
+static char *page; /* the whole page */
+
+/* Reads the page, wherever the suite is run from. */
+static void read_page(void)
+{
+	char path[512];
+	size_t size = 0;
+
+	snprintf(path, sizeof(path), "%.*s../docs/steps.md", (int)(strrchr(__FILE__, '/') + 1 - __FILE__), __FILE__);
+	FILE *file = fopen(path, "r");
+	ck_assert_msg(file != NULL, "%s cannot be read: run the tests from the top folder", path);
+	page = calloc(1, 1 << 17);
+	size = fread(page, 1, (1 << 17) - 1, file);
+	ck_assert_uint_gt(size, 0);
+	fclose(file);
+}
+
+/* The section of a kind: a copy. */
+static char *section_of(const char *kind)
+{
+	char heading[64];
+
+	snprintf(heading, sizeof(heading), "\n## %s\n", kind);
+	const char *start = strstr(page, heading);
+	ck_assert_msg(start != NULL, "docs/steps.md has no section %s", kind);
+	const char *end = strstr(start + 4, "\n## ");
+	return end ? strndup(start, (size_t)(end - start)) : strdup(start);
+}
+
+static const char *const kind_help[] = {
+#define STEP_KIND(name, closes, help) help,
+#include "descriptor/steps.def"
+};
+
+static const char *const option_help[] = {
+#define STEP_OPTION(kind, option, type, required, fallback, help) help,
+#include "descriptor/steps.def"
+};
+
+/* Each kind has its sentence, and a table with a row for each option and no other. */
+START_TEST(test_docs_tables)
+{
+	static const char *const types[] = {"program", "text", "number", "size",  "duration",
+					    "form",    "list", "map",    "routes"};
+	size_t rows = 0, expected = 0;
+	char row[1024], fallback[64];
+	char *section;
+
+	read_page();
+	section = section_of(step_kind_name((enum step_kind)_i));
+	ck_assert_msg(strstr(section, kind_help[_i]) != NULL, "no sentence: %s", kind_help[_i]);
+	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
+		const struct spec_option *option = &spec_options[i];
+		if ((int)option->kind != _i)
+			continue;
+		expected++;
+		snprintf(fallback, sizeof(fallback),
+			 option->fallback   ? " `%s`"
+			 : option->required ? " %s"
+					    : "%s",
+			 option->fallback   ? option->fallback
+			 : option->required ? "required"
+					    : "");
+		snprintf(row, sizeof(row), "\n| `%s` | %s |%s | %s |\n", option->name, types[option->type], fallback,
+			 option_help[i]);
+		ck_assert_msg(strstr(section, row) != NULL, "no row: %s", row);
+	}
+	for (const char *at = section; (at = strstr(at, "\n| `")) != NULL; at++)
+		rows++;
+	ck_assert_uint_eq(rows, expected);
+	free(section);
+	free(page);
+}
+END_TEST
+
+/* Removes from the output of an example what every record on the bench has. */
+static void plain(const char *from, char *to)
+{
+	static const char *const marks[] = {" ts=100", " key=k", " -key", " -source", " -empty"};
+
+	while (*from) {
+		size_t skip = 0;
+		for (size_t i = 0; i < 5; i++)
+			if (strncmp(from, marks[i], strlen(marks[i])) == 0)
+				skip = strlen(marks[i]) + (i < 2);
+		from += skip;
+		if (!skip)
+			*to++ = *from++;
+	}
+	*to = '\0';
+}
+
+/* Whether the names and values of an example's options stand in a text. */
+static bool options_in(const struct example *example, const char *text)
+{
+	for (size_t i = 0; example->options[i]; i++) {
+		char copy[256], *rest = copy;
+		snprintf(copy, sizeof(copy), "%s", example->options[i]);
+		for (char *part; (part = strsep(&rest, "\n")) != NULL;) {
+			char *value = i % 2 && strstr(part, "=") && !strstr(part, " = ") ? strchr(part, '=') : NULL;
+			if (value)
+				*value++ = '\0';
+			if (!strstr(text, part) || (value && !strstr(text, value)))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Whether there is a tested example of a kind with this input and output, and with the options of the section. */
+static bool is_tested(int kind, const char *section, const char *in, const char *out)
+{
+	char bare[4096];
+
+	for (size_t k = 0; k < sizeof(examples) / sizeof(examples[0]); k++) {
+		const struct example *example = &examples[k];
+		if ((int)example->kind != kind || !example->out)
+			continue;
+		plain(example->out, bare);
+		if (strcmp(in, example->in) == 0 && strcmp(out, bare) == 0 && options_in(example, section))
+			return true;
+	}
+	return false;
+}
+
+/* Each example on the page is one of the table above. */
+START_TEST(test_docs_examples)
+{
+	char in[1024] = "", out[1024] = "", *rest, *section;
+	int found = 0;
+
+	read_page();
+	section = section_of(step_kind_name((enum step_kind)_i));
+	char *lines = rest = strdup(section);
+	for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
+		bool is_in = strncmp(line, "    in ", 7) == 0;
+		if (is_in || strncmp(line, "    out ", 8) == 0 || strncmp(line, "    fails ", 10) == 0) {
+			char *to = is_in ? in : out, *text = line + 4 + strcspn(line + 4, " ");
+			text += strspn(text, " ");
+			snprintf(to + strlen(to), 1024 - strlen(to), "%s%s", to[0] ? "\n" : "", text);
+		} else if (in[0]) {
+			ck_assert_msg(is_tested(_i, section, in, out), "not in the table of tests:\n%s\n->\n%s", in,
+				      out);
+			in[0] = out[0] = '\0';
+			found++;
+		}
+	}
+	ck_assert_str_eq(in, "");
+	ck_assert_int_ge(found, _i == STEP_passthrough ? 0 : 1);
+	free(lines);
+	free(section);
+	free(page);
+}
+END_TEST
+
 /* ---- key_by ---- */
 
 START_TEST(test_key_by_hashes_the_key)
@@ -676,6 +834,8 @@ static Suite *steps_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_loop_test(tests, test_example, 0, sizeof(examples) / sizeof(examples[0]));
 	tcase_add_test(tests, test_table_is_complete);
+	tcase_add_loop_test(tests, test_docs_tables, 0, STEP_KIND_COUNT);
+	tcase_add_loop_test(tests, test_docs_examples, 0, STEP_KIND_COUNT);
 	tcase_add_test(tests, test_key_by_hashes_the_key);
 	tcase_add_test(tests, test_enrich_without_key_and_time);
 	tcase_add_test(tests, test_batch_by_time);

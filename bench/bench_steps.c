@@ -1,0 +1,148 @@
+/*
+ * What the steps cost: nanoseconds per record of 100 bytes, runs of 128 records, through a chain as a worker runs it, from
+ * the record's bytes to its bytes. Prints `name<TAB>value<TAB>unit`.
+ *
+ * Each figure is the best of several rounds: other processes only ever make one slower. The wire is left out; see
+ * bench_wire and bench_transport.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "shared/counters.h"
+#include "tests/spec.h"
+#include "worker/chain.h"
+#include "worker/jq_program.h"
+#include "worker/json_text.h"
+
+enum { RUN_RECORDS = 128, RUNS = 20, ROUNDS_MIN = 3 };
+
+static const uint64_t enough_ns = 300000000; /* of rounds, per figure */
+
+static char payloads[RUN_RECORDS][128];
+static struct wire_record records[RUN_RECORDS];
+static const struct wire_batch batch = {.records = records, .count = RUN_RECORDS};
+
+/* Time that this process was given: others on the machine are no business of ours. */
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Events as a shop would send them. */
+static void make_payloads(void)
+{
+	for (int i = 0; i < RUN_RECORDS; i++) {
+		int size =
+		    snprintf(payloads[i], sizeof(payloads[i]),
+			     "{\"id\":%d,\"user\":\"user-%03d\",\"kind\":\"click\",\"value\":%d,\"price\":%d.%02d,"
+			     "\"tags\":[\"a\",\"b\"],\"ok\":true,\"at\":17321568%05d}",
+			     100000 + i, i % 50, i, i % 90, i % 100, i);
+		records[i].payload = (struct view){(const uint8_t *)payloads[i], (size_t)size};
+	}
+}
+
+/* One round of a chain over all runs. */
+static void round_of(struct chain *chain, struct run *run, struct scratch *scratch)
+{
+	struct failure failure;
+
+	for (int i = 0; i < RUNS; i++) {
+		CHECK(run_take_batch(run, &batch, 0, RUN_RECORDS));
+		if (!chain_process(chain, run, (struct step_time){0, 0}, &failure))
+			fatalx("%s", failure.message);
+		run_clear(run);
+		scratch_reset(scratch);
+	}
+}
+
+/* Measures the steps of a spec. */
+static void measure(const char *name, struct spec *spec)
+{
+	static struct worker_step_counters counters[SPEC_STEPS_MAX];
+	struct scratch *scratch = scratch_create();
+	struct failure failure;
+	struct run run;
+	uint64_t best = UINT64_MAX, all = 0;
+	struct chain *chain = chain_create(&spec->segment, counters, &failure);
+
+	if (!chain)
+		fatalx("%s", failure.message);
+	run_init(&run, scratch);
+	for (int i = 0; i < ROUNDS_MIN || all < enough_ns; i++) {
+		uint64_t start = now_ns();
+		round_of(chain, &run, scratch);
+		uint64_t took = now_ns() - start;
+		best = took < best ? took : best;
+		all += took;
+	}
+	printf("%s\t%.1f\tns/record\n", name, (double)best / (RUNS * RUN_RECORDS));
+	fflush(stdout);
+	run_deinit(&run);
+	scratch_destroy(scratch);
+	chain_destroy(chain);
+	spec_deinit(spec);
+}
+
+/* One step and its first option. */
+static void measure_one(const char *name, enum step_kind kind, const char *option, const char *text)
+{
+	struct spec spec;
+
+	spec_init(&spec);
+	spec_add(&spec, kind, option, text, NULL);
+	measure(name, &spec);
+}
+
+/* libjq's own parser and printer, for comparison. */
+static void measure_libjq(void)
+{
+	uint64_t best = UINT64_MAX, all = 0;
+
+	for (int round = 0; round < ROUNDS_MIN || all < enough_ns; round++) {
+		uint64_t start = now_ns();
+		for (int i = 0; i < RUNS * RUN_RECORDS; i++) {
+			const struct view text = records[i % RUN_RECORDS].payload;
+			jv_free(jv_dump_string(jv_parse_sized((const char *)text.data, (int)text.size), 0));
+		}
+		uint64_t took = now_ns() - start;
+		best = took < best ? took : best;
+		all += took;
+	}
+	printf("steps_parse_print_libjq\t%.1f\tns/record\n", (double)best / (RUNS * RUN_RECORDS));
+}
+
+int main(void)
+{
+	struct spec spec;
+
+	log_init("bench_steps", LOG_WARN);
+	make_payloads();
+	measure_one("steps_identity", STEP_passthrough, NULL, NULL);
+	measure_one("steps_parse_print", STEP_parse_json, NULL, NULL);
+	measure_libjq();
+	measure_one("steps_path", STEP_map, "program", ".user");
+	measure_one("steps_path_by_machine", STEP_map, "program", "(.user)");
+	measure_one("steps_filter", STEP_filter, "program", ".value % 10 != 0");
+	spec_init(&spec);
+	spec_add(&spec, STEP_filter, "program", ".value % 10 != 0", NULL);
+	spec_add(&spec, STEP_map, "program", ".doubled = .value*2", NULL);
+	measure("steps_filter_map", &spec);
+	measure_one("steps_filter_map_in_one", STEP_flat_map, "program",
+		    "select(.value % 10 != 0) | .doubled = .value*2");
+	spec_init(&spec);
+	spec_add(&spec, STEP_map, "program", "ascii_upcase", "payload", "text", NULL);
+	measure("steps_text_upcase", &spec);
+	measure_one("steps_select", STEP_select, "fields", "user\nvalue\nat");
+	measure_one("steps_set", STEP_set, "fields", "doubled=.value * 2");
+	measure_one("steps_enrich_timestamp", STEP_enrich, "timestamp", ".at");
+	measure_one("steps_key_by", STEP_key_by, "key", ".user");
+	measure_one("steps_route", STEP_route, "routes", "small=.value < 10\nrest=default");
+	measure_one("steps_batch", STEP_batch, "size", "100");
+	jq_programs_free();
+	json_forget_keys();
+	return 0;
+}

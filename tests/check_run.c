@@ -324,7 +324,7 @@ END_TEST
 
 START_TEST(test_failures_are_utf8)
 {
-	struct failure failure;
+	struct failure failure = {0};
 	char text[1024];
 
 	for (size_t start = 0; start < 4; start++) {

@@ -13,7 +13,6 @@
 #ifndef TESTS_SPEC_H
 #define TESTS_SPEC_H
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,8 +67,10 @@ static inline void spec_deinit(struct spec *spec)
 /* Splits "a=b\nc=d" into items; the routes of a segment are those of its last step. */
 static inline void spec_items(struct spec *spec, struct option *option, struct option_item *items, char *text)
 {
+	char *rest = text, *line;
+
 	option->items = items;
-	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+	while ((line = strtok_r(rest, "\n", &rest)) != NULL) {
 		char *value = option->type == OPTION_LIST ? NULL : strchr(line, '=');
 
 		if (value)
@@ -149,16 +150,6 @@ static inline void spec_add_array(struct spec *spec, enum step_kind kind, const 
 }
 
 /* Adds a step: its kind, then pairs of option and text, then NULL. */
-static inline void spec_add(struct spec *spec, enum step_kind kind, ...)
-{
-	const char *pairs[2 * SPEC_OPTIONS_MAX + 1] = {NULL};
-	va_list list;
-
-	va_start(list, kind);
-	for (size_t i = 0; i < 2 * SPEC_OPTIONS_MAX && (pairs[i] = va_arg(list, const char *)) != NULL; i++)
-		continue;
-	va_end(list);
-	spec_add_array(spec, kind, pairs);
-}
+#define spec_add(spec, kind, ...) spec_add_array(spec, kind, (const char *const[]){__VA_ARGS__})
 
 #endif

@@ -238,7 +238,7 @@ static struct jq_program *program_create(const char *text, char *why, size_t why
 	if (program_compile(program))
 		return program;
 
-	struct failure words;
+	struct failure words = {0};
 	one_line(program->error);
 	failure_set(&words, 0, "%s", program->error);
 	if (why)
@@ -286,7 +286,7 @@ char *jq_program_check(const char *text)
 /* Puts libjq's words for a failure into program->error; takes over `message`. */
 static void program_failed(struct jq_program *program, jv message)
 {
-	struct failure words;
+	struct failure words = {0};
 	jv text = message_text(message);
 
 	failure_set(&words, 0, "%s", jv_string_value(text));

@@ -235,10 +235,15 @@ corpus: $(B)/tests/make_corpus
 
 .PHONY: run bench bench-transport
 run: all
-	@sh examples/quickstart/run.sh $(BRIDGECTL)
+	@rm -rf build/run && mkdir -p build/run
+	@OUT=build/run $(BRIDGECTL) run examples/quickstart/pipeline.yaml --slots 2
+	@for f in build/run/*; do echo; echo "$$f: $$(wc -l <$$f) lines, the first of them:"; head -n 2 $$f | cut -c -200; done
 
-bench: bench-transport
-bench-transport: all benches
+# Each writes lines of name, value, unit; bench_transport compares against the front answering by itself.
+bench: all benches
+	@mkdir -p build/bench
+	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
+bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
 

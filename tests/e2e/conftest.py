@@ -60,7 +60,7 @@ def generate_stubs():
     PROTO.mkdir(parents=True, exist_ok=True)
     with open(PROTO / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        sources = sorted((TOP / "proto").glob("*.proto"))
+        sources = sorted((TOP / "proto").glob("flink_*.proto"))  # health comes with grpcio-health-checking
         stamp = PROTO / "made"
         if stamp.exists() and all(source.stat().st_mtime < stamp.stat().st_mtime for source in sources):
             return

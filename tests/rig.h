@@ -494,7 +494,7 @@ static inline FlinkBridge__Results *answer_results(const struct answer *answer, 
 }
 
 /* Takes Results whose payloads are those given, up to a NULL. */
-static inline void rig_take_results(struct rig *rig, uint32_t index, uint64_t seq, bool last, ...)
+static inline void rig_take_results(struct rig *rig, uint32_t index, uint64_t seq, int last, ...)
 {
 	struct answer answer = rig_take(rig, index);
 	FlinkBridge__Results *results;
@@ -506,7 +506,7 @@ static inline void rig_take_results(struct rig *rig, uint32_t index, uint64_t se
 	while (va_arg(arguments, const char *) != NULL)
 		count++;
 	va_end(arguments);
-	results = answer_results(&answer, seq, count, last);
+	results = answer_results(&answer, seq, count, last != 0);
 	ck_assert(!results->more);
 	va_start(arguments, last);
 	for (size_t i = 0; (payload = va_arg(arguments, const char *)) != NULL; i++) {

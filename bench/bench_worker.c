@@ -146,7 +146,7 @@ static void bench_init(struct bench *bench, const struct measure *measure)
 	bench->front.owner = NULL;
 	CHECK(slot_attach_front(&bench->front) == 0 && slot_attach_worker(memory) == 0);
 	workspace_init(&bench->workspace, &bench->sidecar, 0);
-	bench->serve = serve_create(&bench->workspace, memory, &segment, &failure);
+	bench->serve = serve_create(&bench->workspace, memory, 1, &segment, &failure);
 	CHECK(bench->serve != NULL);
 	serve_reset(bench->serve);
 }
@@ -171,6 +171,7 @@ static void bench_open(struct bench *bench, uint32_t channel)
 	struct worker_channel *peer = &bench->front.channels->worker[channel];
 
 	bench->channel = channel;
+	own->generation = 1;
 	CHECK(channel_allocate(&bench->front, channel) == 0);
 	ring_producer_init(&bench->requests, &own->request, &peer->request,
 			   channel_request_data(&bench->front, channel), RING);

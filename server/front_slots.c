@@ -65,6 +65,7 @@ static struct channel_end *channel_end_open(struct slot_end *slot, uint32_t chan
 	ring_consumer_init(&end->answers, &own->response, &peer->response, channel_response_data(memory, channel),
 			   size);
 	own->segment = segment;
+	own->generation = slot->generation;
 	slot->ends[channel] = end;
 	slot->memory_bytes += 2 * size;
 	channel_set_state(memory, channel, epoch, CHANNEL_OPEN);

@@ -330,6 +330,7 @@ static void clear_consumer_words(struct ring_consumer_words *words)
 static void clear_front_words(struct front_channel *front)
 {
 	front->segment = 0;
+	front->generation = 0;
 	clear_producer_words(&front->request);
 	clear_consumer_words(&front->response);
 }

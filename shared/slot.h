@@ -49,8 +49,9 @@ enum channel_state { CHANNEL_FREE, CHANNEL_OPEN, CHANNEL_CLOSING };
 /* Written by the front alone. */
 struct front_channel {
 	_Alignas(RING_LINE) _Atomic uint64_t
-	    state;        /* epoch << 2 | enum channel_state; release, pairs with the worker's look */
-	uint32_t segment; /* of the session; written before state; unused on the unary channel */
+	    state;           /* epoch << 2 | enum channel_state; release, pairs with the worker's look */
+	uint32_t segment;    /* of the session; written before state; unused on the unary channel */
+	uint32_t generation; /* of the slot's worker that it was opened for; written before state; no other serves it */
 	struct ring_producer_words request;
 	struct ring_consumer_words response;
 };

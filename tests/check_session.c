@@ -851,6 +851,30 @@ START_TEST(a_reset_drops_all_and_ignores_what_was_open)
 }
 END_TEST
 
+/* A channel that the front opened for our predecessor, not knowing yet of its death, is none of ours. */
+START_TEST(a_channel_opened_for_a_predecessor_is_ignored)
+{
+	FlinkBridge__Open open = rig_open_message();
+
+	rig_init(&rig);
+	rig.generation = 2;
+	rig_segment(&rig);
+	rig_start(&rig);
+	rig.generation = 1;
+	rig_open_channel(&rig, 1, 0);
+	rig_send_open(&rig, 1, &open);
+	rig_serve(&rig);
+	rig_take_nothing(&rig, 1);
+	rig_close_channel(&rig, 1);
+	rig_serve(&rig);
+	ck_assert_uint_eq(atomic_load(&rig.front.channels->worker[1].closed_epoch), 0);
+	channel_free(&rig.front, 1);
+	rig.generation = 2;
+	rig_open(&rig, 1, 0);
+	rig_stop(&rig);
+}
+END_TEST
+
 START_TEST(a_front_that_lies_is_found_out)
 {
 	setup_identity();
@@ -988,6 +1012,7 @@ static Suite *session_suite(void)
 	tcase_add_test(life, cancel_drops_the_session_in_silence);
 	tcase_add_test(life, closing_while_parked_frees_what_waits);
 	tcase_add_test(life, a_reset_drops_all_and_ignores_what_was_open);
+	tcase_add_test(life, a_channel_opened_for_a_predecessor_is_ignored);
 	tcase_add_test(life, a_front_that_lies_is_found_out);
 	tcase_add_test(life, the_front_is_rung_only_when_it_sleeps);
 	tcase_add_test(life, a_message_half_done_is_finished_before_leaving);

@@ -48,6 +48,7 @@ struct rig {
 	struct serve *serve;
 	struct rig_channel channels[RIG_CHANNELS];
 	uint32_t last_epoch;
+	uint32_t generation; /* of the worker that channels are opened for */
 };
 
 /* One frame that the worker wrote; `message` is there for an ANSWER, `reply` for a REPLY, `code` and `text` for END and REFUSAL. */
@@ -64,6 +65,7 @@ struct answer {
 static inline void rig_init(struct rig *rig)
 {
 	memset(rig, 0, sizeof(*rig));
+	rig->generation = 1;
 	rig->sizes = (struct slot_sizes){.channel_count = RIG_CHANNELS, .unary_ring = 1 << 20, .session_ring = 1 << 20};
 	rig->sidecar.config = (struct config){
 	    .slots = 1,
@@ -124,7 +126,7 @@ static inline void rig_start(struct rig *rig)
 	rig_make(rig);
 	ck_assert_int_eq(slot_attach_worker(&rig->sidecar.slots[0]), 0);
 	workspace_init(&rig->workspace, &rig->sidecar, 0);
-	rig->serve = serve_create(&rig->workspace, &rig->sidecar.slots[0], &segment, &failure);
+	rig->serve = serve_create(&rig->workspace, &rig->sidecar.slots[0], rig->generation, &segment, &failure);
 	ck_assert_msg(rig->serve != NULL, "%s", failure.message);
 	serve_reset(rig->serve);
 }
@@ -161,6 +163,7 @@ static inline void rig_open_channel(struct rig *rig, uint32_t index, uint32_t se
 	ring_consumer_init(&channel->answers, &own->response, &peer->response,
 			   channel_response_data(&rig->front, index), size);
 	own->segment = segment;
+	own->generation = rig->generation;
 	channel_set_state(&rig->front, index, channel->epoch, CHANNEL_OPEN);
 }
 

@@ -33,23 +33,25 @@ struct serve {
 	struct workspace *workspace;
 	struct slot_memory *memory;
 	struct unary *unary;
-	uint64_t left;     /* channels with work left from the last turn */
-	uint64_t shown_ns; /* when the channel at hand last showed its work */
-	uint32_t first;    /* the channel that the next turn begins with */
-	uint32_t sessions; /* open */
+	uint64_t left;       /* channels with work left from the last turn */
+	uint64_t shown_ns;   /* when the channel at hand last showed its work */
+	uint32_t first;      /* the channel that the next turn begins with */
+	uint32_t sessions;   /* open */
+	uint32_t generation; /* of this worker */
 	bool damaged;
 	struct channel channels[SLOT_CHANNELS_MAX];
 };
 
 /* Opens the chains that unary calls use. */
-struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, const struct segment **segment,
-			   struct failure *failure)
+struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, uint32_t generation,
+			   const struct segment **segment, struct failure *failure)
 {
 	struct serve *serve = calloc(1, sizeof(*serve));
 
 	CHECK(serve != NULL);
 	serve->workspace = workspace;
 	serve->memory = memory;
+	serve->generation = generation;
 	serve->unary = unary_create(workspace, segment, failure);
 	if (serve->unary == NULL) {
 		free(serve);
@@ -126,7 +128,11 @@ static void channel_leave(struct serve *serve, uint32_t index, uint32_t epoch)
 	front_mark(serve, index);
 }
 
-/* Follows the front's state of a channel. Returns whether it is to be served. */
+/* Follows the front's state of a channel. Returns whether it is to be served.
+ *
+ * Two kinds of channel are not ours though they say OPEN: those of a front before this one (stale), and those that this front
+ * opened for our predecessor before it knew of its death (generation). Nothing is written there, so the front can free
+ * them without our leave. */
 static bool channel_follow(struct serve *serve, uint32_t index)
 {
 	struct channel *channel = &serve->channels[index];
@@ -138,6 +144,8 @@ static bool channel_follow(struct serve *serve, uint32_t index)
 	if (channel->epoch != 0 && channel->epoch != epoch)
 		channel_leave(serve, index, channel->epoch);
 	if (epoch == channel->stale)
+		return false;
+	if (state != CHANNEL_FREE && serve->memory->channels->front[index].generation != serve->generation)
 		return false;
 	if (state == CHANNEL_CLOSING &&
 	    epoch != atomic_load_explicit(&serve->memory->channels->worker[index].closed_epoch, memory_order_relaxed))

@@ -17,10 +17,10 @@ enum serve_result {
 	SERVE_DAMAGED, /* the front's words cannot be true */
 };
 
-/* Opens the chains that unary calls use, which proves that all steps open. On failure NULL, *segment and `failure`. Everything
- * handed in must outlive it. */
-struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, const struct segment **segment,
-			   struct failure *failure);
+/* Opens the chains that unary calls use, which proves that all steps open. Only channels that the front opened for this worker's
+ * `generation` will be served. On failure NULL, *segment and `failure`. Everything handed in must outlive it. */
+struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, uint32_t generation,
+			   const struct segment **segment, struct failure *failure);
 
 /* Drops all sessions and frees everything; leaves the shared words alone. */
 void serve_destroy(struct serve *serve);

@@ -8,7 +8,7 @@
  *              finish what is at hand, leave  <----+-- order STOP
  *              look a while, then block       <----+-- nothing to do
  *
- * It maps its own slot's memory and the control memory and nothing else. It blocks on one doorbell, an eventfd that is
+ * It maps its own slot's memory and the control memory and nothing else: the launcher has closed the rest. It blocks on one doorbell, an eventfd that is
  * never read: edge-triggered epoll reports each write to it. While it sleeps nothing wakes it but that doorbell, and
  * the age of the oldest window if there is one.
  *
@@ -16,8 +16,6 @@
  */
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -40,18 +38,6 @@ struct worker {
 };
 
 /* ---- Setup --------------------------------------------------------------------------------------------------------- */
-
-/* Lets go of the other slots, and of what the supervisor did with signals. */
-static void drop_what_i_do_not_need(const struct worker *worker)
-{
-	sigset_t none;
-
-	for (uint32_t i = 0; i < worker->sidecar->config.slots; i++)
-		if (i != worker->slot)
-			slot_memory_destroy(&worker->sidecar->slots[i]);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
 
 /* Maps slot and control memory, and puts the doorbell where it can be waited for. */
 static void attach(struct worker *worker)
@@ -114,7 +100,7 @@ static void open_the_chains(struct worker *worker)
 	struct failure failure = {0};
 
 	workspace_init(&worker->workspace, worker->sidecar, worker->slot);
-	worker->serve = serve_create(&worker->workspace, worker->memory, &segment, &failure);
+	worker->serve = serve_create(&worker->workspace, worker->memory, worker->generation, &segment, &failure);
 	if (worker->serve != NULL)
 		return;
 	log_error("segment \"%s\" step \"%s\" cannot be opened: %s", segment->name,
@@ -251,11 +237,7 @@ void worker_main(struct sidecar *sidecar, uint32_t slot, uint32_t generation)
 	    .slot = slot,
 	    .generation = generation,
 	};
-	char speaker[32];
 
-	snprintf(speaker, sizeof(speaker), "worker %u", slot);
-	log_init(speaker, sidecar->config.log_level);
-	drop_what_i_do_not_need(&worker);
 	attach(&worker);
 	own_the_slot(&worker);
 	page_reset(worker.page);

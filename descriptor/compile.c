@@ -55,6 +55,17 @@ struct descriptor *compile_text(const char *file, struct view text, program_chec
 	return descriptor;
 }
 
+/* Whether a file that was read as if it might be a descriptor is small enough for a pipeline; a finding otherwise. */
+static bool pipeline_fits(const struct document *document, struct diagnostics *diagnostics)
+{
+	if (document->text.size > document_limits_default.bytes)
+		text_too_large(document, document_limits_default.bytes, diagnostics);
+	else if (document->nodes > document_limits_default.nodes)
+		node_finding(diagnostics, document->root, "more than %zu values in one file",
+			     document_limits_default.nodes);
+	return document->text.size <= document_limits_default.bytes && document->nodes <= document_limits_default.nodes;
+}
+
 struct descriptor *compile_or_load(const char *path, const char *config, program_check *program, bool *loaded,
 				   struct diagnostics *diagnostics)
 {
@@ -69,9 +80,7 @@ struct descriptor *compile_or_load(const char *path, const char *config, program
 			     "compile the pipeline with --config");
 	else if (*loaded)
 		descriptor = document_load(document, program, diagnostics);
-	else if (document != NULL && document->text.size > document_limits_default.bytes)
-		text_too_large(document, document_limits_default.bytes, diagnostics);
-	else if (document != NULL && (config == NULL || over != NULL))
+	else if (document != NULL && pipeline_fits(document, diagnostics) && (config == NULL || over != NULL))
 		descriptor = compile_document(document, over, program, diagnostics);
 	document_free(document);
 	document_free(over);

@@ -22,7 +22,6 @@ struct builder {
 	struct document *document;
 	struct document_limits limits;
 	struct diagnostics *diagnostics;
-	size_t nodes;
 	size_t depth;
 	struct level {
 		struct node *node;
@@ -259,7 +258,7 @@ static bool event_take(struct builder *builder, const yaml_event_t *event)
 	if (node == NULL)
 		return true;
 	node_place(builder, node);
-	if (++builder->nodes > builder->limits.nodes) {
+	if (++builder->document->nodes > builder->limits.nodes) {
 		node_finding(builder->diagnostics, node, "more than %zu values in one file", builder->limits.nodes);
 		return false;
 	}

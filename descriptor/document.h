@@ -49,6 +49,7 @@ struct node {
 struct document {
 	const char *file;  /* as findings name it */
 	struct view text;  /* all of it */
+	size_t nodes;      /* how many there are */
 	struct node *root; /* never NULL */
 	struct pool pool;  /* holds everything here */
 };

@@ -259,7 +259,8 @@ static long input_find(struct loader *loader, const struct node *node, bool sour
 		if (name != NULL && strcmp(name, node->text) == 0)
 			return (long)i;
 	}
-	FIND(loader, node, "there is no such %s%s", source ? "source" : "segment", source ? "" : " before this one");
+	FIND(loader, node, "there is no %s \"%.130s\"%s", source ? "source" : "segment",
+	     node->kind == NODE_SCALAR ? node->text : "?", source ? "" : " before this");
 	return -1;
 }
 

@@ -285,7 +285,7 @@ static char *read_file(const char *path, size_t *size, const char **why)
 void config_file_read(struct config *config, const char *path, struct findings *findings)
 {
 	struct reader reader = {.config = config, .path = path, .findings = findings};
-	size_t size;
+	size_t size = 0;
 	const char *why;
 	char *bytes = read_file(path, &size, &why);
 

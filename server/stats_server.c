@@ -178,14 +178,16 @@ void stats_server_turn(struct stats_server *server)
 	struct epoll_event events[CLIENTS_MAX + 1];
 	int count = epoll_wait(server->epoll, events, CLIENTS_MAX + 1, 0);
 	uint64_t now = clock_ns();
+	bool somebody_waits = false;
 
 	for (int i = 0; i < count; i++) {
 		struct client *client = events[i].data.ptr;
-		if (client == NULL)
-			accept_all(server);
-		else if (client->fd != -1)
+		somebody_waits |= client == NULL;
+		if (client != NULL && client->fd != -1)
 			client_turn(server, client);
 	}
+	if (somebody_waits) /* last: those who have left make room */
+		accept_all(server);
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
 		struct client *client = &server->clients[i];
 		if (client->fd != -1 && client->answer != NULL &&

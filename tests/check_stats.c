@@ -1,0 +1,467 @@
+/* The stats socket: what its commands answer, and that its server withstands any client. */
+#include <jv.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "server/stats.h"
+#include "tests/check_main.h"
+#include "tests/sidecar_double.h"
+
+/* ---- Answers, out of a supervisor that has no processes ---- */
+
+static struct supervisor supervisor;
+
+/* A sidecar of two slots, all of whose processes are this one. */
+static void make(void)
+{
+	sut_create(2);
+	supervisor = (struct supervisor){
+	    .sidecar = &sut.sidecar,
+	    .phase = PHASE_SERVING,
+	    .child_count = 3,
+	    .started_ns = clock_ns(),
+	    .started_wall_ms = (uint64_t)clock_wall_ms(),
+	};
+	for (uint32_t i = 0; i < 3; i++)
+		supervisor.children[i] = (struct child){
+		    .role = i == 0 ? ROLE_FRONT : ROLE_WORKER,
+		    .slot = i == 0 ? 0 : i - 1,
+		    .state = CHILD_UP,
+		    .pid = getpid(),
+		    .generation = 1,
+		    .born_ns = clock_ns(),
+		};
+	atomic_store(&sut.sidecar.control.front->state, FRONT_SERVING);
+	atomic_store(&sut.sidecar.control.front->generation, 1);
+	atomic_store(&sut.sidecar.control.front->sleeps, 1);
+	for (uint32_t slot = 0; slot < 2; slot++)
+		atomic_store(&control_worker(&sut.sidecar.control, slot)->ready_generation, 1);
+}
+
+static void clean(void)
+{
+	sut_clean();
+}
+
+/* The answer to a line; valid until the next. */
+static const char *answer(const char *line)
+{
+	static char *text;
+	size_t size;
+
+	free(text);
+	FILE *out = open_memstream(&text, &size);
+	stats_answer(&supervisor, line, out);
+	fclose(out);
+	return text;
+}
+
+/* The same, as a JSON value: one line, and valid. */
+static jv answer_json(const char *line)
+{
+	const char *text = answer(line);
+	size_t length = strlen(text);
+
+	ck_assert_uint_gt(length, 1);
+	ck_assert_ptr_eq(strchr(text, '\n'), text + length - 1);
+	jv value = jv_parse(text);
+	ck_assert_msg(jv_is_valid(value), "%s: %s", line, text);
+	return value;
+}
+
+/* A number inside of a JSON value by a path of keys and indices separated by dots; consumes the value. */
+static double number_at(jv value, const char *path)
+{
+	char copy[256], *rest = NULL;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	for (char *key = strtok_r(copy, ".", &rest); key != NULL; key = strtok_r(NULL, ".", &rest))
+		value = jv_get_kind(value) == JV_KIND_ARRAY ? jv_array_get(value, atoi(key))
+							    : jv_object_get(value, jv_string(key));
+	ck_assert_msg(jv_get_kind(value) == JV_KIND_NUMBER, "no number at %s", path);
+	double number = jv_number_value(value);
+	jv_free(value);
+	return number;
+}
+
+/* A text inside of a JSON value, likewise; valid until the next. */
+static const char *text_at(jv value, const char *path)
+{
+	static char text[512];
+	char copy[256], *rest = NULL;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	for (char *key = strtok_r(copy, ".", &rest); key != NULL; key = strtok_r(NULL, ".", &rest))
+		value = jv_get_kind(value) == JV_KIND_ARRAY ? jv_array_get(value, atoi(key))
+							    : jv_object_get(value, jv_string(key));
+	ck_assert_msg(jv_get_kind(value) == JV_KIND_STRING, "no text at %s", path);
+	snprintf(text, sizeof(text), "%s", jv_string_value(value));
+	jv_free(value);
+	return text;
+}
+
+#define assert_has(text, part) ck_assert_msg(strstr(text, part) != NULL, "no \"%s\" in:\n%s", part, text)
+
+START_TEST(every_command_answers_as_text_and_as_json)
+{
+	static const char *const names[] = {
+#define STATS_COMMAND(name, help) #name,
+#include "server/stats_commands.def"
+	};
+	char line[64];
+
+	make();
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		const char *text = answer(names[i]);
+		ck_assert_uint_gt(strlen(text), 5); /* "none" at least */
+		ck_assert_str_eq(text + strlen(text) - 2, "\n\n"); /* an empty line ends it */
+		assert_has(answer("help"), names[i]);
+		snprintf(line, sizeof(line), "%s json", names[i]);
+		jv_free(answer_json(line));
+		snprintf(line, sizeof(line), " json\t%s \r", names[i]);
+		jv_free(answer_json(line));
+	}
+}
+END_TEST
+
+START_TEST(what_is_no_command_is_refused_with_a_hint)
+{
+	make();
+	ck_assert_str_eq(answer("slosts"), "error: unknown command \"slosts\", did you mean \"slots\"?\n\n");
+	ck_assert_str_eq(answer(""), "error: unknown command \"\"; \"help\" lists all\n\n");
+	ck_assert_str_eq(answer("quit\x01 json"),
+			 "{\"error\":\"unknown command \\\"quit\\u0001\\\"; \\\"help\\\" lists all\"}\n");
+	ck_assert_str_eq(answer("slots 3"), "error: \"slots\" takes no word but json\n\n");
+	ck_assert_str_eq(answer("stats a b c d e f"), "error: \"stats\" takes no word but json\n\n");
+}
+END_TEST
+
+START_TEST(stats_shows_every_counter_of_the_table)
+{
+	make();
+	const char *text = answer("stats");
+#define SUP_COUNTER(name, type, unit, help) assert_has(text, "supervisor." #name);
+#define FRONT_COUNTER(name, type, unit, help) assert_has(text, "front." #name);
+#define FSLOT_COUNTER(name, type, unit, help) assert_has(text, "slots.1.front." #name);
+#define FSEG_COUNTER(name, type, unit, help) assert_has(text, "segments.second.front." #name);
+#define WORKER_COUNTER(name, type, unit, help) assert_has(text, "slots.1.worker." #name);
+#define WSEG_COUNTER(name, type, unit, help) assert_has(text, "segments.first.worker." #name);
+#define WSTEP_COUNTER(name, type, unit, help) assert_has(text, "segments.first.steps.upper." #name);
+#include "shared/counters.def"
+	const char *help = answer("help stats");
+#define SUP_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#define FRONT_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#define FSLOT_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#define FSEG_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#define WORKER_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#define WSEG_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#define WSTEP_COUNTER(name, type, unit, sentence) assert_has(help, sentence);
+#include "shared/counters.def"
+}
+END_TEST
+
+START_TEST(segments_and_steps_are_summed_over_the_slots)
+{
+	struct control_memory *memory = &sut.sidecar.control;
+
+	make();
+	counter_add(&control_worker_segment(memory, 0, 0)->records_in, 3);
+	counter_add(&control_worker_segment(memory, 1, 0)->records_in, 4);
+	counter_add(&control_worker_step(memory, 0, 1)->errors, 1);
+	counter_add(&control_worker_step(memory, 1, 1)->errors, 1);
+	for (int i = 0; i < 10; i++)
+		histogram_add(&control_worker_segment(memory, (uint32_t)i % 2, 0)->latency, 1000);
+	ck_assert_double_eq(number_at(answer_json("stats json"), "segments.0.worker.records_in"), 7);
+	ck_assert_double_eq(number_at(answer_json("stats json"), "segments.0.steps.1.errors"), 2);
+	ck_assert_double_eq(number_at(answer_json("stats json"), "segments.0.worker.latency.count"), 10);
+	ck_assert_double_eq(number_at(answer_json("stats json"), "segments.0.worker.latency.mean"), 1000);
+	double p99 = number_at(answer_json("segments json"), "segments.0.worker_p99_ns");
+	ck_assert(p99 >= 800 && p99 <= 1300);
+	ck_assert_double_eq(number_at(answer_json("segments json"), "steps.1.errors"), 2);
+	ck_assert_str_eq(text_at(answer_json("segments json"), "steps.2.step"), "count");
+	assert_has(answer("stats"), "segments.first.worker.records_in 7 records\n");
+}
+END_TEST
+
+START_TEST(sessions_are_shown_while_they_are_open)
+{
+	make();
+	struct session_info *info = &sut.sidecar.control.front->session[1][2];
+	assert_has(answer("sessions"), "none\n");
+	*info = (struct session_info){
+	    .segment = 1, .subtask = 3, .parallelism = 4, .opened_ms = (uint64_t)clock_wall_ms(), .bytes_in = 4096};
+	strcpy(info->job, "job\n\x1b[31mred");
+	memset(info->attempt, 'a', sizeof(info->attempt)); /* a front that forgot the end */
+	strcpy(info->allocation, "\xff\xfe");
+	assert_has(answer("sessions"), "none\n");
+	atomic_store(&info->epoch, 9);
+	assert_has(answer("sessions"), "job??[31mred");
+	assert_has(answer("sessions"), "4.0 KiB");
+	jv sessions = answer_json("sessions json");
+	ck_assert_str_eq(text_at(jv_copy(sessions), "sessions.0.segment"), "second");
+	ck_assert_str_eq(text_at(jv_copy(sessions), "sessions.0.job"), "job\n\x1b[31mred");
+	ck_assert_uint_eq(strlen(text_at(jv_copy(sessions), "sessions.0.attempt")), 64);
+	ck_assert_double_eq(number_at(jv_copy(sessions), "sessions.0.slot"), 1);
+	ck_assert_double_eq(number_at(sessions, "sessions.0.bytes_in"), 4096);
+	info->segment = UINT32_MAX; /* a front that lies */
+	ck_assert_str_eq(text_at(answer_json("sessions json"), "sessions.0.segment"), "?");
+}
+END_TEST
+
+START_TEST(slots_say_what_the_worker_is_at)
+{
+	make();
+	struct progress *progress = &control_worker(&sut.sidecar.control, 1)->progress;
+	atomic_store(&progress->segment, 0);
+	atomic_store(&progress->step, 1);
+	atomic_store(&progress->since_ns, clock_ns());
+	jv slots = answer_json("slots json");
+	ck_assert_str_eq(text_at(jv_copy(slots), "slots.1.segment"), "first");
+	ck_assert_str_eq(text_at(jv_copy(slots), "slots.1.step"), "upper");
+	ck_assert_double_ge(number_at(jv_copy(slots), "slots.1.busy_ns"), 1);
+	ck_assert_double_eq(number_at(slots, "slots.0.busy_ns"), 0);
+	atomic_store(&progress->segment, 77);
+	atomic_store(&progress->step, 77);
+	jv_free(answer_json("slots json")); /* nonsense is shown as nothing */
+}
+END_TEST
+
+START_TEST(health_tells_what_is_wrong)
+{
+	make();
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "SERVING");
+	assert_has(answer("health"), "healthy yes\n");
+	supervisor.children[2].state = CHILD_DOWN;
+	strcpy(supervisor.children[2].last_death, "signal 11 (Segmentation fault)");
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "DEGRADED");
+	ck_assert_str_eq(text_at(answer_json("health json"), "reasons.0"),
+			 "worker 1 is waiting; the last one died of signal 11 (Segmentation fault)");
+	assert_has(answer("health"), "healthy no\n");
+	supervisor.children[2].state = CHILD_UP;
+	/* A front that does not sleep and does not turn hangs; one that sleeps may be silent for days. */
+	atomic_store(&sut.sidecar.control.front->heartbeat_ns, 1);
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "SERVING");
+	atomic_store(&sut.sidecar.control.front->sleeps, 0);
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "DEGRADED");
+	assert_has(answer("health"), "reason front has not turned its loop for");
+	atomic_store(&sut.sidecar.control.front->sleeps, 1);
+	atomic_store(&control_worker(&sut.sidecar.control, 0)->progress.since_ns, 1);
+	assert_has(answer("health"), "reason worker 0 has been at one frame for");
+	atomic_store(&control_worker(&sut.sidecar.control, 0)->progress.since_ns, 0);
+	supervisor.phase = PHASE_STARTING;
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "STARTING");
+	supervisor.phase = PHASE_DRAINING;
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "DRAINING");
+}
+END_TEST
+
+START_TEST(config_and_version_say_what_runs)
+{
+	make();
+	jv flags = jv_object_get(answer_json("config json"), jv_string("flags"));
+	ck_assert_int_eq(jv_array_length(jv_copy(flags)), FLAG_COUNT - 4); /* but the actions */
+	ck_assert_str_eq(text_at(jv_copy(flags), "0.value"), "d.yaml");
+	ck_assert_str_eq(text_at(flags, "0.from"), "command line");
+	ck_assert_str_eq(text_at(answer_json("version json"), "version"), BRIDGE_VERSION);
+	ck_assert_str_eq(text_at(answer_json("version json"), "pipeline"), "double");
+}
+END_TEST
+
+/* docs/stats.md has every command and every counter, word for word. */
+START_TEST(the_documentation_has_every_command_and_counter)
+{
+	static char page[1 << 16];
+	FILE *file = fopen("docs/stats.md", "r");
+
+	ck_assert_msg(file != NULL, "run the tests from the top of the tree");
+	page[fread(page, 1, sizeof(page) - 1, file)] = '\0';
+	fclose(file);
+#define STATS_COMMAND(name, help) assert_has(page, "| `" #name "` | " help " |\n");
+#include "server/stats_commands.def"
+#define ROW(name, type, unit, help) assert_has(page, "| `" #name "` | " #type " | " unit " | " help " |\n");
+#define SUP_COUNTER ROW
+#define FRONT_COUNTER ROW
+#define FSLOT_COUNTER ROW
+#define FSEG_COUNTER ROW
+#define WORKER_COUNTER ROW
+#define WSEG_COUNTER ROW
+#define WSTEP_COUNTER ROW
+#include "shared/counters.def"
+}
+END_TEST
+
+/* ---- The server, in a supervisor that runs ---- */
+
+static char stats_path[100];
+
+/* Starts the doubles with a stats socket. */
+static void serve(uint32_t slots)
+{
+	sut_create(slots);
+	snprintf(stats_path, sizeof(stats_path), "%s/stats", sut.folder);
+	sut.sidecar.config.stats = strdup(stats_path);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+}
+
+/* Connects. */
+static int dial(void)
+{
+	struct sockaddr_un where = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(where.sun_path, stats_path);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&where, sizeof(where)), 0);
+	return fd;
+}
+
+/* Sends a text. */
+static void say(int fd, const char *text)
+{
+	ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+/* Reads until a text has come, or the end; valid until the next. */
+static const char *hear(int fd, const char *until)
+{
+	static char text[1 << 16];
+	size_t used = 0;
+
+	for (text[0] = '\0'; until == NULL || strstr(text, until) == NULL;) {
+		struct pollfd wait = {.fd = fd, .events = POLLIN};
+		ck_assert_msg(poll(&wait, 1, 20000) == 1, "no answer; so far: %s", text);
+		ssize_t got = read(fd, text + used, sizeof(text) - 1 - used);
+		if (got <= 0)
+			break;
+		used += (size_t)got;
+		text[used] = '\0';
+	}
+	return text;
+}
+
+START_TEST(a_connection_takes_one_command_after_another)
+{
+	serve(1);
+	int fd = dial();
+	say(fd, "version\n");
+	assert_has(hear(fd, "\n\n"), "pipeline double");
+	say(fd, "hea");
+	say(fd, "lth json\nnonsense\nslots json\n");
+	const char *text = hear(fd, "\"slots\"");
+	assert_has(text, "\"status\":\"SERVING\"");
+	assert_has(text, "error: unknown command \"nonsense\"");
+	close(fd);
+	/* As socat does it: the last line may lack its end, and the answer comes before the connection ends. */
+	fd = dial();
+	say(fd, "version");
+	shutdown(fd, SHUT_WR);
+	assert_has(hear(fd, NULL), "topology_hash");
+	close(fd);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(it_answers_while_front_and_workers_hang)
+{
+	serve(2);
+	kill(sut_front_pid(), SIGSTOP);
+	kill(sut_worker_pid(0), SIGSTOP);
+	kill(sut_worker_pid(1), SIGSTOP);
+	int fd = dial();
+	static const char *const lines[] = {"stats\n", "slots\n", "sessions\n", "segments\n", "config\n", "version\n"};
+	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+		say(fd, lines[i]);
+		hear(fd, "\n\n");
+	}
+	say(fd, "health\n");
+	const char *text = hear(fd, "\n\n");
+	assert_has(text, "status DEGRADED");
+	assert_has(text, "front is stopped");
+	assert_has(text, "worker 1 is stopped");
+	close(fd);
+	kill(sut_front_pid(), SIGCONT);
+	kill(sut_worker_pid(0), SIGCONT);
+	kill(sut_worker_pid(1), SIGCONT);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(bad_clients_hurt_nobody)
+{
+	char flood[4096];
+	int fds[70], ok = 0;
+
+	serve(1);
+	/* One that sends commands without end and reads no answer. */
+	int greedy = dial();
+	fcntl(greedy, F_SETFL, O_NONBLOCK);
+	for (int i = 0; i < 4096 / 6; i++)
+		memcpy(flood + 6 * i, "stats\n", 6);
+	while (send(greedy, flood, 4092, MSG_NOSIGNAL) > 0)
+		;
+	/* One whose line never ends, one that sends bytes. */
+	int endless = dial();
+	memset(flood, 'x', sizeof(flood));
+	ck_assert_int_gt(send(endless, flood, sizeof(flood), MSG_NOSIGNAL), 0);
+	assert_has(hear(endless, "\n\n"), "error: unknown command");
+	int binary = dial();
+	ck_assert_int_eq(send(binary, "\0\0\xff\n", 4, MSG_NOSIGNAL), 4);
+	assert_has(hear(binary, "\n\n"), "error: unknown command \"(binary)\"");
+	/* Ones that vanish with an answer on its way. */
+	for (int i = 0; i < 50; i++) {
+		int fd = dial();
+		say(fd, "stats\nstats\n");
+		close(fd);
+	}
+	/* Too many: the surplus is told so. */
+	for (int i = 0; i < 70; i++) {
+		fds[i] = dial();
+		(void)!send(fds[i], "version\n", 8, MSG_NOSIGNAL);
+	}
+	for (int i = 0; i < 70; i++) {
+		const char *text = hear(fds[i], "\n");
+		ok += strncmp(text, "version ", 8) == 0;
+		ck_assert(strncmp(text, "version ", 8) == 0 || strstr(text, "too many connections") != NULL ||
+			  *text == '\0');
+	}
+	ck_assert_int_ge(ok, 50);
+	ck_assert_int_le(ok, 64);
+	for (int i = 0; i < 70; i++)
+		close(fds[i]);
+	close(greedy);
+	close(endless);
+	close(binary);
+	int fd = dial();
+	say(fd, "health\n");
+	assert_has(hear(fd, "\n\n"), "SERVING");
+	close(fd);
+	sut_stop();
+}
+END_TEST
+
+static Suite *stats_suite(void)
+{
+	Suite *suite = suite_create("stats");
+	TCase *answers = tcase_create("answers"), *server = tcase_create("server");
+
+	tcase_add_checked_fixture(answers, NULL, clean);
+	tcase_add_test(answers, every_command_answers_as_text_and_as_json);
+	tcase_add_test(answers, what_is_no_command_is_refused_with_a_hint);
+	tcase_add_test(answers, stats_shows_every_counter_of_the_table);
+	tcase_add_test(answers, segments_and_steps_are_summed_over_the_slots);
+	tcase_add_test(answers, sessions_are_shown_while_they_are_open);
+	tcase_add_test(answers, slots_say_what_the_worker_is_at);
+	tcase_add_test(answers, health_tells_what_is_wrong);
+	tcase_add_test(answers, config_and_version_say_what_runs);
+	tcase_add_test(answers, the_documentation_has_every_command_and_counter);
+	suite_add_tcase(suite, answers);
+	tcase_add_checked_fixture(server, NULL, clean);
+	tcase_add_test(server, a_connection_takes_one_command_after_another);
+	tcase_add_test(server, it_answers_while_front_and_workers_hang);
+	tcase_add_test(server, bad_clients_hurt_nobody);
+	suite_add_tcase(suite, server);
+	return suite;
+}
+
+CHECK_MAIN(stats_suite)

@@ -1,0 +1,334 @@
+/* The supervisor with doubles of front and worker: starts, deaths, restarts, orders, and that nothing is left behind. */
+#include <signal.h>
+
+#include "tests/check_main.h"
+#include "tests/sidecar_double.h"
+
+/* A counter of the supervisor. */
+#define SUP_COUNT(name) counter_read(&sut.sidecar.control.control->counters.name)
+
+/* Reads a small file of /proc. */
+static const char *proc_file(pid_t pid, const char *name)
+{
+	static char text[4096];
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	FILE *file = fopen(path, "r");
+	ck_assert_ptr_nonnull(file);
+	text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
+	fclose(file);
+	return text;
+}
+
+START_TEST(starts_serves_and_stops_in_order)
+{
+	sut_serve(3);
+	ck_assert(sut_logged("serving pipeline \"double\" on 127.0.0.1:5051 with 3 slots"));
+	sut_stop();
+	/* The workers leave once the front has gone, not before. */
+	ck_assert_int_eq(sut.script->front_pid_at_worker_end, 0);
+	ck_assert(sut_logged("front (pid"));
+	ck_assert(sut_logged("left as it was told"));
+	ck_assert(!sut_logged("warn"));
+}
+END_TEST
+
+START_TEST(a_killed_worker_is_replaced_and_the_others_stay)
+{
+	sut_create(2);
+	sut.script->frames[1] = 812;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	pid_t front = sut_front_pid(), other = sut_worker_pid(0), dead = sut_worker_pid(1);
+	kill(dead, SIGKILL);
+	WAIT_UNTIL(sut_worker_ready(1, 2));
+	ck_assert_int_ne(sut_worker_pid(1), dead);
+	ck_assert_int_eq(sut_front_pid(), front);
+	ck_assert_int_eq(sut_worker_pid(0), other);
+	ck_assert_uint_eq(SUP_COUNT(worker_restarts), 1);
+	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
+	ck_assert(sut_logged("generation 1) died of signal 9 (Killed) after"));
+	ck_assert(sut_logged("segment \"first\", step \"upper\", seq 17, record 3"));
+	ck_assert(sut_logged("812 frames done before; a new one is started now"));
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_killed_front_is_replaced_and_the_workers_stay)
+{
+	sut_serve(2);
+	pid_t front = sut_front_pid(), worker = sut_worker_pid(0);
+	/* A session of the dead front must not be shown as open. */
+	kill(front, SIGSEGV);
+	WAIT_UNTIL(atomic_load(&sut.sidecar.control.front->generation) == 2);
+	ck_assert_uint_eq(atomic_load(&sut.sidecar.control.control->front_generation), 2);
+	ck_assert_int_eq(sut_worker_pid(0), worker);
+	ck_assert_uint_eq(SUP_COUNT(front_restarts), 1);
+	ck_assert(sut_logged("died of signal 11 (Segmentation fault)"));
+	WAIT_UNTIL(sut_logged("front (pid ") && sut_logged("generation 2) is ready"));
+	sut_stop();
+}
+END_TEST
+
+START_TEST(who_dies_before_its_first_work_waits_longer_each_time)
+{
+	sut_create(1);
+	sut.sidecar.config.restart_delay_ms = 1;
+	sut.sidecar.config.restart_delay_max_ms = 30000;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	sut.script->worker_mode[0] = DOUBLE_EARLY;
+	kill(sut_worker_pid(0), SIGKILL);
+	WAIT_UNTIL(SUP_COUNT(restarts_throttled) >= 3);
+	ck_assert(sut_logged("a new one is started in 1 ms"));
+	ck_assert(sut_logged("a new one is started in 2 ms"));
+	ck_assert(sut_logged("a new one is started in 4 ms"));
+	ck_assert(sut_logged("exit code 77"));
+	/* It comes back as soon as it can work, and counts as new once it has. */
+	sut.script->frames[0] = 1;
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	WAIT_UNTIL(counter_read(&control_worker(&sut.sidecar.control, 0)->frames_done) == 1);
+	uint32_t now = sut_generation(0);
+	uint64_t throttled = SUP_COUNT(restarts_throttled);
+	kill(sut_worker_pid(0), SIGKILL);
+	WAIT_UNTIL(sut_worker_ready(0, now + 1));
+	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), throttled);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(children_go_with_their_supervisor)
+{
+	sut_serve(3);
+	kill(sut.supervisor, SIGKILL);
+	ck_assert_int_eq(sut_wait(), 1000 + SIGKILL);
+	WAIT_UNTIL(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(an_address_that_cannot_be_bound_ends_the_start)
+{
+	sut_create(2);
+	sut.script->front_mode = DOUBLE_REFUSE;
+	sut_start();
+	ck_assert_int_eq(sut_wait(), 1);
+	ck_assert(sut_logged("cannot start: 127.0.0.1:5051: address already in use"));
+	ck_assert(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(steps_that_cannot_be_opened_end_the_start)
+{
+	sut_create(2);
+	sut.script->worker_mode[1] = DOUBLE_REFUSE;
+	sut_start();
+	ck_assert_int_eq(sut_wait(), 1);
+	ck_assert(sut_logged("cannot start: worker 1 could not open the pipeline's steps"));
+	ck_assert(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(the_same_later_is_no_end_but_waits)
+{
+	sut_create(1);
+	sut.sidecar.config.restart_delay_ms = 1;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	sut.script->worker_mode[0] = DOUBLE_REFUSE;
+	sut.script->front_mode = DOUBLE_REFUSE;
+	kill(sut_worker_pid(0), SIGKILL);
+	kill(sut_front_pid(), SIGKILL);
+	WAIT_UNTIL(sut_logged("exit code 4") && sut_logged("exit code 3"));
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	sut.script->front_mode = DOUBLE_GOOD;
+	WAIT_UNTIL(sut_worker_ready(0, sut_generation(0)));
+	WAIT_UNTIL(atomic_load(&sut.sidecar.control.front->state) == FRONT_SERVING);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_start_that_never_ends_fails)
+{
+	sut_create(2);
+	sut.script->worker_mode[1] = DOUBLE_SILENT;
+	sut.sidecar.config.start_timeout_ms = 100;
+	sut_start();
+	ck_assert_int_eq(sut_wait(), 1);
+	ck_assert(sut_logged("--start-timeout"));
+	ck_assert(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(a_stop_is_bounded)
+{
+	sut_create(1);
+	sut.script->front_mode = DOUBLE_STUBBORN;
+	sut.script->worker_mode[0] = DOUBLE_STUBBORN;
+	sut.sidecar.config.drain_timeout_ms = 0;
+	sut.sidecar.config.stop_grace_ms = 1;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	sut_stop();
+	ck_assert(sut_logged("front (pid"));
+	ck_assert(sut_logged("did not leave in time; it is killed"));
+	ck_assert(sut_logged("died of our signal 9"));
+}
+END_TEST
+
+START_TEST(a_second_signal_hurries)
+{
+	sut_create(2);
+	sut.script->front_mode = DOUBLE_STUBBORN;
+	sut.sidecar.config.drain_timeout_ms = 3600000;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	kill(sut.supervisor, SIGINT);
+	WAIT_UNTIL(sut_logged("stopping (signal 2"));
+	kill(sut.supervisor, SIGINT);
+	ck_assert_int_eq(sut_wait(), 0);
+	ck_assert(sut_logged("stopping at once"));
+	ck_assert(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(a_stop_in_the_middle_of_the_start_is_a_stop)
+{
+	sut_create(1);
+	sut.script->worker_mode[0] = DOUBLE_SILENT;
+	sut.sidecar.config.stop_grace_ms = 1;
+	sut_start();
+	WAIT_UNTIL(sut_worker_pid(0) != 0 && sut_front_pid() != 0);
+	sut_stop();
+}
+END_TEST
+
+/* Does as the front would: asks the supervisor for something, and rings. */
+static void ask(_Atomic uint32_t *word, uint32_t value)
+{
+	atomic_store(word, value);
+	doorbell_ring(sut.sidecar.control.supervisor_bell);
+}
+
+START_TEST(the_front_gets_a_fresh_worker_when_it_asks)
+{
+	sut_serve(2);
+	ask(&sut.sidecar.control.front->slot[1].wanted_generation, 2);
+	WAIT_UNTIL(sut_worker_ready(1, 2));
+	ck_assert(sut_logged("makes room for a fresh one"));
+	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
+	/* One that asks for the impossible gets one fresh worker, not a storm of them. */
+	ask(&sut.sidecar.control.front->slot[1].wanted_generation, UINT32_MAX);
+	WAIT_UNTIL(sut_worker_ready(1, 3));
+	ask(&sut.sidecar.control.front->slot[0].wanted_generation, 2);
+	WAIT_UNTIL(sut_worker_ready(0, 2));
+	ck_assert_uint_eq(sut_generation(1), 3);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_fresh_worker_comes_even_when_the_old_one_will_not_leave)
+{
+	sut_create(1);
+	sut.script->worker_mode[0] = DOUBLE_STUBBORN;
+	sut.sidecar.config.stop_grace_ms = 1;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	ask(&sut.sidecar.control.front->slot[0].wanted_generation, 2);
+	WAIT_UNTIL(sut_worker_ready(0, 2));
+	ck_assert(sut_logged("did not leave in time"));
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_worker_that_damages_its_rings_is_killed)
+{
+	sut_serve(1);
+	ask(&sut.sidecar.control.front->slot[0].damaged, 1);
+	WAIT_UNTIL(sut_worker_ready(0, 2));
+	ck_assert(sut_logged("has damaged its rings"));
+	/* The word stays; the next worker is of another generation, and lives. */
+	doorbell_ring(sut.sidecar.control.supervisor_bell);
+	sut_stop();
+	ck_assert_uint_le(sut_generation(0), 3); /* raised once more when it left */
+}
+END_TEST
+
+START_TEST(children_keep_only_what_is_theirs)
+{
+	sut_serve(2);
+	WAIT_UNTIL(sut.script->fds_ready);
+	ck_assert_ptr_nonnull(strstr(sut.script->fds, "bridge-arena-0"));
+	ck_assert_ptr_nonnull(strstr(sut.script->fds, "bridge-owner-0"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "bridge-arena-1"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "bridge-channels-1"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "[signalfd]"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "[eventpoll]"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "[timerfd]"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "socket:"));
+	ck_assert_ptr_null(strstr(proc_file(sut_worker_pid(0), "maps"), "bridge-owner-1"));
+	sut_stop();
+}
+END_TEST
+
+START_TEST(children_have_names_and_die_first_when_memory_is_out)
+{
+	sut_serve(1);
+	int supervisor = atoi(proc_file(sut.supervisor, "oom_score_adj"));
+	int front = atoi(proc_file(sut_front_pid(), "oom_score_adj"));
+	int worker = atoi(proc_file(sut_worker_pid(0), "oom_score_adj"));
+	ck_assert_str_eq(proc_file(sut_front_pid(), "comm"), "bridged-front\n");
+	ck_assert_str_eq(proc_file(sut_worker_pid(0), "comm"), "bridged-w0\n");
+	ck_assert_int_le(supervisor, front);
+	ck_assert_int_le(front, worker);
+	ck_assert(supervisor >= 900 || supervisor < worker);
+	const char *limits = strstr(proc_file(sut_worker_pid(0), "limits"), "Max core file size");
+	ck_assert_ptr_nonnull(limits);
+	ck_assert_int_eq(atoi(limits + strlen("Max core file size")), 1);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(an_idle_supervisor_is_not_woken)
+{
+	sut_serve(4);
+	const char *key = "\nvoluntary_ctxt_switches:";
+	WAIT_UNTIL(strstr(proc_file(sut.supervisor, "status"), "S (sleeping)") != NULL);
+	long before = atol(strstr(proc_file(sut.supervisor, "status"), key) + strlen(key));
+	nanosleep(&(struct timespec){0, 300000000}, NULL);
+	long after = atol(strstr(proc_file(sut.supervisor, "status"), key) + strlen(key));
+	ck_assert_int_le(after - before, 1);
+	sut_stop();
+}
+END_TEST
+
+static Suite *supervisor_suite(void)
+{
+	Suite *suite = suite_create("supervisor");
+	TCase *tests = tcase_create("processes");
+
+	tcase_add_checked_fixture(tests, NULL, sut_clean);
+	tcase_add_test(tests, starts_serves_and_stops_in_order);
+	tcase_add_test(tests, a_killed_worker_is_replaced_and_the_others_stay);
+	tcase_add_test(tests, a_killed_front_is_replaced_and_the_workers_stay);
+	tcase_add_test(tests, who_dies_before_its_first_work_waits_longer_each_time);
+	tcase_add_test(tests, children_go_with_their_supervisor);
+	tcase_add_test(tests, an_address_that_cannot_be_bound_ends_the_start);
+	tcase_add_test(tests, steps_that_cannot_be_opened_end_the_start);
+	tcase_add_test(tests, the_same_later_is_no_end_but_waits);
+	tcase_add_test(tests, a_start_that_never_ends_fails);
+	tcase_add_test(tests, a_stop_is_bounded);
+	tcase_add_test(tests, a_second_signal_hurries);
+	tcase_add_test(tests, a_stop_in_the_middle_of_the_start_is_a_stop);
+	tcase_add_test(tests, the_front_gets_a_fresh_worker_when_it_asks);
+	tcase_add_test(tests, a_fresh_worker_comes_even_when_the_old_one_will_not_leave);
+	tcase_add_test(tests, a_worker_that_damages_its_rings_is_killed);
+	tcase_add_test(tests, children_keep_only_what_is_theirs);
+	tcase_add_test(tests, children_have_names_and_die_first_when_memory_is_out);
+	tcase_add_test(tests, an_idle_supervisor_is_not_woken);
+	suite_add_tcase(suite, tests);
+	return suite;
+}
+
+CHECK_MAIN(supervisor_suite)

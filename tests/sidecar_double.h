@@ -1,0 +1,309 @@
+/*
+ * A sidecar for tests of the supervisor: a pipeline of two segments written out by hand, real memories, and doubles of
+ * front and worker that do as a script in shared memory says. The supervisor runs in a process of its own; the test looks
+ * at the same control memory.
+ */
+#ifndef TESTS_SIDECAR_DOUBLE_H
+#define TESTS_SIDECAR_DOUBLE_H
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/sup.h"
+
+/* What a double does. */
+enum double_mode {
+	DOUBLE_GOOD,     /* becomes ready, leaves when told */
+	DOUBLE_STUBBORN, /* becomes ready, never leaves */
+	DOUBLE_EARLY,    /* dies before it is ready */
+	DOUBLE_REFUSE,   /* leaves with the exit code for "cannot": EXIT_FRONT_BIND, EXIT_CHAIN */
+	DOUBLE_SILENT,   /* never becomes ready */
+};
+
+/* Shared between the test, the supervisor and the doubles. */
+struct script {
+	_Atomic int front_mode;
+	_Atomic int worker_mode[SLOTS_MAX];
+	_Atomic int frames[SLOTS_MAX];       /* frames a worker says it has done once it is ready */
+	_Atomic int fds_ready;               /* a worker of slot 0 has listed its descriptors */
+	_Atomic int front_pid_at_worker_end; /* what slot 0's worker saw when it left in order */
+	char fds[8192];
+};
+
+struct test_sidecar {
+	struct sidecar sidecar;
+	struct script *script;
+	char folder[64];
+	char log[80];
+	pid_t supervisor;
+};
+
+static struct test_sidecar sut; /* one per test process */
+
+/* ---- The pipeline: "first" (parse, upper) -> "second" (count) ---- */
+
+static const struct step_spec double_first_steps[] = {
+    {.name = "parse", .kind = STEP_parse_json, .index = 0},
+    {.name = "upper", .kind = STEP_map, .index = 1},
+};
+static const struct step_spec double_second_steps[] = {{.name = "count", .kind = STEP_passthrough, .index = 2}};
+static const struct segment double_segments[] = {
+    {.id = 0, .name = "first", .parallelism = 2, .max_parallelism = 128, .steps = double_first_steps, .step_count = 2},
+    {.id = 1,
+     .name = "second",
+     .parallelism = 1,
+     .max_parallelism = 128,
+     .steps = double_second_steps,
+     .step_count = 1},
+};
+static const struct descriptor double_descriptor = {
+    .pipeline = "double",
+    .topology_hash = "0123456789abcdef0123456789abcdef",
+    .segments = double_segments,
+    .segment_count = 2,
+    .step_count = 3,
+};
+
+/* ---- Doubles ---- */
+
+/* Waits on a doorbell, for a while. */
+static inline void double_wait(int bell)
+{
+	struct pollfd wait = {.fd = bell, .events = POLLIN};
+	uint64_t count;
+
+	if (poll(&wait, 1, 10000) == 1)
+		ck_assert_int_eq(read(bell, &count, sizeof(count)), sizeof(count));
+}
+
+/* Leaves in one of the ways that are not good. */
+static inline void double_leave_early(int mode, int refusal)
+{
+	if (mode == DOUBLE_EARLY)
+		_exit(77);
+	if (mode == DOUBLE_REFUSE)
+		_exit(refusal);
+	while (mode == DOUBLE_SILENT)
+		pause();
+}
+
+static inline void __attribute__((noreturn)) double_front(struct sidecar *sidecar, uint32_t generation)
+{
+	struct control_memory *memory = &sidecar->control;
+	int mode = sut.script->front_mode;
+
+	if (control_attach_front(memory) != 0)
+		_exit(99);
+	if (mode == DOUBLE_REFUSE)
+		strcpy(memory->front->failure, "127.0.0.1:5051: address already in use");
+	double_leave_early(mode, EXIT_FRONT_BIND);
+	atomic_store(&memory->front->generation, generation);
+	atomic_store(&memory->front->state, FRONT_SERVING);
+	atomic_store(&memory->front->sleeps, 1);
+	doorbell_ring(memory->supervisor_bell);
+	while (mode == DOUBLE_STUBBORN || atomic_load(&memory->control->front_order) != ORDER_STOP)
+		double_wait(memory->front_bell);
+	_exit(0);
+}
+
+/* Lists the links of all open descriptors. */
+static inline void double_list_fds(char *to, size_t size)
+{
+	char path[32], link[256];
+	size_t used = 0;
+
+	for (int fd = 0; fd < 1024; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		ssize_t length = readlink(path, link, sizeof(link) - 1);
+		if (length < 0)
+			continue;
+		link[length] = '\0';
+		used += (size_t)snprintf(to + used, size - used, "%s\n", link);
+	}
+}
+
+static inline void __attribute__((noreturn)) double_worker(struct sidecar *sidecar, uint32_t slot, uint32_t generation)
+{
+	struct control_memory *memory = &sidecar->control;
+	int mode = sut.script->worker_mode[slot];
+
+	if (slot == 0) {
+		double_list_fds(sut.script->fds, sizeof(sut.script->fds));
+		atomic_store(&sut.script->fds_ready, 1);
+	}
+	if (control_attach_worker(memory, slot) != 0 || slot_attach_worker(&sidecar->slots[slot]) != 0 ||
+	    slot_own(&sidecar->slots[slot]) != 0)
+		_exit(99);
+	double_leave_early(mode, EXIT_CHAIN);
+	struct worker_page *page = control_worker(memory, slot);
+	atomic_store(&page->ready_generation, generation);
+	atomic_store(&page->frames_done, (uint64_t)sut.script->frames[slot]);
+	if (sut.script->frames[slot] > 0) {
+		atomic_store(&page->progress.segment, 0);
+		atomic_store(&page->progress.step, 1);
+		atomic_store(&page->progress.seq, 17);
+		atomic_store(&page->progress.record, 3);
+		atomic_store(&page->progress.since_ns, clock_ns());
+	}
+	doorbell_ring(memory->supervisor_bell);
+	while (mode == DOUBLE_STUBBORN || atomic_load(&memory->control->slot[slot].order) != ORDER_STOP)
+		double_wait(sidecar->slots[slot].worker_bell);
+	if (slot == 0)
+		atomic_store(&sut.script->front_pid_at_worker_end, atomic_load(&memory->control->front_pid));
+	_exit(0);
+}
+
+/* ---- The sidecar under test ---- */
+
+/* A short private folder. */
+static inline void sut_make_folder(void)
+{
+	strcpy(sut.folder, "/tmp/supXXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(sut.folder));
+	snprintf(sut.log, sizeof(sut.log), "%s/log", sut.folder);
+}
+
+/* Makes configuration and memories; nothing runs yet. */
+static inline void sut_create(uint32_t slots)
+{
+	struct findings findings = {0};
+	char *arguments[] = {"bridged", "--descriptor",        "d.yaml", "--listen", ":5051", "--message-max",
+			     "2KiB",    "--unary-message-max", "2KiB"};
+
+	sut_make_folder();
+	config_read(&sut.sidecar.config, sizeof(arguments) / sizeof(*arguments), arguments, &findings);
+	ck_assert_msg(findings.count == 0, "%s", findings.text[0]);
+	sut.sidecar.config.slots = slots;
+	config_complete(&sut.sidecar.config, double_descriptor.segment_count, &findings);
+	ck_assert_msg(findings.count == 0, "%s", findings.text[0]);
+	sut.sidecar.descriptor = &double_descriptor;
+	sut.script = mmap(NULL, sizeof(*sut.script), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert_ptr_ne(sut.script, MAP_FAILED);
+	struct slot_sizes sizes = config_slot_sizes(&sut.sidecar.config);
+	ck_assert_int_eq(control_create(&sut.sidecar.control, slots, 2, 3), 0);
+	for (uint32_t i = 0; i < slots; i++)
+		ck_assert_int_eq(slot_memory_create(&sut.sidecar.slots[i], i, &sizes), 0);
+}
+
+/* Runs the supervisor in a process of its own, its log in a file. */
+static inline void sut_start(void)
+{
+	static const struct roles roles = {double_front, double_worker};
+
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	sut.supervisor = fork();
+	ck_assert_int_ge(sut.supervisor, 0);
+	if (sut.supervisor > 0)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	int log = open(sut.log, O_CREAT | O_WRONLY | O_APPEND, 0600);
+	dup2(log, 2);
+	close(log);
+	log_init("supervisor", LOG_DEBUG);
+	_exit(supervisor_run(&sut.sidecar, &roles));
+}
+
+/* Everything logged so far; valid until the next call. */
+static inline const char *sut_log(void)
+{
+	static char text[1 << 16];
+	FILE *file = fopen(sut.log, "r");
+
+	text[file == NULL ? 0 : fread(text, 1, sizeof(text) - 1, file)] = '\0';
+	if (file != NULL)
+		fclose(file);
+	return text;
+}
+
+/* Waits until a condition holds; the limit is a guard against hanging. */
+#define WAIT_UNTIL(condition)                                                                                          \
+	do {                                                                                                           \
+		for (int turns_ = 0; !(condition); turns_++) {                                                         \
+			ck_assert_msg(turns_ < 20000, "never: %s; log:\n%s", #condition, sut_log());                   \
+			nanosleep(&(struct timespec){0, 1000000}, NULL);                                               \
+		}                                                                                                      \
+	} while (0)
+
+/* Whether a line with some text has been logged. */
+static inline bool sut_logged(const char *text)
+{
+	return strstr(sut_log(), text) != NULL;
+}
+
+static inline pid_t sut_front_pid(void)
+{
+	return atomic_load(&sut.sidecar.control.control->front_pid);
+}
+
+static inline pid_t sut_worker_pid(uint32_t slot)
+{
+	return atomic_load(&sut.sidecar.control.control->slot[slot].pid);
+}
+
+static inline uint32_t sut_generation(uint32_t slot)
+{
+	return atomic_load(&sut.sidecar.control.control->slot[slot].generation);
+}
+
+/* Whether the worker of at least this generation is ready. */
+static inline bool sut_worker_ready(uint32_t slot, uint32_t generation)
+{
+	return atomic_load(&control_worker(&sut.sidecar.control, slot)->ready_generation) >= generation &&
+	       sut_worker_pid(slot) != 0;
+}
+
+/* Waits for the supervisor's end; its exit code, or 1000 and the signal. */
+static inline int sut_wait(void)
+{
+	int status;
+
+	ck_assert_int_eq(waitpid(sut.supervisor, &status, 0), sut.supervisor);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+/* Whether no child is left, reaping those that were left to us. */
+static inline bool sut_nobody_left(void)
+{
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	return waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD;
+}
+
+/* Starts, and waits until all serve. */
+static inline void sut_serve(uint32_t slots)
+{
+	sut_create(slots);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+}
+
+/* Stops in order, and checks that nothing is left. */
+static inline void sut_stop(void)
+{
+	kill(sut.supervisor, SIGTERM);
+	ck_assert_int_eq(sut_wait(), 0);
+	ck_assert(sut_nobody_left());
+}
+
+/* Removes the folder and what is in it. */
+static inline void sut_clean(void)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "rm -rf %s", sut.folder);
+	if (strncmp(sut.folder, "/tmp/sup", 8) == 0)
+		ck_assert_int_eq(system(command), 0);
+	config_deinit(&sut.sidecar.config);
+}
+
+#endif

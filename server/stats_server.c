@@ -152,25 +152,24 @@ static void client_turn(struct stats_server *server, struct client *client)
 
 /* ---- The server ---- */
 
-/* Takes all connections that wait. */
-static void accept_all(struct stats_server *server)
+/* Takes one connection. The next has its turn when those who have left in between are seen to have. */
+static void accept_one(struct stats_server *server)
 {
 	static const char full[] = "error: too many connections to the stats socket; close one\n";
-	int fd;
+	struct client *client = NULL;
+	int fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	while ((fd = accept4(server->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-		struct client *client = NULL;
-		for (size_t i = 0; client == NULL && i < CLIENTS_MAX; i++)
-			client = server->clients[i].fd == -1 ? &server->clients[i] : NULL;
-		if (client == NULL) {
-			send(fd, full, sizeof(full) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-			close(fd);
-			continue;
-		}
-		*client = (struct client){.fd = fd};
-		client_watch(server, client);
-		client_turn(server, client);
+	if (fd < 0)
+		return;
+	for (size_t i = 0; client == NULL && i < CLIENTS_MAX; i++)
+		client = server->clients[i].fd == -1 ? &server->clients[i] : NULL;
+	if (client == NULL) {
+		send(fd, full, sizeof(full) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+		close(fd);
+		return;
 	}
+	*client = (struct client){.fd = fd};
+	client_turn(server, client);
 }
 
 void stats_server_turn(struct stats_server *server)
@@ -187,7 +186,7 @@ void stats_server_turn(struct stats_server *server)
 			client_turn(server, client);
 	}
 	if (somebody_waits) /* last: those who have left make room */
-		accept_all(server);
+		accept_one(server);
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
 		struct client *client = &server->clients[i];
 		if (client->fd != -1 && client->answer != NULL &&

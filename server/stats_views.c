@@ -62,7 +62,7 @@ void stats_view_help(const struct supervisor *supervisor, struct report *report,
 	report_row_end(report);
 #include "server/stats_commands.def"
 	report_table_end(report);
-	report_line(report, "\nWith the word json a command answers with one line of JSON: \"slots json\".");
+	report_line(report, "With the word json a command answers with one line of JSON: \"slots json\".");
 }
 
 /* How long the sidecar has been running. */
@@ -410,7 +410,6 @@ void stats_view_segments(const struct supervisor *supervisor, struct report *rep
 
 	(void)argument;
 	show_segments(supervisor, report);
-	report_line(report, "%s", "");
 	report_table(report, "steps");
 	for (size_t i = 0; i < descriptor->segment_count; i++)
 		show_steps(supervisor, report, &descriptor->segments[i]);
@@ -454,7 +453,6 @@ void stats_view_health(const struct supervisor *supervisor, struct report *repor
 		report_text(report, report->as_json ? NULL : "reason", health.reasons[i]);
 	if (report->as_json)
 		report_close_list(report);
-	report_line(report, "%s", "");
 	report_table(report, "processes");
 	for (uint32_t i = 0; i < supervisor->child_count; i++)
 		show_process(supervisor, report, &supervisor->children[i]);

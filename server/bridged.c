@@ -1,0 +1,65 @@
+/*
+ * bridged: the sidecar's main. Configuration, descriptor, memory budget, sockets and memories in this order; then the
+ * supervisor forks front and workers and stays until the end.
+ *
+ * Exit codes: 0 stopped in order (or --check found nothing), 1 the start failed, 2 misused.
+ */
+#include <stdlib.h>
+
+#include "server/sidecar.h"
+#include "server/sup.h"
+
+/* Reads and checks what is to be served. Returns -1 to go on, else the exit code. */
+static int prepare(struct sidecar *sidecar)
+{
+	struct findings findings = {0};
+	struct budget budget;
+
+	if (!sidecar_load(sidecar, stderr, NULL))
+		return 1;
+	if (sidecar_check(sidecar, &budget, &findings))
+		return -1;
+	findings_print(&findings, "bridged: ", stderr);
+	budget_print(&budget, stderr);
+	findings_deinit(&findings);
+	return 2;
+}
+
+/* Says where the sidecar can be reached from other machines, which know neither encryption nor a password. */
+static void warn_of_exposure(const struct config *config)
+{
+	const char *why;
+	bool exposed;
+
+	for (uint32_t i = 0; i < config->listen_count; i++) {
+		free(config_address(config->listen[i], &why, &exposed));
+		if (exposed)
+			log_warn("%s can be reached from other machines, and there is no TLS: anybody there may send "
+				 "records",
+				 config->listen[i]);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct sidecar sidecar;
+	static const struct roles roles = {.front = front_main, .worker = worker_main};
+	struct socket_claims claims;
+	bool check_only;
+
+	int code = config_parse(&sidecar.config, argc, argv, &check_only);
+	if (code >= 0)
+		return code;
+	log_init("supervisor", sidecar.config.log_level);
+	if (check_only)
+		return sidecar_report_check(&sidecar);
+	code = prepare(&sidecar);
+	if (code >= 0)
+		return code;
+	warn_of_exposure(&sidecar.config);
+	if (!sidecar_create(&sidecar, &claims))
+		return 1;
+	code = supervisor_run(&sidecar, &roles);
+	sidecar_destroy(&sidecar, &claims);
+	return code;
+}

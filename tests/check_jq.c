@@ -64,6 +64,8 @@ static const char *const programs[][3] = {
     {".a |\n.b |\nnosuch", "1", "? nosuch/0 is not defined at <top-level>, line 3: nosuch"},
     {"$x", "1", "? $x is not defined at <top-level>, line 1: $x"},
     {"", "[1]", "[1]"},
+    {"ascii_upcase", "\"azAZ@[`{é\\u0000\"", "\"AZAZ@[`{é\\u0000\""},
+    {"ascii_downcase", "\"azAZ@[`{é\\u0000\"", "\"azaz@[`{é\\u0000\""},
 };
 
 START_TEST(test_programs)
@@ -223,6 +225,29 @@ START_TEST(test_paths_do_as_the_machine)
 }
 END_TEST
 
+/* Letters are changed by hand in strings; everything else, and its words, is the machine's. */
+START_TEST(test_letters_do_as_the_machine)
+{
+	static const char *const inputs[] = {"\"\"", "\"Hello, wörld\"", "null", "5", "[\"a\"]"};
+	static char text[10000];
+	char expected[4096];
+
+	for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++) {
+		snprintf(expected, sizeof(expected), "%s", run_all("(ascii_upcase)", inputs[i]));
+		ck_assert_str_eq(run_all("ascii_upcase", inputs[i]), expected);
+		snprintf(expected, sizeof(expected), "%s", run_all("(ascii_downcase)", inputs[i]));
+		ck_assert_str_eq(run_all("ascii_downcase", inputs[i]), expected);
+	}
+	memset(text, 'x', sizeof(text) - 1);
+	struct jq_program *program = jq_program_get("ascii_upcase", NULL, 0);
+	jv value;
+	ck_assert(jq_program_one(program, jv_string(text), &value));
+	ck_assert_int_eq(jv_string_length_bytes(jv_copy(value)), (int)sizeof(text) - 1);
+	ck_assert_int_eq(jv_string_value(value)[9998], 'X');
+	jv_free(value);
+}
+END_TEST
+
 static Suite *jq_suite(void)
 {
 	Suite *suite = suite_create("jq");
@@ -239,6 +264,7 @@ static Suite *jq_suite(void)
 	tcase_add_test(tests, test_endless_programs_are_stopped);
 	tcase_add_test(tests, test_a_program_keeps_nothing);
 	tcase_add_loop_test(tests, test_paths_do_as_the_machine, 0, sizeof(paths) / sizeof(paths[0]));
+	tcase_add_test(tests, test_letters_do_as_the_machine);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

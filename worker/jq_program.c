@@ -2,7 +2,9 @@
  * jq programs, compiled once and kept, because libjq parses all its builtins anew for each (10 to 30 ms).
  *
  * A program that is nothing but a path (`.`, `.user`, `.a.b[3]."x y"`) never reaches libjq's virtual machine: it is walked
- * with jv_get, which is what the machine's own instruction calls, so that values and error texts are the same.
+ * with jv_get, which is what the machine's own instruction calls, so that values and error texts are the same. Neither do
+ * strings that are given to `ascii_upcase` or `ascii_downcase` alone, which the machine takes apart and puts together again
+ * letter by letter, at half a microsecond each.
  *
  * Not here: limits on time and memory of a program. They belong to whoever watches the process.
  */
@@ -26,7 +28,9 @@ struct jq_program {
 	jq_state *jq; /* NULL: a path */
 	jv path[PATH_LONGEST];
 	size_t path_length;
-	jv input;       /* of a path that was started and has not yielded yet, else invalid */
+	char from, to;  /* letters that change case, or 0: `ascii_upcase` is from 'a' to 'A' */
+	bool by_hand;   /* what was started last goes without the machine */
+	jv input;       /* by hand: started and not yielded yet, else invalid */
 	size_t yielded; /* outputs since the start */
 	char error[sizeof(((struct failure *)0)->message)];
 };
@@ -114,6 +118,39 @@ static void path_clear(struct jq_program *program)
 	for (size_t i = 0; i < program->path_length; i++)
 		jv_free(program->path[i]);
 	program->path_length = 0;
+}
+
+/* ---- Letters ---- */
+
+/* Notes the two programs that change the case of letters. */
+static void letters_parse(struct jq_program *program)
+{
+	if (strcmp(program->text, "ascii_upcase") == 0) {
+		program->from = 'a';
+		program->to = 'A';
+	} else if (strcmp(program->text, "ascii_downcase") == 0) {
+		program->from = 'A';
+		program->to = 'a';
+	}
+}
+
+/* A string with its ASCII letters changed; takes over `string`. */
+static jv letters_change(const struct jq_program *program, jv string)
+{
+	int size = jv_string_length_bytes(jv_copy(string));
+	const char *text = jv_string_value(string);
+	char stack[1024], *changed = size <= (int)sizeof(stack) ? stack : malloc((size_t)size);
+
+	CHECK(changed);
+	for (int i = 0; i < size; i++) {
+		bool letter = text[i] >= program->from && text[i] <= program->from + 25;
+		changed[i] = letter ? (char)(text[i] - program->from + program->to) : text[i];
+	}
+	jv_free(string);
+	jv result = jv_string_sized(changed, size);
+	if (changed != stack)
+		free(changed);
+	return result;
 }
 
 /* ---- Compiling ---- */
@@ -235,6 +272,7 @@ static struct jq_program *program_create(const char *text, char *why, size_t why
 	if (path_parse(program))
 		return program;
 	path_clear(program);
+	letters_parse(program);
 	if (program_compile(program))
 		return program;
 
@@ -298,17 +336,18 @@ void jq_program_start(struct jq_program *program, jv input)
 {
 	program->yielded = 0;
 	program->error[0] = '\0';
-	if (program->jq) {
+	program->by_hand = !program->jq || (program->from && jv_get_kind(input) == JV_KIND_STRING);
+	if (!program->by_hand) {
 		jq_start(program->jq, input, 0);
 		return;
 	}
 	jv_free(program->input);
-	program->input = input;
+	program->input = program->from ? letters_change(program, input) : input;
 }
 
 void jq_program_stop(struct jq_program *program)
 {
-	if (program->jq) {
+	if (!program->by_hand) {
 		jq_start(program->jq, jv_null(), 0);
 		return;
 	}
@@ -316,7 +355,7 @@ void jq_program_stop(struct jq_program *program)
 	program->input = jv_invalid();
 }
 
-/* Walks a path; once per start. */
+/* Yields what is at the end of the path; once per start. */
 static enum jq_result path_next(struct jq_program *program, jv *output)
 {
 	jv value = program->input;
@@ -358,7 +397,7 @@ static enum jq_result machine_ended(struct jq_program *program, jv end)
 
 enum jq_result jq_program_next(struct jq_program *program, jv *output)
 {
-	if (!program->jq)
+	if (program->by_hand)
 		return path_next(program, output);
 
 	jv value = jq_next(program->jq);
@@ -391,7 +430,7 @@ bool jq_program_one(struct jq_program *program, jv input, jv *output)
 		program_failed(program, jv_string("the program yields no value, and one is needed"));
 		return false;
 	}
-	if (!program->jq)
+	if (program->by_hand)
 		return true;
 	result = jq_program_next(program, &second);
 	if (result == JQ_DONE)

@@ -492,11 +492,9 @@ struct printer {
 
 static void print_value(struct printer *printer, jv value);
 
-/* Makes room for `size` more bytes; false when memory is out. */
-static bool reserve(struct printer *printer, size_t size)
+/* Makes room for `size` more bytes where there is none; false when memory is out. */
+static __attribute__((noinline)) bool grow(struct printer *printer, size_t size)
 {
-	if (size <= printer->capacity - printer->size)
-		return true;
 	size_t capacity = (printer->size + size) * 2;
 	uint8_t *text = scratch_resize(printer->scratch, printer->text, printer->size, capacity);
 	if (!text) {
@@ -508,7 +506,13 @@ static bool reserve(struct printer *printer, size_t size)
 	return true;
 }
 
-static void put(struct printer *printer, const void *bytes, size_t size)
+/* Makes room for `size` more bytes; false when memory is out. */
+static inline bool reserve(struct printer *printer, size_t size)
+{
+	return size <= printer->capacity - printer->size || grow(printer, size);
+}
+
+static inline void put(struct printer *printer, const void *bytes, size_t size)
 {
 	if (!reserve(printer, size))
 		return;
@@ -516,7 +520,7 @@ static void put(struct printer *printer, const void *bytes, size_t size)
 	printer->size += size;
 }
 
-static void put_char(struct printer *printer, char c)
+static inline void put_char(struct printer *printer, char c)
 {
 	if (reserve(printer, 1))
 		printer->text[printer->size++] = (uint8_t)c;
@@ -538,11 +542,14 @@ static void put_escape(struct printer *printer, uint8_t c)
 	put(printer, text, 6);
 }
 
-static void print_string(struct printer *printer, struct view text)
+/* A string value that somebody else holds, too: this reference to it is given up. */
+static void print_string(struct printer *printer, jv string)
 {
-	const uint8_t *from = text.data, *end = text.data + text.size;
+	const uint8_t *from = (const uint8_t *)jv_string_value(string);
+	size_t size = (size_t)jv_string_length_bytes(string);
+	const uint8_t *end = from + size;
 
-	if (!reserve(printer, text.size + 2))
+	if (!reserve(printer, size + 2))
 		return;
 	printer->text[printer->size++] = '"';
 	for (const uint8_t *at = from; at < end; at++) {
@@ -642,9 +649,7 @@ static void print_array(struct printer *printer, jv array)
 	for (int i = 0; i < length && !printer->failed; i++) {
 		if (i > 0)
 			put_char(printer, ',');
-		jv item = jv_array_get(jv_copy(array), i);
-		print_value(printer, item);
-		jv_free(item);
+		print_value(printer, jv_array_get(jv_copy(array), i));
 	}
 	put_char(printer, ']');
 }
@@ -656,41 +661,40 @@ static void print_object(struct printer *printer, jv object)
 	put_char(printer, '{');
 	for (int i = jv_object_iter(object); jv_object_iter_valid(object, i) && !printer->failed;
 	     i = jv_object_iter_next(object, i)) {
-		jv key = jv_object_iter_key(object, i), value = jv_object_iter_value(object, i);
 		if (!first)
 			put_char(printer, ',');
 		first = false;
-		print_string(printer, (struct view){(const uint8_t *)jv_string_value(key),
-						    (size_t)jv_string_length_bytes(jv_copy(key))});
+		print_string(printer, jv_object_iter_key(object, i));
 		put_char(printer, ':');
-		print_value(printer, value);
-		jv_free(key);
-		jv_free(value);
+		print_value(printer, jv_object_iter_value(object, i));
 	}
 	put_char(printer, '}');
 }
 
 /* Arrays and objects, one deeper. */
-static void print_nested(struct printer *printer, jv value)
+static void print_nested(struct printer *printer, jv value, bool is_array)
 {
 	if (printer->depth >= JSON_DEPTH_MAX) {
 		printer->failed = "the value is nested deeper than 256";
 		return;
 	}
 	printer->depth++;
-	if (jv_get_kind(value) == JV_KIND_ARRAY)
+	if (is_array)
 		print_array(printer, value);
 	else
 		print_object(printer, value);
 	printer->depth--;
 }
 
+/* A value that somebody else holds, too: this reference to it is given up. */
 static void print_value(struct printer *printer, jv value)
 {
-	switch (jv_get_kind(value)) {
+	jv_kind kind = jv_get_kind(value);
+
+	switch (kind) {
 	case JV_KIND_INVALID:
 		printer->failed = "there is no value";
-		return;
+		break;
 	case JV_KIND_NULL:
 		put(printer, "null", 4);
 		return;
@@ -702,16 +706,16 @@ static void print_value(struct printer *printer, jv value)
 		return;
 	case JV_KIND_NUMBER:
 		print_number(printer, jv_number_value(value));
-		return;
+		break;
 	case JV_KIND_STRING:
-		print_string(printer, (struct view){(const uint8_t *)jv_string_value(value),
-						    (size_t)jv_string_length_bytes(jv_copy(value))});
+		print_string(printer, value);
 		return;
 	case JV_KIND_ARRAY:
 	case JV_KIND_OBJECT:
-		print_nested(printer, value);
-		return;
+		print_nested(printer, value, kind == JV_KIND_ARRAY);
+		break;
 	}
+	jv_free(value);
 }
 
 const char *json_print(jv value, struct scratch *scratch, struct view *text)
@@ -721,7 +725,7 @@ const char *json_print(jv value, struct scratch *scratch, struct view *text)
 	printer.text = scratch_alloc(scratch, printer.capacity);
 	if (!printer.text)
 		return "memory is out";
-	print_value(&printer, value);
+	print_value(&printer, jv_copy(value));
 	if (printer.failed)
 		return printer.failed;
 	*text = (struct view){scratch_resize(scratch, printer.text, printer.size, printer.size ? printer.size : 1),

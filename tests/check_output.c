@@ -105,7 +105,7 @@ START_TEST(a_dropped_results_was_never_there)
 	struct frame header;
 
 	ck_assert_int_eq(write_one(10, 1), OUTPUT_OK);
-	output_results_drop(&output);
+	output_drop(&output);
 	ck_assert(!output_publish(&output));
 	ck_assert_int_eq(write_one(10, 2), OUTPUT_OK);
 	output_results_end(&output, true, false, 0);

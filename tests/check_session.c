@@ -186,6 +186,43 @@ START_TEST(a_tick_closes_what_is_due)
 }
 END_TEST
 
+/* Times at the limits of int64 overflow nothing, and no record gets lost at the end of time. */
+START_TEST(time_may_end)
+{
+	static const int64_t timestamps[] = {INT64_MIN, INT64_MAX};
+	struct answer answer;
+	int records_out = 0;
+
+	setup_batch();
+	rig_open(&rig, 1, 0);
+	rig_tick(&rig, 1, INT64_MAX);
+	for (int i = 0; i < 2; i++) {
+		FlinkBridge__Record record = FLINK_BRIDGE__RECORD__INIT, *records[] = {&record};
+		FlinkBridge__Batch batch = FLINK_BRIDGE__BATCH__INIT;
+		FlinkBridge__ToWorker message = rig_message(&rig, 1);
+
+		record.payload = (ProtobufCBinaryData){1, (uint8_t *)"1"};
+		record.timestamp = timestamps[i];
+		batch.n_records = 1;
+		batch.records = records;
+		message.processing_time_ms = INT64_MAX;
+		message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_BATCH;
+		message.batch = &batch;
+		rig_send(&rig, 1, &message);
+	}
+	rig_tick(&rig, 1, INT64_MAX);
+	rig_serve(&rig);
+	while (rig_try_take(&rig, 1, &answer)) {
+		ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_RESULTS);
+		for (size_t i = 0; i < answer.message->results->n_records; i++)
+			records_out += (int)answer.message->results->records[i]->payload.len / 2; /* [1] or [1,1] */
+		answer_free(&answer);
+	}
+	ck_assert_int_eq(records_out, 2);
+	rig_stop(&rig);
+}
+END_TEST
+
 START_TEST(after_end_input_time_and_barriers_go_on)
 {
 	struct answer answer;
@@ -982,6 +1019,7 @@ static Suite *session_suite(void)
 	tcase_add_test(kinds, time_and_status_are_answered_by_results);
 	tcase_add_test(kinds, a_barrier_flushes_what_steps_hold);
 	tcase_add_test(kinds, a_tick_closes_what_is_due);
+	tcase_add_test(kinds, time_may_end);
 	tcase_add_test(kinds, after_end_input_time_and_barriers_go_on);
 	suite_add_tcase(suite, kinds);
 	tcase_add_loop_test(rules, seq_goes_up_by_one, 0, 2);

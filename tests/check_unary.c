@@ -228,7 +228,7 @@ START_TEST(a_reply_has_a_limit)
 		ck_assert_uint_le(answer.size, 256 << 10);
 		answer_free(&answer);
 	} else {
-		take_refusal(GRPC_STATUS_RESOURCE_EXHAUSTED, "a reply may have 262112");
+		take_refusal(GRPC_STATUS_RESOURCE_EXHAUSTED, "more than a reply may carry, which is 262112");
 	}
 	rig_stop(&rig);
 }
@@ -411,6 +411,55 @@ START_TEST(many_windows_are_kept_apart)
 }
 END_TEST
 
+/* Collects so many messages of which each becomes so many bytes, and triggers. */
+static void collect(int messages)
+{
+	char number[32];
+
+	for (int i = 0; i < messages; i++) {
+		snprintf(number, sizeof(number), "%d", i);
+		add("a", 0, number);
+		take_reply(NULL);
+	}
+	trigger("a", 0);
+}
+
+START_TEST(a_large_window_goes_through_in_runs)
+{
+	struct answer answer;
+	char number[32];
+
+	setup(_i == 0 ? STEP_passthrough : STEP_map, _i == 0 ? NULL : "program", ".");
+	collect(5000);
+	answer = rig_take(&rig, UNARY_CHANNEL);
+	ck_assert_uint_eq(answer.reply->n_messages, 5000);
+	for (int i = 0; i < 5000; i++) {
+		int digits = snprintf(number, sizeof(number), "%d", i);
+
+		ck_assert_uint_eq(answer.reply->messages[i]->payload.len, (size_t)digits);
+		ck_assert_mem_eq(answer.reply->messages[i]->payload.data, number, (size_t)digits);
+	}
+	answer_free(&answer);
+	ck_assert_uint_eq(counter_read(&workspace_segment_counters(&rig.workspace, 0)->records_out), 5000);
+	rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(a_window_beyond_the_reply_s_limit_is_refused_and_stays)
+{
+	setup(STEP_map, "program", "\"x\" * 100");
+	collect(3000);
+	take_refusal(GRPC_STATUS_RESOURCE_EXHAUSTED, "more than a reply may carry");
+	ck_assert_uint_eq(counter_read(&rig.workspace.page->counters.windows_open), 1);
+	process(0, "1");
+	rig_serve(&rig);
+	struct answer answer = rig_take(&rig, UNARY_CHANNEL);
+	ck_assert_uint_eq(answer.frame.kind, FRAME_REPLY);
+	answer_free(&answer);
+	rig_stop(&rig);
+}
+END_TEST
+
 START_TEST(windows_are_bounded_by_bytes)
 {
 	static char payload[40000];
@@ -522,6 +571,8 @@ static Suite *unary_suite(void)
 	suite_add_tcase(suite, calls_case);
 	tcase_add_test(windows, a_window_returns_what_it_collected_and_is_gone);
 	tcase_add_test(windows, many_windows_are_kept_apart);
+	tcase_add_loop_test(windows, a_large_window_goes_through_in_runs, 0, 2);
+	tcase_add_test(windows, a_window_beyond_the_reply_s_limit_is_refused_and_stays);
 	tcase_add_test(windows, windows_are_bounded_by_bytes);
 	tcase_add_test(windows, old_windows_are_dropped_and_counted);
 	tcase_add_test(windows, a_window_whose_trigger_fails_stays);

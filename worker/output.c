@@ -21,7 +21,6 @@ enum {
 	HEADER_MAX_FRAME = 16,
 	/* What a message needs around a record that fills it. */
 	AROUND_RECORD = 64,
-	STATUS_TEXT_MAX = 1500,
 };
 
 enum { FIELD_SEQ = 1, FIELD_NEXT_WAKEUP = 2, FIELD_RECORDS = 1, FIELD_MORE = 2 };
@@ -44,7 +43,7 @@ void output_init(struct output *output, struct ring_producer *ring, uint64_t mes
 /* Frees what was not sent. */
 void output_deinit(struct output *output)
 {
-	output_results_drop(output);
+	output_drop(output);
 	outbox_clear(&output->outbox);
 }
 
@@ -117,8 +116,8 @@ bool output_results_open(const struct output *output)
 	return output->results != NULL;
 }
 
-/* Gives the Results at hand up: what is reserved and not appended was never there. */
-void output_results_drop(struct output *output)
+/* Gives the answer being written up: what is reserved and not appended was never there. */
+void output_drop(struct output *output)
 {
 	outbox_frame_free(output->waiting);
 	output->waiting = NULL;
@@ -160,7 +159,7 @@ static bool results_split(struct output *output)
 	} else {
 		if (results_largest(output))
 			return false;
-		output_results_drop(output);
+		output_drop(output);
 	}
 	results_begin(output, output->message_max);
 	return true;
@@ -274,8 +273,8 @@ void output_end(struct output *output, enum frame_kind kind, bool last)
 	payload_end(output, kind, last);
 }
 
-/* The longest beginning of a text of at most `limit` bytes that cuts no UTF-8 sequence. */
-static size_t text_cut(const char *text, size_t limit)
+/* The longest beginning of a text that cuts no character. */
+size_t text_cut(const char *text, size_t limit)
 {
 	size_t length = strnlen(text, limit + 1);
 

@@ -16,6 +16,8 @@
 #include "worker/outbox.h"
 #include "worker/run.h"
 
+enum { STATUS_TEXT_MAX = 1500 }; /* bytes of words in a status or Error */
+
 struct output {
 	struct ring_producer *ring;
 	struct outbox outbox;
@@ -64,12 +66,15 @@ bool output_results_open(const struct output *output);
  * with it (0: none). */
 void output_results_end(struct output *output, bool more, bool last, int64_t next_wakeup_ms);
 
-/* Gives the Results at hand up, unsent. */
-void output_results_drop(struct output *output);
+/* Gives the answer being written up, unsent. Nothing happens when there is none. */
+void output_drop(struct output *output);
 
 /* Begins an answer that is not Results: a writer over `size_max` bytes, and its end. */
 struct wire_writer *output_begin(struct output *output, uint64_t size_max);
 void output_end(struct output *output, enum frame_kind kind, bool last);
+
+/* Bytes of a text's longest beginning of at most `limit` bytes that cuts no UTF-8 sequence. */
+size_t text_cut(const char *text, size_t limit);
 
 /* END or REFUSAL with a gRPC status code and a text (cut to fit). */
 void output_status(struct output *output, enum frame_kind kind, uint32_t code, const char *text);

@@ -26,7 +26,7 @@ enum {
 	UNIT_RECORDS =
 	    256, /* enough to make the cost of a unit vanish, few enough to stay in the cache and within a turn */
 	PROTOCOL_VERSION = 1,
-	TEXT_MAX = 1024,
+	TEXT_MAX = 2048 /* more than is sent, so that the cut is made between characters */,
 };
 
 struct session {
@@ -149,7 +149,8 @@ static int64_t next_wakeup(const struct session *session)
 /* Writes an Error answer. */
 static void write_error(struct session *session, const struct fault *fault, const char *text)
 {
-	struct view step = view_of(fault->step == NULL ? "" : fault->step), message = view_of(text);
+	struct view step = view_of(fault->step == NULL ? "" : fault->step);
+	struct view message = {(const uint8_t *)text, text_cut(text, STATUS_TEXT_MAX)};
 	struct wire_writer *writer = output_begin(session->output, 128 + step.size + message.size);
 	uint8_t *error;
 
@@ -175,7 +176,7 @@ fail(struct session *session, struct fault fault, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	output_results_drop(session->output);
+	output_drop(session->output);
 	write_error(session, &fault, text);
 	output_status(session->output, FRAME_END, fault.status, text);
 	if (session->segment != NULL)

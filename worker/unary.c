@@ -17,7 +17,10 @@
 #include "shared/log.h"
 #include "worker/window.h"
 
-enum { TEXT_MAX = 1024 };
+enum {
+	WINDOW_RUN = 1024, /* messages of a window that go through the chain together */
+	TEXT_MAX = 2048    /* more than is sent, so that the cut is made between characters */
+};
 
 /* One segment, as unary calls see it. */
 struct unary_segment {
@@ -43,6 +46,8 @@ struct call {
 	const struct segment *segment;
 	struct unary_segment *state;
 	struct wire_unary request;
+	struct wire_writer *reply; /* NULL: not begun */
+	bool more;                 /* records behind those at hand belong to the call, too */
 };
 
 /* Opens the chain of one segment. */
@@ -110,6 +115,7 @@ refuse(struct call *call, grpc_status_code code, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
+	output_drop(call->output);
 	output_status(call->output, FRAME_REFUSAL, code, text);
 	if (call->segment != NULL)
 		counter_add(&workspace_segment_counters(call->unary->workspace, call->segment->id)->errors, 1);
@@ -159,14 +165,6 @@ static void count(const struct call *call, bool in, uint64_t records, uint64_t b
 	counter_add(in ? &counters->bytes_in : &counters->bytes_out, bytes);
 }
 
-/* Answers with nothing. */
-static bool reply_empty(struct call *call)
-{
-	output_begin(call->output, 0);
-	output_end(call->output, FRAME_REPLY, true);
-	return true;
-}
-
 /* Adds the headers that say key and route to an output, in place of any that came in under these names. False when memory
  * is out. */
 static bool decorate(const struct call *call, struct record *record)
@@ -205,20 +203,41 @@ static struct wire_record message_of(const struct record *record)
 }
 
 /* Refuses a call whose outputs are more than a reply may carry. */
-static bool refuse_size(struct call *call, uint64_t size)
+static bool refuse_size(struct call *call)
 {
 	return refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED,
-		      "segment \"%s\": the reply would have %" PRIu64 " bytes; a reply may have %" PRIu64,
-		      call->segment->name, size, call->output->message_max);
+		      "segment \"%s\": the outputs are more than a reply may carry, which is %" PRIu64
+		      " bytes: collect less at a time, or raise --unary-message-max",
+		      call->segment->name, call->output->message_max);
 }
 
-/* Answers with the outputs of the run. */
+/* Begins the reply for outputs of so many bytes, or for all that it may carry when there will be more. False: the call was
+ * refused. */
+static bool reply_begin(struct call *call, uint64_t size)
+{
+	if (call->reply != NULL)
+		return true;
+	if (size > call->output->message_max)
+		return refuse_size(call);
+	call->reply = output_begin(call->output, call->more ? call->output->message_max : size);
+	return true;
+}
+
+/* Ends the reply, which is empty when nothing came out. */
+static bool reply_end(struct call *call)
+{
+	if (call->reply == NULL)
+		output_begin(call->output, 0);
+	output_end(call->output, FRAME_REPLY, true);
+	return true;
+}
+
+/* Adds the outputs of the run to the reply. */
 static bool reply_run(struct call *call)
 {
 	struct run *run = &call->unary->workspace->run;
 	bool decorated = call->state->keys || call->segment->route_count > 0;
 	uint64_t size = 0, bytes = 0;
-	struct wire_writer *writer;
 
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct wire_record message;
@@ -229,38 +248,33 @@ static bool reply_run(struct call *call)
 		size += wire_record_size(&message, run->records[i].headers, true);
 		bytes += message.payload.size;
 	}
-	if (size > call->output->message_max)
-		return refuse_size(call, size);
-	writer = output_begin(call->output, size);
+	if (!reply_begin(call, size))
+		return false;
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct wire_record message = message_of(&run->records[i]);
 
-		wire_put_record(writer, &message, run->records[i].headers, true);
+		wire_put_record(call->reply, &message, run->records[i].headers, true);
 	}
-	output_end(call->output, FRAME_REPLY, true);
 	count(call, false, run->count, bytes);
-	return true;
+	return !call->reply->overflow || refuse_size(call);
 }
 
-/* Answers with the records of the batch as they came in. */
+/* Adds the records of the batch, as they came in, to the reply. */
 static bool reply_batch(struct call *call)
 {
 	const struct wire_batch *batch = &call->unary->workspace->batch;
 	uint64_t size = 0, bytes = 0;
-	struct wire_writer *writer;
 
 	for (uint32_t i = 0; i < batch->count; i++) {
 		size += wire_record_size(&batch->records[i], batch->headers, true);
 		bytes += batch->records[i].payload.size;
 	}
-	if (size > call->output->message_max)
-		return refuse_size(call, size);
-	writer = output_begin(call->output, size);
+	if (!reply_begin(call, size))
+		return false;
 	for (uint32_t i = 0; i < batch->count; i++)
-		wire_put_record(writer, &batch->records[i], batch->headers, true);
-	output_end(call->output, FRAME_REPLY, true);
+		wire_put_record(call->reply, &batch->records[i], batch->headers, true);
 	count(call, false, batch->count, bytes);
-	return true;
+	return !call->reply->overflow || refuse_size(call);
 }
 
 /* ---- The calls ----------------------------------------------------------------------------------------------------- */
@@ -274,7 +288,7 @@ static struct step_time time_of(const struct unary_segment *state)
 	};
 }
 
-/* Runs the messages in the batch through the chain and answers with what comes out. */
+/* Runs the messages in the batch through the chain and adds what comes out to the reply. */
 static bool process_batch(struct call *call)
 {
 	struct workspace *workspace = call->unary->workspace;
@@ -315,7 +329,7 @@ static bool message_read(struct call *call)
 /* ProcessMessage. */
 static bool process_message(struct call *call)
 {
-	return message_read(call) && process_batch(call);
+	return message_read(call) && process_batch(call) && reply_end(call);
 }
 
 /* Lets steps release by event time and then by the clock that it is, in this order, into the workspace's run. False: the call
@@ -343,9 +357,9 @@ static bool process_watermark(struct call *call)
 	struct unary_segment *state = call->state;
 
 	if (call->request.timestamp <= state->watermark)
-		return reply_empty(call);
+		return reply_end(call);
 	state->watermark = call->request.timestamp;
-	return release(call) && reply_run(call);
+	return release(call) && reply_run(call) && reply_end(call);
 }
 
 /* The window that a call names. */
@@ -382,40 +396,41 @@ static bool add_to_window(struct call *call)
 			      " allowed: trigger windows that are complete, or raise --window-bytes",
 			      windows_bytes(windows), windows_count(windows), workspace->config->window_bytes_max);
 	windows_show(call->unary);
-	return reply_empty(call);
+	return reply_end(call);
 }
 
-/* Reads all messages of a window into the batch. False when memory is out. */
-static bool window_read(struct call *call, const struct window *window)
+/* Reads the next messages of a window into the batch and moves on. False: the call was refused. */
+static bool window_read(struct call *call, const struct window_message **at)
 {
 	struct wire_batch *batch = &call->unary->workspace->batch;
 
-	for (const struct window_message *message = window->first; message != NULL; message = message->next) {
-		enum wire_result result = wire_parse_record((struct view){message->bytes, message->size}, batch);
+	workspace_clear(call->unary->workspace);
+	for (; *at != NULL && batch->count < WINDOW_RUN; *at = (*at)->next) {
+		enum wire_result result = wire_parse_record((struct view){(*at)->bytes, (*at)->size}, batch);
 
 		if (result == WIRE_NO_MEMORY)
-			return false;
-		CHECK(result == WIRE_OK);
+			return refuse_memory(call);
+		CHECK(result == WIRE_OK); /* it was, when it was added */
 	}
+	call->more = *at != NULL;
 	return true;
 }
 
-/* TriggerWindow. */
+/* TriggerWindow: run after run of what was collected, so that a large window needs no more memory than its reply. */
 static bool trigger_window(struct call *call)
 {
 	struct windows *windows = call->unary->windows;
 	struct window_name name = window_of(call);
 	struct window *window = windows_find(windows, &name);
+	const struct window_message *at = window != NULL ? window->first : NULL;
 
-	if (window == NULL)
-		return reply_empty(call);
-	if (!window_read(call, window))
-		return refuse_memory(call);
-	if (!process_batch(call))
-		return false;
-	windows_remove(windows, window);
+	while (at != NULL)
+		if (!window_read(call, &at) || !process_batch(call))
+			return false;
+	if (window != NULL)
+		windows_remove(windows, window);
 	windows_show(call->unary);
-	return true;
+	return reply_end(call);
 }
 
 /* Reads a request, finds its segment and does what it asks for. */

@@ -121,7 +121,8 @@ static uint64_t window_cost(const struct window_name *name)
 
 static uint64_t message_cost(struct view message)
 {
-	return sizeof(struct window_message) + message.size;
+	return (sizeof(struct window_message) + message.size + 15) / 16 *
+	       16; /* as the allocator has it, or about that */
 }
 
 /* Makes an empty window. NULL when memory is out. */

@@ -6,7 +6,7 @@
  * printed is the median over the rounds, and the median of the rounds' ratios. Lines are `name<TAB>value<TAB>unit`, and the
  * same goes to build/bench/transport.json.
  *
- *   bench_transport [--bin DIR] [--rounds N] [--round-ms N]
+ *   bench_transport [--bin DIR] [--rounds N] [--round-ms N] [--only NAME]
  */
 #include <dirent.h>
 #include <errno.h>
@@ -30,6 +30,7 @@
 #include "shared/wire.h"
 
 enum { RECORD_BYTES = 100, ROUNDS_MAX = 101, FLIGHT_MAX = 64, SEQ_BYTES = 5 };
+#define START_NS UINT64_C(20000000000)
 
 static const char pipeline[] = "name: identity\n"
 			       "parallelism: 1\n"
@@ -40,6 +41,13 @@ static const char pipeline[] = "name: identity\n"
 			       "sinks:\n"
 			       "  out: { kind: discard, from: same }\n";
 
+/* Batches made once, one more than are in flight; only their seq is rewritten. */
+struct batches {
+	uint8_t *bytes[FLIGHT_MAX + 2];
+	size_t size;
+	uint32_t count;
+};
+
 /* One sidecar under test. */
 struct side {
 	const char *name;
@@ -48,6 +56,10 @@ struct side {
 	char address[160];
 	struct client *client;
 	const void *process_message, *session;
+	struct client_stream *stream; /* of the workload at hand */
+	struct batches batches;
+	uint64_t sent, answered; /* seq */
+	size_t bytes;            /* of the answer at hand */
 };
 
 /* One workload: `batch` 0 is the unary call. */
@@ -58,6 +70,7 @@ struct workload {
 
 static char directory[] = "/tmp/bridge-bench-XXXXXX";
 static const char *bin = "build/release";
+static const char *only = ""; /* workloads whose name begins so */
 static unsigned rounds = 15, round_ms = 300;
 static char topology[33];
 static FILE *json;
@@ -156,7 +169,8 @@ static grpc_slice unary_request(void)
 /* Starts one call. */
 static void unary_call(struct side *side, grpc_slice request)
 {
-	struct client_call_options options = {.wait_for_ready = true};
+	struct client_call_options options = {.wait_for_ready = true,
+					      .deadline_ns = clock_ns() + START_NS}; /* it may still be starting */
 	if (!client_call(side->client, side->process_message, grpc_slice_ref(request), &options, side))
 		fatalx("out of memory");
 }
@@ -186,13 +200,6 @@ static double unary_round(struct side *side, const struct workload *workload)
 }
 
 /* ---- Streams ---- */
-
-/* Batches made once, one more than are in flight; only their seq is rewritten. */
-struct batches {
-	uint8_t *bytes[FLIGHT_MAX + 2];
-	size_t size;
-	uint32_t count;
-};
 
 /* Writes a seq into its five bytes: a varint with needless continuation bits is still a varint. */
 static void seq_write(uint8_t *at, uint64_t seq)
@@ -237,12 +244,11 @@ static void batch_returned(void *bytes)
 }
 
 /* Sends the batch with that seq. */
-static void batch_send(struct client_stream *stream, struct batches *batches, uint64_t seq)
+static void batch_send(struct side *side, uint64_t seq)
 {
-	CHECK(batches->count > 0);
-	uint8_t *bytes = batches->bytes[seq % batches->count];
+	uint8_t *bytes = side->batches.bytes[seq % side->batches.count];
 	seq_write(bytes + 1, seq);
-	if (client_stream_send(stream, grpc_slice_new(bytes, batches->size, batch_returned)) != CLIENT_TAKEN)
+	if (client_stream_send(side->stream, grpc_slice_new(bytes, side->batches.size, batch_returned)) != CLIENT_TAKEN)
 		fatalx("the stream takes no more messages");
 }
 
@@ -273,46 +279,82 @@ static grpc_slice open_message(void)
 }
 
 /* Waits for the next message of a stream. */
-static void stream_next(struct side *side, struct client_stream *stream, struct client_event *event)
+static void stream_next(struct side *side, struct client_event *event)
 {
-	client_stream_receive(stream);
+	client_stream_receive(side->stream);
 	while (client_poll(side->client, CLIENT_FOREVER, event) != CLIENT_MESSAGE)
 		if (event->kind == CLIENT_ENDED)
 			fatalx("%s: the stream ended: %.*s", side->name, (int)event->text.size,
 			       (const char *)event->text.data);
 }
 
-/* Records per second over one round, on a session of its own. */
-static double stream_round(struct side *side, const struct workload *workload)
+/* Whether an answer is the last of its seq: the flag is looked for, the records are not parsed. */
+static bool is_last(struct view results)
+{
+	struct wire_reader reader;
+	struct wire_field field;
+	wire_reader_init(&reader, results);
+	while (wire_next(&reader, &field))
+		if (field.number == 2 && field.scalar)
+			return false;
+	return !reader.malformed;
+}
+
+/* Opens the session that a side's rounds of a workload share. */
+static void stream_open(struct side *side, const struct workload *workload)
 {
 	struct client_event event;
-	struct batches batches;
 	struct client_call_options options = {.wait_for_ready = true};
-	batches_make(&batches, workload);
-	struct client_stream *stream = client_stream_open(side->client, side->session, FLIGHT_MAX + 2, &options, side);
-	client_stream_send(stream, open_message());
-	stream_next(side, stream, &event);
-	uint64_t sent = 1, answered = 1, begin = clock_ns(), end = begin + round_ms * UINT64_C(1000000), done = 0;
-	while (sent - answered < workload->outstanding)
-		batch_send(stream, &batches, ++sent);
-	while (answered < sent) {
-		struct wire_to_worker envelope;
-		stream_next(side, stream, &event);
-		struct view message = {GRPC_SLICE_START_PTR(event.message), GRPC_SLICE_LENGTH(event.message)};
-		if (wire_parse_from_worker(message, &envelope) != WIRE_OK || envelope.kind != FROM_WORKER_RESULTS ||
-		    envelope.seq != answered + 1 || message.size < (size_t)workload->batch * RECORD_BYTES)
-			fatalx("%s: not the answer that was due", side->name);
-		answered++;
-		if (clock_ns() < end) {
-			done++;
-			batch_send(stream, &batches, ++sent);
-		}
-	}
-	client_stream_cancel(stream);
+	batches_make(&side->batches, workload);
+	side->stream = client_stream_open(side->client, side->session, FLIGHT_MAX + 2, &options, side);
+	client_stream_send(side->stream, open_message());
+	stream_next(side, &event);
+	side->sent = side->answered = 1;
+}
+
+/* Ends it. */
+static void stream_close(struct side *side)
+{
+	struct client_event event;
+	client_stream_cancel(side->stream);
 	while (client_poll(side->client, CLIENT_FOREVER, &event) != CLIENT_ENDED)
 		;
-	for (uint32_t i = 0; i < batches.count; i++)
-		free(batches.bytes[i]);
+	for (uint32_t i = 0; i < side->batches.count; i++)
+		free(side->batches.bytes[i]);
+}
+
+/* Takes one message; whether a seq is now answered in full. */
+static bool stream_answered(struct side *side, const struct workload *workload)
+{
+	struct client_event event;
+	struct wire_to_worker envelope;
+	stream_next(side, &event);
+	struct view message = {GRPC_SLICE_START_PTR(event.message), GRPC_SLICE_LENGTH(event.message)};
+	if (wire_parse_from_worker(message, &envelope) != WIRE_OK || envelope.kind != FROM_WORKER_RESULTS ||
+	    envelope.seq != side->answered + 1)
+		fatalx("%s: not the answer that was due", side->name);
+	side->bytes += message.size;
+	if (!is_last(envelope.body))
+		return false;
+	if (side->bytes < (size_t)workload->batch * RECORD_BYTES)
+		fatalx("%s: records are missing in an answer", side->name);
+	side->bytes = 0;
+	side->answered++;
+	return true;
+}
+
+/* Records per second over one round. */
+static double stream_round(struct side *side, const struct workload *workload)
+{
+	uint64_t begin = clock_ns(), end = begin + round_ms * UINT64_C(1000000), done = 0;
+	while (side->sent - side->answered < workload->outstanding)
+		batch_send(side, ++side->sent);
+	while (side->answered < side->sent) {
+		if (!stream_answered(side, workload) || clock_ns() >= end)
+			continue;
+		done++;
+		batch_send(side, ++side->sent);
+	}
 	return (double)done * workload->batch * 1e9 / (double)(end - begin);
 }
 
@@ -334,26 +376,6 @@ static double median(double *values, unsigned count)
 static double round_of(struct side *side, const struct workload *workload)
 {
 	return workload->batch ? stream_round(side, workload) : unary_round(side, workload);
-}
-
-/* Runs a workload on both sides in turn; returns the median ratio of worker over direct. */
-static double compare(struct side *direct, struct side *worker, const struct workload *workload)
-{
-	double first[ROUNDS_MAX] = {0}, second[ROUNDS_MAX] = {0}, ratio[ROUNDS_MAX] = {0};
-	char name[64];
-	round_of(direct, workload);
-	round_of(worker, workload);
-	for (unsigned i = 0; i < rounds; i++) {
-		first[i] = round_of(direct, workload);
-		second[i] = round_of(worker, workload);
-		ratio[i] = second[i] / first[i];
-	}
-	const char *unit = workload->batch ? "records/s" : "calls/s";
-	snprintf(name, sizeof name, "%s_direct", workload->name);
-	report(name, median(first, rounds), unit);
-	snprintf(name, sizeof name, "%s_worker", workload->name);
-	report(name, median(second, rounds), unit);
-	return median(ratio, rounds);
 }
 
 /* ---- Processes ---- */
@@ -415,6 +437,41 @@ static double side_usage(const struct side *side, double *pss)
 	return cpu;
 }
 
+/* Prints a figure of one side of a workload. */
+static void report_side(const struct workload *workload, const char *side, const char *what, double value,
+			const char *unit)
+{
+	char name[64];
+	snprintf(name, sizeof name, "%s_%s%s", workload->name, side, what);
+	report(name, value, unit);
+}
+
+/* Runs a workload on both sides in turn; returns the median ratio of worker over direct. */
+static double compare(struct side *sides, const struct workload *workload)
+{
+	static double rate[2][ROUNDS_MAX], cpu[2][ROUNDS_MAX], ratio[ROUNDS_MAX];
+	const char *unit = workload->batch ? "records/s" : "calls/s";
+	for (int i = 0; i < 2 && workload->batch; i++)
+		stream_open(&sides[i], workload);
+	for (unsigned round = 0; round <= rounds; round++) { /* round 0 warms up */
+		unsigned slot = round > 0 ? round - 1 : 0;
+		for (int i = 0; i < 2; i++) {
+			double pss, before = side_usage(&sides[i], &pss);
+			rate[i][slot] = round_of(&sides[i], workload);
+			cpu[i][slot] = (side_usage(&sides[i], &pss) - before) * 1e12 / (rate[i][slot] * round_ms);
+		}
+		ratio[slot] = rate[1][slot] / rate[0][slot];
+	}
+	for (int i = 0; i < 2; i++) {
+		report_side(workload, sides[i].name, "", median(rate[i], rounds), unit);
+		report_side(workload, sides[i].name, "_cpu", median(cpu[i], rounds),
+			    workload->batch ? "ns/record" : "ns/call");
+	}
+	for (int i = 0; i < 2 && workload->batch; i++)
+		stream_close(&sides[i]);
+	return median(ratio, rounds);
+}
+
 /* What an idle sidecar takes. */
 static void measure_idle(struct side *side, const char *when)
 {
@@ -439,12 +496,15 @@ static void parse(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (i + 1 < argc && strcmp(argv[i], "--bin") == 0) {
 			bin = argv[++i];
+		} else if (i + 1 < argc && strcmp(argv[i], "--only") == 0) {
+			only = argv[++i];
 		} else if (i + 1 < argc && strcmp(argv[i], "--rounds") == 0) {
 			rounds = (unsigned)strtoul(argv[++i], NULL, 10);
 		} else if (i + 1 < argc && strcmp(argv[i], "--round-ms") == 0) {
 			round_ms = (unsigned)strtoul(argv[++i], NULL, 10);
 		} else {
-			fprintf(stderr, "usage: bench_transport [--bin DIR] [--rounds N] [--round-ms N]\n");
+			fprintf(stderr,
+				"usage: bench_transport [--bin DIR] [--rounds N] [--round-ms N] [--only NAME]\n");
 			exit(2);
 		}
 	}
@@ -454,26 +514,37 @@ static void parse(int argc, char **argv)
 	}
 }
 
-/* All ratios that the project holds itself to. */
-static void measure_ratios(struct side *direct, struct side *worker)
+/* One line of what is measured: the workload, and the name and sense of its ratio. */
+static const struct figure {
+	struct workload workload;
+	const char *ratio;
+	bool inverse; /* a latency: more is worse */
+} figures[] = {
+    {{"unary16", 0, 16}, "unary16_ratio", false},      {{"unary64", 0, 64}, "unary64_ratio", false},
+    {{"unary1", 0, 1}, "unary_latency_ratio", true},   {{"stream1", 1, 64}, "stream1_ratio", false},
+    {{"stream128", 128, 8}, "stream128_ratio", false}, {{"stream1024", 1024, 4}, "stream1024_ratio", false},
+};
+
+/* All ratios that the project holds itself to; unary calls come first, for sessions take their segment over. */
+static void measure_ratios(struct side *sides)
 {
-	static const struct workload unary1 = {"unary1", 0, 1}, unary16 = {"unary16", 0, 16},
-				     unary64 = {"unary64", 0, 64};
-	static const struct workload stream1 = {"stream1", 1, 64}, stream128 = {"stream128", 128, 8},
-				     stream1024 = {"stream1024", 1024, 4};
-	double ratio16 = compare(direct, worker, &unary16), ratio64 = compare(direct, worker, &unary64);
-	report("unary16_ratio", ratio16, "");
-	report("unary64_ratio", ratio64, "");
-	report("unary_ratio", ratio16 < ratio64 ? ratio16 : ratio64, "");
-	report("unary_latency_ratio", 1 / compare(direct, worker, &unary1), "");
-	report("stream1_ratio", compare(direct, worker, &stream1), "");
-	report("stream128_ratio", compare(direct, worker, &stream128), "");
-	report("stream1024_ratio", compare(direct, worker, &stream1024), "");
+	double unary = 0;
+	for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
+		const struct figure *figure = &figures[i];
+		if (strncmp(figure->workload.name, only, strlen(only)) != 0)
+			continue;
+		double ratio = compare(sides, &figure->workload);
+		report(figure->ratio, figure->inverse ? 1 / ratio : ratio, "");
+		if (figure->workload.batch == 0 && !figure->inverse)
+			unary = unary == 0 || ratio < unary ? ratio : unary;
+	}
+	if (unary > 0)
+		report("unary_ratio", unary, "");
 }
 
 int main(int argc, char **argv)
 {
-	struct side direct = {.name = "direct", .direct = true}, worker = {.name = "worker"};
+	struct side sides[2] = {{.name = "direct", .direct = true}, {.name = "worker"}};
 	parse(argc, argv);
 	mkdir("build/bench", 0777);
 	json = fopen("build/bench/transport.json", "w");
@@ -481,14 +552,17 @@ int main(int argc, char **argv)
 		fatal("cannot write build/bench/transport.json, or a temporary directory");
 	fputs("[", json);
 	compile();
-	side_start(&direct);
-	side_start(&worker);
-	unary_round(&direct, &(struct workload){"warm", 0, 1});
-	measure_idle(&worker, "");
-	measure_ratios(&direct, &worker);
-	measure_idle(&worker, "_after_load");
-	side_stop(&direct);
-	side_stop(&worker);
+	for (int i = 0; i < 2; i++)
+		side_start(&sides[i]);
+	for (int i = 0; i < 2; i++)
+		unary_round(&sides[i], &(struct workload){"warm", 0, 1});
+	if (!*only)
+		measure_idle(&sides[1], "");
+	measure_ratios(sides);
+	if (!*only)
+		measure_idle(&sides[1], "_after_load");
+	for (int i = 0; i < 2; i++)
+		side_stop(&sides[i]);
 	fputs("\n]\n", json);
 	run((char *[]){"/bin/rm", "-rf", directory, NULL});
 	return fclose(json) == 0 ? 0 : 1;

@@ -269,6 +269,8 @@ static bool front_turn(struct front *front)
 		opens_retry(front, front->now_ns);
 	if (front->draining && served)
 		sessions_drain(front);
+	if (front->config->direct)
+		sessions_direct(front);
 	slots_kick(front);
 	return served;
 }

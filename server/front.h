@@ -117,11 +117,11 @@ void slot_damaged(struct slot_end *slot, uint32_t channel);
 
 /* ---- Unary calls (front_unary.c) ---- */
 
-void unary_init(struct front *front);                    /* before the server starts */
-void unary_start(struct front *front);                   /* after */
-void unary_serve(struct channel_end *end);               /* answers of the unary channel */
-void unary_retry(struct slot_end *slot);                 /* room or a worker came */
-void unary_slot_lost(struct slot_end *slot);             /* fails what was with the worker */
+void unary_init(struct front *front);                     /* before the server starts */
+void unary_start(struct front *front);                    /* after */
+void unary_serve(struct channel_end *end);                /* answers of the unary channel */
+void unary_retry(struct slot_end *slot);                  /* room or a worker came */
+void unary_slot_lost(struct slot_end *slot);              /* fails what was with the worker */
 void unary_give_up(struct front *front, uint64_t now_ns); /* fails what waited too long for a worker */
 
 /* Ends a call with a status and text; used by all services. The tag fires when gRPC is done with it. */
@@ -135,6 +135,8 @@ enum session_state {
 	SESSION_RUNNING, /* has a channel */
 	SESSION_ENDING,  /* its status is decided; waits for the last write, then for gRPC to let go */
 };
+
+enum { DIRECT_MAX = 64 };
 
 struct session {
 	struct front *front;
@@ -160,6 +162,8 @@ struct session {
 	struct open_request *open; /* what Open said */
 	grpc_status_code status;
 	char status_text[512];
+	grpc_byte_buffer *direct[DIRECT_MAX]; /* --direct: messages to write back */
+	unsigned direct_first, direct_count;
 };
 
 void sessions_init(struct front *front);       /* before the server starts */
@@ -169,7 +173,8 @@ void session_forward(struct session *session); /* hands the message at hand to t
 void session_slot_lost(struct session *session);
 void session_end(struct session *session, grpc_status_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-void sessions_drain(struct front *front); /* no more reading; end when all is answered */
+void sessions_direct(struct front *front); /* --direct: writes back what was read in this turn */
+void sessions_drain(struct front *front);  /* no more reading; end when all is answered */
 
 /* What an Open said, checked and copied. */
 struct open_request {

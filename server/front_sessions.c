@@ -48,6 +48,9 @@ static void session_free(struct session *session)
 		grpc_byte_buffer_destroy(session->inbound);
 	if (session->outbound)
 		grpc_byte_buffer_destroy(session->outbound);
+	while (session->direct_count > 0)
+		grpc_byte_buffer_destroy(
+		    session->direct[(session->direct_first + --session->direct_count) % DIRECT_MAX]);
 	if (session->call)
 		grpc_call_unref(session->call);
 	grpc_metadata_array_destroy(&session->metadata);
@@ -240,8 +243,6 @@ static void session_was_written(void *owner, bool ok)
 		session_send_status(session);
 	else if (session->state == SESSION_RUNNING && session->end)
 		session_pump(session);
-	else if (session->inbound && !session->reading)
-		session_direct(session);
 }
 
 /* Writes an answer and notes whether its seq is done; consumes the frame. */
@@ -452,13 +453,30 @@ void sessions_start(struct front *front)
 
 /* ---- Benchmarks: the front answers by itself ---- */
 
-/* A Batch's bytes are also those of a Results with the same seq: the message goes back as it came. */
+/* A Batch's bytes are also those of a Results with the same seq: messages go back as they came. */
 static void session_direct(struct session *session)
 {
-	if (session->writing)
-		return; /* one write at a time: this one follows when it is done */
-	grpc_byte_buffer *same = session->inbound;
+	if (!session->inbound || session->reading || session->direct_count == DIRECT_MAX)
+		return;
+	session->direct[(session->direct_first + session->direct_count++) % DIRECT_MAX] = session->inbound;
 	session->inbound = NULL;
-	session_write(session, same, false);
 	session_read(session);
+}
+
+/* Writes the next message back, and says whether more follow. */
+static void session_direct_write(struct session *session)
+{
+	if (session->writing || session->direct_count == 0 || session->state == SESSION_ENDING)
+		return;
+	grpc_byte_buffer *message = session->direct[session->direct_first];
+	session->direct_first = (session->direct_first + 1) % DIRECT_MAX;
+	session->direct_count--;
+	session_write(session, message, session->direct_count > 0);
+	session_direct(session);
+}
+
+void sessions_direct(struct front *front)
+{
+	for (struct session *session = front->sessions; session; session = session->next)
+		session_direct_write(session);
 }

@@ -52,7 +52,7 @@ void *scratch_resize(struct scratch *scratch, void *last, size_t old_size, size_
 struct view scratch_copy(struct scratch *scratch, struct view bytes);
 
 /* What one unit may take: a fan-out that goes on for ever fails its record, not the process. */
-enum { SCRATCH_LIMIT = 512 << 20, RUN_RECORDS_MAX = 1 << 21 };
+enum { SCRATCH_LIMIT = 256 << 20, RUN_RECORDS_MAX = 1 << 21 };
 
 struct run {
 	struct record *records;

@@ -310,6 +310,7 @@ static void start_sources(struct local_run *run)
 		return;
 	run->started = true;
 	run_sidecar_remove_folder(&run->sidecar);
+	run_progress_start(&run->progress, !run->quiet && !run->json);
 	for (size_t i = 0; i < run->descriptor->source_count; i++)
 		source_begin(&run->graph.sources[i]);
 }
@@ -444,7 +445,7 @@ static int run_pipeline(struct local_run *run)
 		fatalx("out of memory");
 	run->watch = watch_start(run->client);
 	run->graph.watch = run->watch;
-	run_progress_start(&run->progress, !run->quiet && !run->json);
+	run_progress_start(&run->progress, false);
 	run_loop(run);
 	run_sidecar_check(&run->sidecar);
 	report(run);

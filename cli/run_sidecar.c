@@ -184,7 +184,8 @@ bool run_sidecar_start(struct run_sidecar *sidecar, const struct run_sidecar_opt
 
 /* ---- Its log ---- */
 
-/* Whether a log line is for people: "TIME LEVEL speaker: text" below warn is not; what is no log line is. */
+/* Whether a log line is for people. "TIME LEVEL speaker: text" below warn is not, and a session's end is told by the run
+ * itself, with the record at hand; what is no log line (a sanitizer's report, an abort) always is. */
 static bool line_matters(const char *line)
 {
 	const char *level = strchr(line, ' ');
@@ -192,7 +193,8 @@ static bool line_matters(const char *line)
 	if (!timed)
 		return true;
 	level++;
-	return strncmp(level, "info", 4) != 0 && strncmp(level, "debug", 5) != 0;
+	return strncmp(level, "info", 4) != 0 && strncmp(level, "debug", 5) != 0 &&
+	       strstr(level, ": session of segment ") == NULL;
 }
 
 /* Passes a whole line on. */

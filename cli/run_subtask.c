@@ -371,14 +371,11 @@ static void got_error(struct subtask *subtask, const FlinkBridge__Error *error)
 		log_warn("%s: %s", where, error->message);
 		return;
 	}
-	bool step = error->step[0] != '\0';
-	if (find_record(subtask, error->seq, error->record, excerpt, sizeof(excerpt)))
-		run_graph_fail(subtask->graph, "%s%s%s%s: %s\n  record %u of its batch: %s", where,
-			       step ? ", step \"" : "", error->step, step ? "\"" : "", error->message, error->record,
-			       excerpt);
-	else
-		run_graph_fail(subtask->graph, "%s%s%s%s: %s", where, step ? ", step \"" : "", error->step,
-			       step ? "\"" : "", error->message);
+	/* A step's failure names segment and step by itself. */
+	bool whole = strncmp(error->message, "segment \"", strlen("segment \"")) == 0;
+	bool found = find_record(subtask, error->seq, error->record, excerpt, sizeof(excerpt));
+	run_graph_fail(subtask->graph, "%s%s%s%s%s", whole ? "" : where, whole ? "" : ": ", error->message,
+		       found ? "\n  the record: " : "", found ? excerpt : "");
 }
 
 /* The session is open: what it takes, and where it is served. */

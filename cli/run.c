@@ -450,8 +450,8 @@ static int run_pipeline(struct local_run *run)
 	run_sidecar_check(&run->sidecar);
 	report(run);
 	run_graph_free(&run->graph);
+	watch_stop(run->watch); /* it wakes the client */
 	client_close(run->client);
-	watch_stop(run->watch);
 	run_sidecar_stop(&run->sidecar, run->hurry || run->graph.failed, run->signal_item.fd);
 	if (run->graph.failed)
 		return BRIDGECTL_FAILED;

@@ -72,7 +72,6 @@ bool source_open(struct source_reader *reader)
 	const struct source *source = &reader->source;
 	reader->text = jv_invalid();
 	reader->largest = reader->watermark = INT64_MIN;
-	reader->started_ns = reader->record_ns = clock_ns();
 	if (!compile_program(reader, source->timestamp, "timestamp", &reader->timestamp))
 		return false;
 	if (source->kind == SOURCE_GENERATOR)
@@ -88,6 +87,7 @@ static uint32_t live_subtasks(const struct source_reader *reader)
 
 void source_begin(struct source_reader *reader)
 {
+	reader->started_ns = reader->record_ns = clock_ns();
 	for (uint32_t s = live_subtasks(reader); s < reader->source.parallelism; s++)
 		outlet_end(&reader->outlets[s]);
 }

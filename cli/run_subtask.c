@@ -371,11 +371,12 @@ static void got_error(struct subtask *subtask, const FlinkBridge__Error *error)
 		log_warn("%s: %s", where, error->message);
 		return;
 	}
-	/* A step's failure names segment and step by itself. */
+	/* A step's failure names segment and step by itself, and its own input when that is short. */
 	bool whole = strncmp(error->message, "segment \"", strlen("segment \"")) == 0;
-	bool found = find_record(subtask, error->seq, error->record, excerpt, sizeof(excerpt));
+	bool found = find_record(subtask, error->seq, error->record, excerpt, sizeof(excerpt)) &&
+		     strstr(error->message, excerpt) == NULL;
 	run_graph_fail(subtask->graph, "%s%s%s%s%s", whole ? "" : where, whole ? "" : ": ", error->message,
-		       found ? "\n  the record: " : "", found ? excerpt : "");
+		       found ? "\n  the segment got: " : "", found ? excerpt : "");
 }
 
 /* The session is open: what it takes, and where it is served. */

@@ -386,7 +386,7 @@ bool node_is_null(const struct node *node)
 const char *node_describe(const struct node *node)
 {
 	if (node_is_null(node))
-		return "nothing";
+		return "empty";
 	return node->kind == NODE_MAP ? "a map" : node->kind == NODE_LIST ? "a list" : "text";
 }
 

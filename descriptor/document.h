@@ -72,7 +72,7 @@ struct node *node_find(const struct node *map, const char *key);
 /* Whether a node is a scalar that says nothing: empty, `~` or `null` without quotes. */
 bool node_is_null(const struct node *node);
 
-/* "a map", "a list", "text", "nothing": what a node is, for messages. */
+/* "a map", "a list", "text", "empty": what a node is, for messages. */
 const char *node_describe(const struct node *node);
 
 /* Adds a finding at a node, its text underlined. */

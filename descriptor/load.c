@@ -193,13 +193,13 @@ static bool needed_bool(struct loader *loader, const struct node *map, const cha
 }
 
 /* Reads what all segments of a descriptor say alike: the pipeline and its hash. */
-static void identity_load(struct loader *loader, const struct node *config, size_t index)
+static void identity_load(struct loader *loader, const struct node *config)
 {
 	struct descriptor *descriptor = loader->descriptor;
 	const char *pipeline = needed_text(loader, config, "pipeline", "the config");
 	const char *hash = needed_text(loader, config, "topology_hash", "the config");
 
-	if (index == 0) {
+	if (descriptor->pipeline == NULL) { /* the first segment that can be read */
 		descriptor->pipeline = pipeline;
 		loader->hash_at = node_find(config, "topology_hash");
 		snprintf(descriptor->topology_hash, sizeof(descriptor->topology_hash), "%s", hash);
@@ -231,7 +231,7 @@ static void segment_load(struct loader *loader, const struct node *entry, size_t
 		return;
 	loader->segment_at[index] = config;
 	node_check_keys(config, "the config", keys, 11, loader->reading.diagnostics);
-	identity_load(loader, config, index);
+	identity_load(loader, config);
 	needed_number(loader, config, "format_version", "the config", DESCRIPTOR_FORMAT_VERSION,
 		      DESCRIPTOR_FORMAT_VERSION);
 	segment->id = needed_number(loader, config, "id", "the config", 0, DESCRIPTOR_SEGMENTS_MAX - 1);

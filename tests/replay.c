@@ -33,7 +33,7 @@ static int replay_file(const char *path)
 	return 1;
 }
 
-/* Feeds every file of a folder, or a single file. Returns how many. */
+/* Feeds every file of a folder and those below it, or a single file. Returns how many. */
 static int replay_path(const char *path)
 {
 	DIR *folder = opendir(path);
@@ -45,7 +45,7 @@ static int replay_path(const char *path)
 			continue;
 		char name[4096];
 		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
-		inputs += replay_file(name);
+		inputs += replay_path(name);
 	}
 	closedir(folder);
 	return inputs;

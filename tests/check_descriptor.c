@@ -1,0 +1,332 @@
+/*
+ * Checks descriptors as their readers see them: the struct that a file becomes, the hash and what it is made of, and what is
+ * found in files that were damaged by hand.
+ */
+#include "descriptor/descriptor.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "descriptor/compile.h"
+#include "tests/check_main.h"
+
+static const char pipeline[] = "name: p\n"
+			       "parallelism: 2\n"
+			       "sources:\n"
+			       "  in: { kind: file, path: x, timestamp: .ts, out_of_orderness: 2s, idle: 1min }\n"
+			       "  made: { kind: generator, count: 5, rate: 7, program: '{n: .}' }\n"
+			       "steps:\n"
+			       "  - { name: a, kind: filter, program: .a, from: [in, made] }\n"
+			       "  - { name: b, kind: key_by, key: .k }\n"
+			       "  - { name: c, kind: map, program: .c }\n"
+			       "  - { name: d, kind: route, routes: { x: .x, y: default, z: .z } }\n"
+			       "  - { name: e, kind: batch, from: d.y, time: 3s, segment: tail }\n"
+			       "sinks:\n"
+			       "  s1: { kind: file, path: out, from: [d.x, e] }\n"
+			       "  s2: { kind: discard, from: d.z }\n";
+
+static struct diagnostics diagnostics;
+
+static void setup(void)
+{
+	diagnostics_init(&diagnostics);
+}
+
+static void teardown(void)
+{
+	diagnostics_free(&diagnostics);
+}
+
+/* Compiles text that must be fine. */
+static struct descriptor *compile(const char *text)
+{
+	struct descriptor *descriptor = compile_text("p.yaml", view_of(text), NULL, &diagnostics);
+
+	if (descriptor == NULL)
+		diagnostics_print(&diagnostics, stderr, false);
+	ck_assert_ptr_nonnull(descriptor);
+	return descriptor;
+}
+
+/* A descriptor as text, to be freed. */
+static char *text_of(const struct descriptor *descriptor)
+{
+	char *text;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	descriptor_write(descriptor, out);
+	fclose(out);
+	return text;
+}
+
+/* The descriptor of the pipeline above, once through its file. */
+static struct descriptor *loaded(void)
+{
+	struct descriptor *compiled = compile(pipeline);
+	char *text = text_of(compiled);
+	struct descriptor *descriptor = descriptor_parse("d.yaml", view_of(text), &diagnostics);
+
+	ck_assert_ptr_nonnull(descriptor);
+	ck_assert_str_eq(compiled->topology_hash, descriptor->topology_hash);
+	descriptor_free(compiled);
+	free(text);
+	return descriptor;
+}
+
+START_TEST(test_sources)
+{
+	struct descriptor *descriptor = loaded();
+	const struct source *in = &descriptor->sources[0], *made = &descriptor->sources[1];
+	ck_assert_str_eq(descriptor->pipeline, "p");
+	ck_assert_uint_eq(descriptor->source_count, 2);
+	ck_assert_str_eq(in->name, "in");
+	ck_assert_int_eq(in->kind, SOURCE_FILE);
+	ck_assert_uint_eq(in->parallelism, 1);
+	ck_assert_str_eq(in->path, "x");
+	ck_assert_str_eq(in->timestamp, ".ts");
+	ck_assert_int_eq(in->out_of_orderness_ms, 2000);
+	ck_assert_int_eq(in->idle_ms, 60000);
+	ck_assert_int_eq(made->kind, SOURCE_GENERATOR);
+	ck_assert_uint_eq(made->count, 5);
+	ck_assert_uint_eq(made->rate, 7);
+	ck_assert_str_eq(made->program, "{n: .}");
+	ck_assert_ptr_null(made->timestamp);
+	descriptor_free(descriptor);
+}
+END_TEST
+
+START_TEST(test_segments)
+{
+	struct descriptor *descriptor = loaded();
+	const struct segment *segments = descriptor->segments;
+	ck_assert_uint_eq(descriptor->segment_count, 3);
+	ck_assert_uint_eq(descriptor->step_count, 5);
+	ck_assert_str_eq(segments[0].name, "a..b");
+	ck_assert_uint_eq(segments[0].input_count, 2);
+	ck_assert(segments[0].inputs[1].from_source);
+	ck_assert_uint_eq(segments[0].inputs[1].index, 1);
+	ck_assert_int_eq(segments[0].inputs[1].partition, PARTITION_REBALANCE);
+	ck_assert(!segments[0].keyed);
+	ck_assert_uint_eq(segments[0].route_count, 0);
+	ck_assert_str_eq(segments[1].name, "c..d");
+	ck_assert(segments[1].keyed);
+	ck_assert_int_eq(segments[1].inputs[0].partition, PARTITION_HASH);
+	ck_assert_uint_eq(segments[1].route_count, 3);
+	ck_assert_str_eq(segments[1].routes[1], "y");
+	ck_assert_uint_eq(segments[1].steps[0].index, 2);
+	ck_assert_str_eq(segments[2].name, "tail");
+	ck_assert_uint_eq(segments[2].id, 2);
+	ck_assert_uint_eq(segments[2].inputs[0].index, 1);
+	ck_assert_uint_eq(segments[2].inputs[0].route, 1);
+	ck_assert_int_eq(segments[2].inputs[0].partition, PARTITION_FORWARD);
+	ck_assert_uint_eq(segments[2].parallelism, 2);
+	ck_assert_uint_eq(segments[2].max_parallelism, 128);
+	descriptor_free(descriptor);
+}
+END_TEST
+
+START_TEST(test_options)
+{
+	struct descriptor *descriptor = loaded();
+	const struct step_spec *batch = &descriptor->segments[2].steps[0], *route = &descriptor->segments[1].steps[1];
+	ck_assert_int_eq(batch->kind, STEP_batch);
+	ck_assert_int_eq(step_option(batch, "size")->number, 100);
+	ck_assert_int_eq(step_option(batch, "bytes")->number, 256 << 10);
+	ck_assert_int_eq(step_option(batch, "time")->number, 3000);
+	ck_assert_int_eq(step_option(batch, "payload")->number, FORM_JSON);
+	ck_assert_uint_eq(step_option(route, "routes")->item_count, 3);
+	ck_assert_str_eq(step_option(route, "routes")->items[0].value, ".x");
+	ck_assert_str_eq(step_option(route, "routes")->items[1].name, "y");
+	ck_assert_str_eq(step_option(route, "routes")->items[1].value, "default");
+	descriptor_free(descriptor);
+}
+END_TEST
+
+START_TEST(test_sinks)
+{
+	struct descriptor *descriptor = loaded();
+	const struct sink *first = &descriptor->sinks[0];
+	ck_assert_uint_eq(descriptor->sink_count, 2);
+	ck_assert_int_eq(first->kind, SINK_FILE);
+	ck_assert_str_eq(first->path, "out");
+	ck_assert_uint_eq(first->parallelism, 1);
+	ck_assert_uint_eq(first->input_count, 2);
+	ck_assert_uint_eq(first->inputs[0].index, 1);
+	ck_assert_uint_eq(first->inputs[0].route, 0);
+	ck_assert_int_eq(first->inputs[0].partition, PARTITION_REBALANCE);
+	ck_assert_uint_eq(first->inputs[1].index, 2);
+	ck_assert_int_eq(descriptor->sinks[1].inputs[0].partition, PARTITION_FORWARD);
+	descriptor_free(descriptor);
+}
+END_TEST
+
+/* Text with the first place of one word replaced by another; to be freed. */
+static char *replaced(const char *text, const char *old, const char *new)
+{
+	const char *at = strstr(text, old);
+	char *copy = malloc(strlen(text) + strlen(new) + 1);
+
+	ck_assert_msg(at != NULL, "no %s in the text", old);
+	sprintf(copy, "%.*s%s%s", (int)(at - text), text, new, at + strlen(old));
+	return copy;
+}
+
+/* Whether replacing something in the pipeline changes the hash of its topology. */
+static bool changes_hash(const char *old, const char *new)
+{
+	struct descriptor *before = compile(pipeline);
+	char *text = replaced(pipeline, old, new);
+	struct descriptor *after = compile(text);
+	bool changed = strcmp(before->topology_hash, after->topology_hash) != 0;
+
+	free(text);
+	descriptor_free(before);
+	descriptor_free(after);
+	return changed;
+}
+
+START_TEST(test_the_hash_is_over_the_topology)
+{
+	ck_assert(changes_hash("name: p", "name: q"));
+	ck_assert(changes_hash("key: .k", "key: .other"));
+	ck_assert(changes_hash("{ x: .x, y: default, z: .z }", "{ z: .z, x: .x, y: default }"));
+	ck_assert(changes_hash("from: [in, made]", "from: [made, in]"));
+	ck_assert(changes_hash("parallelism: 2", "parallelism: 2\nmax_parallelism: 64"));
+	ck_assert(changes_hash("segment: tail", "segment: head"));
+	ck_assert(changes_hash("from: d.z", "from: [d.z, in]"));
+	ck_assert(changes_hash("s2:", "s3:"));
+}
+END_TEST
+
+START_TEST(test_the_hash_is_not_over_programs_and_deployments)
+{
+	ck_assert(!changes_hash("program: .a", "program: .other"));
+	ck_assert(!changes_hash("x: .x", "x: .other"));
+	ck_assert(!changes_hash("parallelism: 2", "parallelism: 5"));
+	ck_assert(!changes_hash("path: out", "path: elsewhere"));
+	ck_assert(!changes_hash("time: 3s", "time: 4s"));
+}
+END_TEST
+
+START_TEST(test_compiling_twice_gives_the_same_bytes)
+{
+	struct descriptor *one = compile(pipeline), *two = compile(pipeline);
+	char *first = text_of(one), *second = text_of(two);
+	ck_assert_str_eq(first, second);
+	free(first);
+	free(second);
+	descriptor_free(one);
+	descriptor_free(two);
+}
+END_TEST
+
+/* One change by hand, and what the loader has to say about it. */
+static const struct {
+	const char *old, *new, *words;
+} damages[] = {
+    {"format_version: 1", "format_version: 2", "another format version"},
+    {"      format_version: 1\n", "", "has no \"format_version\""},
+    {"id: 1", "id: 2", "segments are out of order"},
+    {"id: 0", "id: zero", "id cannot be \"zero\""},
+    {"id: 2", "id: 64", "id cannot be \"64\""},
+    {"pipeline: \"p\"", "pipeline: \"q\"", "this segment is of pipeline"},
+    {"topology_hash: \"", "topology_hash: \"0", "another topology hash than the first"},
+    {"keyed: true", "keyed: false", "keyed if all of its inputs are"},
+    {"keyed: true", "keyed: perhaps", "neither true nor false"},
+    {"partition: \"hash\"", "partition: \"forward\"", "by hash behind a key_by"},
+    {"partition: \"hash\"", "partition: \"hsh\"", "no partition"},
+    {"partition: \"forward\"", "partition: \"hash\"", "by hash behind a key_by"},
+    {"partition: \"rebalance\"", "partition: \"forward\"", "forward between parallelism 1 and 2"},
+    {"source: \"in\"", "source: \"out\"", "there is no source \"out\""},
+    {"segment: \"a..b\"", "segment: \"tail\"", "there is no segment \"tail\" before this"},
+    {"route: \"y\"", "route: \"w\"", "has no such route"},
+    {"          route: \"y\"\n", "", "the input has no \"route\""},
+    {"        - \"x\"\n", "", "not those of its last step"},
+    {"kind: \"key_by\"", "kind: \"map\"", "unknown key \"key\""},
+    {"kind: \"filter\"", "kind: \"fliter\"", "cannot be \"fliter\""},
+    {"chain:", "chian:", "has no \"chain\""},
+    {"step_name: \"tail\"", "step_name: \"a..b\"", "a second segment of the name \"a..b\""},
+    {"name: \"e\"", "name: \"a\"", "a second step of the name \"a\""},
+    {"step_name: \"tail\"", "step_name: \"t/1\"", "cannot be \"t/1\""},
+    {"max_parallelism: 128", "max_parallelism: 127", "the topology hash is not that of this file"},
+    {"key: \".k\"", "key: \".l\"", "the topology hash is not that of this file"},
+    {"parallelism: 2", "parallelism: 200", "from 1 to 128"},
+    {"sinks:", "sink:", "has no \"sinks\""},
+    {"sources:", "more: 1\nsources:", "unknown key \"more\""},
+    {"size: 100", "size: 0", "cannot be \"0\""},
+    {"time: \"3000ms\"", "time: \"3000\"", "cannot be \"3000\""},
+    {"path: \"out\"", "", "has no \"path\""},
+};
+
+START_TEST(test_damaged)
+{
+	struct descriptor *compiled = compile(pipeline);
+	char *text = text_of(compiled), *damaged = replaced(text, damages[_i].old, damages[_i].new);
+	struct descriptor *descriptor = descriptor_parse("d.yaml", view_of(damaged), &diagnostics);
+	bool said = false;
+
+	ck_assert_msg(descriptor == NULL, "\"%s\" for \"%s\" was taken", damages[_i].new, damages[_i].old);
+	ck_assert_uint_gt(diagnostics.count, 0);
+	for (size_t i = 0; i < diagnostics.count; i++) {
+		said |= strstr(diagnostics.findings[i].message, damages[_i].words) != NULL ||
+			(diagnostics.findings[i].expected != NULL &&
+			 strstr(diagnostics.findings[i].expected, damages[_i].words) != NULL);
+		ck_assert_uint_gt(diagnostics.findings[i].where.line, 0);
+	}
+	if (!said)
+		diagnostics_print(&diagnostics, stderr, false);
+	ck_assert_msg(said, "\"%s\" for \"%s\": not said: %s", damages[_i].new, damages[_i].old, damages[_i].words);
+	free(damaged);
+	free(text);
+	descriptor_free(compiled);
+}
+END_TEST
+
+START_TEST(test_missing_file)
+{
+	ck_assert_ptr_null(descriptor_load("/nonexistent/d.yaml", &diagnostics));
+	ck_assert_uint_eq(diagnostics.count, 1);
+	ck_assert_ptr_nonnull(strstr(diagnostics.findings[0].message, "No such file"));
+}
+END_TEST
+
+START_TEST(test_programs_are_not_compiled_when_a_descriptor_is_loaded)
+{
+	struct descriptor *compiled = compile(pipeline);
+	char *text = text_of(compiled), *broken = replaced(text, "program: \".a\"", "program: \".a |\"");
+	struct descriptor *descriptor = descriptor_parse("d.yaml", view_of(broken), &diagnostics);
+
+	ck_assert_ptr_nonnull(descriptor);
+	free(broken);
+	free(text);
+	descriptor_free(compiled);
+	descriptor_free(descriptor);
+}
+END_TEST
+
+static Suite *descriptor_suite(void)
+{
+	const TTest *const tests[] = {
+	    test_sources,
+	    test_segments,
+	    test_options,
+	    test_sinks,
+	    test_the_hash_is_over_the_topology,
+	    test_the_hash_is_not_over_programs_and_deployments,
+	    test_compiling_twice_gives_the_same_bytes,
+	    test_missing_file,
+	    test_programs_are_not_compiled_when_a_descriptor_is_loaded,
+	};
+	Suite *suite = suite_create("descriptor");
+	TCase *tcase = tcase_create("descriptor");
+
+	tcase_add_checked_fixture(tcase, setup, teardown);
+	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
+		tcase_add_test(tcase, tests[i]);
+	tcase_add_loop_test(tcase, test_damaged, 0, (int)(sizeof(damages) / sizeof(*damages)));
+	suite_add_tcase(suite, tcase);
+	return suite;
+}
+
+CHECK_MAIN(descriptor_suite)

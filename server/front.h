@@ -112,6 +112,9 @@ grpc_byte_buffer *channel_end_take(struct channel_end *end, const struct frame *
 /* Consumes the frame peeked without handing its payload on. */
 void channel_end_skip(struct channel_end *end, const struct frame *header);
 
+/* The status that a worker gave; UNKNOWN for a number that is none. */
+grpc_status_code status_code_of(const struct frame_status *status);
+
 /* The slot's worker wrote what cannot be true: asks for its end. */
 void slot_damaged(struct slot_end *slot, uint32_t channel);
 
@@ -233,8 +236,8 @@ struct front {
 	uint32_t slot_count;
 	uint64_t in_flight; /* messages and calls with workers */
 
-	struct session *sessions;
-	uint32_t sessions_waiting; /* Opens that wait for a slot */
+	struct session *sessions, *sessions_last; /* in the order of their arrival */
+	uint32_t sessions_waiting;                /* Opens that wait for a slot */
 	bool opens_woken;
 	uint32_t next_epoch;
 	char *jvm;                        /* the client process whose sessions are served */

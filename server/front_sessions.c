@@ -67,6 +67,8 @@ static void session_leave(struct session *session)
 		session->previous->next = session->next;
 	else
 		session->front->sessions = session->next;
+	if (session->front->sessions_last == session)
+		session->front->sessions_last = session->previous;
 	session_free(session);
 }
 
@@ -259,6 +261,7 @@ static void session_take_answer(struct session *session, const struct frame *hea
 		if (received_ns <= front->now_ns)
 			histogram_add(&front->page->segment[session->segment].latency, front->now_ns - received_ns);
 	}
+	gauge_set(&session->info->response_fill, end->answers.peer_tail - end->answers.position);
 	session_write(session, message, !ring_is_empty(&end->answers));
 }
 
@@ -276,7 +279,7 @@ static void session_take_end(struct session *session, const struct frame *header
 	char text[512];
 	memcpy(text, payload + sizeof status, (size_t)length);
 	channel_end_skip(session->end, header);
-	session_end(session, (grpc_status_code)status.code, "%.*s", length, text);
+	session_end(session, status_code_of(&status), "%.*s", length, text);
 }
 
 /* Ends a session to which nothing more will come and which owes nothing. */
@@ -415,10 +418,12 @@ static void session_started(void *owner, bool ok)
 	session->write_tag = (struct tag){session_was_written, session};
 	session->status_tag = (struct tag){session_status_sent, session};
 	session->start_tag = (struct tag){session_greeted, session};
-	session->next = front->sessions;
-	if (session->next)
-		session->next->previous = session;
-	front->sessions = session;
+	session->previous = front->sessions_last;
+	if (session->previous)
+		session->previous->next = session;
+	else
+		front->sessions = session;
+	front->sessions_last = session;
 	grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
 	close.data.recv_close_on_server.cancelled = &session->cancelled;
 	session_start(session, &close, &session->close_tag);

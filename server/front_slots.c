@@ -259,6 +259,11 @@ void channel_end_skip(struct channel_end *end, const struct frame *header)
 
 static void slot_refresh(struct slot_end *slot);
 
+grpc_status_code status_code_of(const struct frame_status *status)
+{
+	return status->code <= GRPC_STATUS_UNAUTHENTICATED ? (grpc_status_code)status->code : GRPC_STATUS_UNKNOWN;
+}
+
 /* Looks at one channel: returned slices, the worker's goodbye, answers, room. */
 static void channel_end_serve(struct channel_end *end)
 {

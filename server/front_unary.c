@@ -403,7 +403,7 @@ static void unary_take_answer(struct channel_end *end, const struct frame *heade
 		memcpy(text, payload + sizeof status, length);
 		text[length] = '\0';
 		channel_end_skip(end, header);
-		unary_answer(call, NULL, status.code ? (grpc_status_code)status.code : GRPC_STATUS_INTERNAL, text);
+		unary_answer(call, NULL, status.code ? status_code_of(&status) : GRPC_STATUS_INTERNAL, text);
 	} else {
 		slot_damaged(slot, end->channel);
 	}

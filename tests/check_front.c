@@ -181,6 +181,10 @@ static bool fake_attach(struct fake *fake, uint32_t channel)
 	uint64_t state = atomic_load(&channels->front[channel].state);
 	if (channel_state_of(state) != CHANNEL_OPEN)
 		return false;
+	/* Not of a front before this one, nor for a worker before this one: what worker/serve.c looks at, too. */
+	if (channel_epoch_of(state) >> 20 != front_generation ||
+	    channels->front[channel].generation != atomic_load(&fake->page->ready_generation))
+		return false;
 	if (fake->epoch[channel] == channel_epoch_of(state))
 		return true;
 	fake->epoch[channel] = channel_epoch_of(state);

@@ -15,7 +15,7 @@ static int prepare(struct sidecar *sidecar)
 	struct findings findings = {0};
 	struct budget budget;
 
-	if (!sidecar_load(sidecar, stderr, NULL))
+	if (!sidecar_load(sidecar, NULL))
 		return 1;
 	if (sidecar_check(sidecar, &budget, &findings))
 		return -1;

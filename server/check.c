@@ -125,7 +125,7 @@ int sidecar_report_check(struct sidecar *sidecar)
 	json_init(&json, stdout);
 	if (as_json)
 		json_open_object(&json, NULL);
-	if (sidecar_load(sidecar, stderr, as_json ? &json : NULL)) {
+	if (sidecar_load(sidecar, as_json ? &json : NULL)) {
 		sidecar_check(sidecar, &budget, &flags);
 		check_chains(sidecar, &programs);
 		code = flags.count > 0 ? 2 : programs.count > 0 ? 1 : 0;

@@ -2,23 +2,41 @@
 #include "server/sidecar.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "descriptor/diagnostics.h"
 #include "shared/json.h"
 
-bool sidecar_load(struct sidecar *sidecar, FILE *out, struct json *json)
+/* Writes diagnostics as a value of an object: their own printer ends with a line break, which has no place there. */
+static void diagnostics_value(const struct diagnostics *diagnostics, struct json *json)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (out == NULL)
+		fatal("no memory for the report");
+	diagnostics_print_json(diagnostics, out);
+	fclose(out);
+	json_key(json, "diagnostics");
+	fprintf(json->out, "%.*s", (int)strcspn(text, "\n"), text);
+	free(text);
+}
+
+bool sidecar_load(struct sidecar *sidecar, struct json *json)
 {
 	struct diagnostics diagnostics;
 
 	diagnostics_init(&diagnostics);
 	sidecar->descriptor = descriptor_load(sidecar->config.descriptor, &diagnostics);
 	if (json == NULL && diagnostics.count > 0) {
-		diagnostics_print(&diagnostics, out, false);
+		diagnostics_print(&diagnostics, stderr, isatty(STDERR_FILENO));
 	} else if (json != NULL) {
-		json_key(json, "diagnostics");
-		diagnostics_print_json(&diagnostics, out);
+		diagnostics_value(&diagnostics, json);
 	}
 	diagnostics_free(&diagnostics);
 	return sidecar->descriptor != NULL;

@@ -6,9 +6,9 @@
 #include "server/roles.h"
 #include "server/sockets.h"
 
-/* Reads the descriptor into `sidecar`; its findings go to `out` (as JSON under "diagnostics" when `json` is not NULL). False when
- * there are any. */
-bool sidecar_load(struct sidecar *sidecar, FILE *out, struct json *json);
+/* Reads the descriptor into `sidecar`; what is wrong with it goes to standard error, or into `json` when that is not NULL. False
+ * when there is anything. */
+bool sidecar_load(struct sidecar *sidecar, struct json *json);
 
 /* Completes the configuration and checks the memory budget. False when something was found. */
 bool sidecar_check(struct sidecar *sidecar, struct budget *budget, struct findings *findings);

@@ -223,7 +223,7 @@ static int listen_on(const char *path)
 
 	CHECK(strlen(path) < sizeof(address.sun_path));
 	memcpy(address.sun_path, path, strlen(path) + 1);
-	if (fd != -1 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, CLIENTS_MAX) == 0)
+	if (fd != -1 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, SOMAXCONN) == 0)
 		return fd;
 	int error = errno;
 	if (fd != -1)

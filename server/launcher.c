@@ -160,6 +160,7 @@ int launcher_start_front(struct launched *launched, struct sidecar *sidecar, con
 	become_child(supervisor, "bridged-front", &keep, 1);
 	log_init("front", sidecar->config.log_level);
 	roles->front(sidecar, generation);
+	abort();
 }
 
 int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles, uint32_t slot,
@@ -187,6 +188,7 @@ int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, co
 	snprintf(speaker, sizeof(speaker), "worker %u", slot);
 	log_init(speaker, sidecar->config.log_level);
 	roles->worker(sidecar, slot, generation);
+	abort();
 }
 
 int launcher_start_probe(struct launched *launched, int (*probe)(void *context, int out), void *context, int out)

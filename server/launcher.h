@@ -8,10 +8,10 @@
 
 #include "server/roles.h"
 
-/* What a role is handed to: front_main and worker_main, or a test's doubles. */
+/* What runs in a child: front_main and worker_main, or a test's doubles. They never return. */
 struct roles {
-	void (*front)(struct sidecar *sidecar, uint32_t generation) __attribute__((noreturn));
-	void (*worker)(struct sidecar *sidecar, uint32_t slot, uint32_t generation) __attribute__((noreturn));
+	void (*front)(struct sidecar *sidecar, uint32_t generation);
+	void (*worker)(struct sidecar *sidecar, uint32_t slot, uint32_t generation);
 };
 
 /* A process just forked. */

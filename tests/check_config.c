@@ -24,12 +24,13 @@ static void read_line(const char *line)
 {
 	static char text[4096];
 	char *words[64] = {"bridged"};
+	char *rest = NULL;
 	int count = 1;
 
 	findings_deinit(&findings);
 	config_deinit(&config);
 	snprintf(text, sizeof(text), "%s", line);
-	for (char *word = strtok(text, " "); word != NULL; word = strtok(NULL, " "))
+	for (char *word = strtok_r(text, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest))
 		words[count++] = word;
 	config_read(&config, count, words, &findings);
 }

@@ -153,9 +153,8 @@ START_TEST(a_lock_goes_with_its_holder_however_that_ends)
 	ck_assert_int_eq(pipe(ready), 0);
 	pid_t holder = fork();
 	if (holder == 0) {
-		_exit(sockets_claim(&claims, &config, why) && bind_to(front) >= 0 && write(ready[1], "x", 1) == 1
-			  ? pause()
-			  : 1);
+		int live = sockets_claim(&claims, &config, why) ? bind_to(front) : -1;
+		_exit(live >= 0 && write(ready[1], "x", 1) == 1 ? pause() : 1);
 	}
 	ck_assert_int_eq(read(ready[0], &byte, 1), 1);
 	ck_assert(!sockets_claim(&claims, &config, why));

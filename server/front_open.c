@@ -18,7 +18,11 @@
 #include "proto/flink_bridge.pb-c.h"
 #include "shared/wire.h"
 
-enum { OPEN_TEXT_MAX = 256, PROTOCOL_VERSION = 1 };
+enum {
+	OPEN_TEXT_MAX = 256,
+	OPEN_SIZE_MAX = 64 << 10, /* of the message: what protobuf-c may have to unpack in the front's only thread */
+	PROTOCOL_VERSION = 1,
+};
 
 void open_request_free(struct open_request *open)
 {
@@ -110,6 +114,11 @@ static struct open_request *open_copy(const FlinkBridge__Open *open)
 
 struct open_request *open_check(struct session *session, struct view message)
 {
+	if (message.size > OPEN_SIZE_MAX) {
+		session_end(session, GRPC_STATUS_INVALID_ARGUMENT,
+			    "the first message has %zu bytes: an Open has at most %d", message.size, OPEN_SIZE_MAX);
+		return NULL;
+	}
 	FlinkBridge__ToWorker *envelope = flink_bridge__to_worker__unpack(NULL, message.size, message.data);
 	if (!envelope) {
 		session_end(session, GRPC_STATUS_INVALID_ARGUMENT, "the first message is not a well-formed ToWorker");

@@ -269,17 +269,19 @@ static bool unary_route(struct unary_call *call, uint32_t *slot)
 		unary_answer(call, NULL, GRPC_STATUS_INTERNAL, "the request could not be read");
 		return false;
 	}
-	bool parsed = flat.view.size <= front->config->unary_message_max &&
-		      wire_parse_unary(methods[call->method].kind, flat.view, &request) == WIRE_OK;
+	bool fits = flat.view.size <= front->config->unary_message_max;
+	enum wire_result parsed = WIRE_OK;
+	if (fits)
+		parsed = wire_parse_unary(methods[call->method].kind, flat.view, &request);
 	call->segment = request.segment;
 	bool routed = false;
-	if (!parsed && flat.view.size > front->config->unary_message_max) {
+	if (!fits) {
 		snprintf(words, sizeof words, "the request has %zu bytes, the limit is %llu (--unary-message-max)",
 			 flat.view.size, (unsigned long long)front->config->unary_message_max);
 		unary_answer(call, NULL, GRPC_STATUS_RESOURCE_EXHAUSTED, words);
-	} else if (!parsed) {
-		unary_answer(call, NULL, GRPC_STATUS_INVALID_ARGUMENT,
-			     "the request is not a well-formed protobuf message");
+	} else if (parsed != WIRE_OK) {
+		snprintf(words, sizeof words, "the request cannot be used: %s", wire_result_text(parsed));
+		unary_answer(call, NULL, GRPC_STATUS_INVALID_ARGUMENT, words);
 	} else if (request.segment >= front->descriptor->segment_count) {
 		snprintf(words, sizeof words, "unknown segment %u: pipeline \"%s\" has segments 0 to %zu",
 			 request.segment, front->descriptor->pipeline, front->descriptor->segment_count - 1);

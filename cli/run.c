@@ -109,7 +109,7 @@ static bool choose_slots(struct local_run *run, uint32_t *sessions_per_slot)
 		"bridgectl run: %u sessions on one slot, %d are the most: the pipeline has %zu segments with up to %u "
 		"subtasks.\n"
 		"Give it more --slots (%u at most), or lower the parallelism.\n",
-		sessions, SLOT_CHANNELS_MAX - 1, run->descriptor->segment_count, parallelism, SLOTS_MAX);
+		sessions, SLOT_CHANNELS_MAX - 1, run->descriptor->segment_count, parallelism, (unsigned)SLOTS_MAX);
 	return false;
 }
 

@@ -110,7 +110,7 @@ bool sink_open(struct sink_writer *writer)
 	if (fstat(writer->item.fd, &stat) != 0)
 		return sink_failed(writer, "open", errno);
 	writer->pollable = S_ISFIFO(stat.st_mode) || S_ISSOCK(stat.st_mode);
-	make_room(writer, 2 * SINK_BUFFER);
+	make_room(writer, (size_t)2 * SINK_BUFFER);
 	return true;
 }
 

@@ -390,7 +390,7 @@ static void got_open_ack(struct subtask *subtask, const FlinkBridge__OpenAck *ac
 	subtask->slot = ack->slot;
 	subtask->message_max = ack->limits != NULL ? ack->limits->max_message_bytes : MESSAGE_MAX_UNTIL_TOLD;
 	subtask->record_max = ack->limits != NULL ? ack->limits->max_record_bytes : MESSAGE_MAX_UNTIL_TOLD;
-	if (subtask->message_max < 2 * ENVELOPE_MAX)
+	if (subtask->message_max < (uint64_t)2 * ENVELOPE_MAX)
 		protocol_failed(subtask, "takes no messages");
 	subtask->graph->opened++;
 	sent_answered(subtask);

@@ -131,6 +131,7 @@ static const char *cut_reason(const struct cutter *cutter, uint32_t index)
 	if (readers > 1)
 		return pool_format(pool, "%s has %u readers", step->name, readers);
 	const struct pipeline_step *reader = reader_of(pipeline, index, &sink);
+	CHECK(reader != NULL || sink != NULL);
 	if (reader == NULL)
 		return pool_format(pool, "%s feeds sink %s", step->name, sink->sink.name);
 	if (reader->input_count > 1)

@@ -15,7 +15,7 @@
 #include "descriptor/topology.h"
 
 /* A descriptor written out of the largest pipeline fits into these. */
-const struct document_limits document_limits_descriptor = {16 << 20, 4 * DOCUMENT_NODES_MAX};
+const struct document_limits document_limits_descriptor = {16 << 20, (size_t)4 * DOCUMENT_NODES_MAX};
 
 /* One loading at work. */
 struct loader {
@@ -171,8 +171,9 @@ static void routes_load(struct loader *loader, const struct node *config, struct
 	bool same = node == NULL ? count == 0 : node->kind == NODE_LIST && node->count == count;
 
 	for (const struct node *item = same && node != NULL ? node->first : NULL; item != NULL; item = item->next, i++)
-		same = same && item->kind == NODE_SCALAR && strcmp(item->text, option->items[i].name) == 0;
-	for (i = 0; i < count; i++)
+		same = same && option != NULL && item->kind == NODE_SCALAR &&
+		       strcmp(item->text, option->items[i].name) == 0;
+	for (i = 0; option != NULL && i < count; i++)
 		routes[i] = option->items[i].name;
 	if (!same)
 		FIND(loader, node == NULL ? config : node, "the routes of the segment are not those of its last step");
@@ -338,7 +339,7 @@ static const struct input *inputs_load(struct loader *loader, const struct node 
 	const struct node *list = map == NULL ? NULL : needed(loader, map, "inputs", "this");
 	size_t i = 0;
 
-	if (!is_kind(loader, list, NODE_LIST, "inputs"))
+	if (list == NULL || !is_kind(loader, list, NODE_LIST, "inputs"))
 		return NULL;
 	if (list->count == 0 || list->count > DESCRIPTOR_INPUTS_MAX)
 		finding_expected(FIND(loader, list, "%zu inputs", list->count), "1 to %d", DESCRIPTOR_INPUTS_MAX);

@@ -125,7 +125,7 @@ static void write_inputs(int indent, const struct descriptor *descriptor, const 
 		fprintf(out, "%*s- %s: ", indent + 2, "", input->from_source ? "source" : "segment");
 		write_text(input->from_source ? descriptor->sources[input->index].name : segment->name, out);
 		fputc('\n', out);
-		if (segment != NULL && segment->route_count > 0)
+		if (!input->from_source && segment->route_count > 0)
 			write_pair(indent + 4, "route", segment->routes[input->route], out);
 		write_pair(indent + 4, "partition", partition_name(input->partition), out);
 	}

@@ -310,6 +310,7 @@ static void start_sources(struct local_run *run)
 		return;
 	run->started = true;
 	run_sidecar_remove_folder(&run->sidecar);
+	run->sidecar.served = true;
 	run_progress_start(&run->progress, !run->quiet && !run->json);
 	for (size_t i = 0; i < run->descriptor->source_count; i++)
 		source_begin(&run->graph.sources[i]);
@@ -452,7 +453,7 @@ static int run_pipeline(struct local_run *run)
 	run_graph_free(&run->graph);
 	watch_stop(run->watch); /* it wakes the client */
 	client_close(run->client);
-	run_sidecar_stop(&run->sidecar, run->hurry || run->graph.failed, run->signal_item.fd);
+	run_sidecar_stop(&run->sidecar, run->hurry, run->signal_item.fd);
 	if (run->graph.failed)
 		return BRIDGECTL_FAILED;
 	return run->signal != 0 ? EXIT_SIGNAL + run->signal : BRIDGECTL_OK;

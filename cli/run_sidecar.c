@@ -23,7 +23,7 @@
 #include "cli/run_progress.h"
 #include "shared/log.h"
 
-enum { STOP_PATIENCE_MS = 10000, EXIT_NO_EXEC = 127 };
+enum { STOP_PATIENCE_MS = 10000, HURRY_MS = 500, EXIT_NO_EXEC = 127 };
 
 /* ---- The folder ---- */
 
@@ -152,6 +152,7 @@ static bool spawn(struct run_sidecar *sidecar, const char *program, char *const 
 		fprintf(stderr, "bridgectl run: cannot start %s: %s\n", program, strerror(error));
 		return false;
 	}
+	sidecar->group = sidecar->pid;
 	setpgid(sidecar->pid, sidecar->pid); /* both do: whoever comes first */
 	sidecar->exit_item =
 	    (struct watch_item){.fd = (int)syscall(SYS_pidfd_open, sidecar->pid, 0), .events = EPOLLIN};
@@ -166,6 +167,7 @@ bool run_sidecar_start(struct run_sidecar *sidecar, const struct run_sidecar_opt
 	if (!find_program(options->program, program, sizeof(program)))
 		return false;
 	sidecar->verbose = options->verbose;
+	sidecar->stats = options->stats;
 	snprintf(slots, sizeof(slots), "%u", options->slots);
 	snprintf(sessions, sizeof(sessions), "%u", options->sessions_per_slot);
 	const char *arguments[16] = {program,    "--descriptor",   sidecar->descriptor,   "--slots", slots,
@@ -247,19 +249,17 @@ const char *run_sidecar_end(const struct run_sidecar *sidecar, char *text, size_
 	return text;
 }
 
-/* Waits for its end, reading its log meanwhile; false when patience or a signal ended that. */
-static bool wait_for_end(struct run_sidecar *sidecar, int signal_fd)
+/* Waits for its end, reading its log meanwhile, until time is up or a signal comes. */
+static void wait_for_end(struct run_sidecar *sidecar, int patience_ms, int signal_fd)
 {
-	for (;;) {
+	while (sidecar->pid != 0) {
 		struct pollfd looks[3] = {
 		    {sidecar->exit_item.fd, POLLIN, 0}, {sidecar->log_item.fd, POLLIN, 0}, {signal_fd, POLLIN, 0}};
-		int ready = poll(looks, 3, STOP_PATIENCE_MS);
+		int ready = poll(looks, 3, patience_ms);
 		run_sidecar_read_log(sidecar);
 		run_sidecar_check(sidecar);
-		if (sidecar->pid == 0)
-			return true;
 		if (ready == 0 || (ready < 0 && errno != EINTR) || looks[2].revents != 0)
-			return false;
+			return;
 	}
 }
 
@@ -274,22 +274,48 @@ static void close_items(struct run_sidecar *sidecar)
 	}
 }
 
+/* A sidecar that was killed left its stats socket and the lock beside it. */
+static void remove_stats(const struct run_sidecar *sidecar)
+{
+	char lock[PATH_MAX];
+	if (sidecar->stats == NULL || !sidecar->served || !WIFSIGNALED(sidecar->status))
+		return;
+	if (snprintf(lock, sizeof(lock), "%s.lock", sidecar->stats) < (int)sizeof(lock))
+		unlink(lock);
+	unlink(sidecar->stats);
+}
+
+/* Kills and reaps what is left of its processes; they are our children once their own parent is gone. */
+static void end_group(struct run_sidecar *sidecar)
+{
+	if (sidecar->pid != 0) {
+		kill(-sidecar->group, SIGKILL);
+		waitpid(sidecar->pid, &sidecar->status, 0);
+		sidecar->pid = 0;
+	}
+	pid_t reaped;
+	while ((reaped = waitpid(-sidecar->group, NULL, WNOHANG)) > 0)
+		;
+	if (reaped < 0)
+		return; /* nobody is left, and the number may be somebody else's */
+	kill(-sidecar->group, SIGKILL);
+	while (waitpid(-sidecar->group, NULL, 0) > 0 || errno == EINTR)
+		;
+}
+
 void run_sidecar_stop(struct run_sidecar *sidecar, bool hurry, int signal_fd)
 {
-	pid_t group = sidecar->pid;
 	run_sidecar_check(sidecar);
 	sidecar->asked_to_stop = true;
-	if (sidecar->pid != 0 && !hurry) {
+	if (sidecar->pid != 0) {
 		kill(sidecar->pid, SIGTERM);
-		wait_for_end(sidecar, signal_fd);
+		wait_for_end(sidecar, hurry ? HURRY_MS : STOP_PATIENCE_MS, hurry ? -1 : signal_fd);
 	}
-	if (group != 0)
-		kill(-group, SIGKILL); /* whoever of it is left */
-	while (group != 0 && (waitpid(-group, NULL, 0) > 0 || errno == EINTR))
-		;
-	sidecar->pid = 0;
+	if (sidecar->group != 0)
+		end_group(sidecar);
 	run_sidecar_read_log(sidecar);
 	line_done(sidecar);
 	close_items(sidecar);
+	remove_stats(sidecar);
 	run_sidecar_remove_folder(sidecar);
 }

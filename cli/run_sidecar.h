@@ -17,13 +17,16 @@
 struct run_sidecar {
 	char folder[64], descriptor[96], socket[96], address[112];
 	pid_t pid;                    /* 0: not started, or reaped */
+	pid_t group;                  /* of all its processes; 0: not started */
 	struct watch_item exit_item;  /* a pidfd */
 	struct watch_item log_item;   /* its standard error */
 	struct watch_item birth_item; /* inotify: the socket appears */
 	bool verbose;
+	bool served; /* it took sessions: what it listens on is its own */
 	bool asked_to_stop;
-	bool died;  /* unasked */
-	int status; /* as waitpid has it */
+	bool died;         /* unasked */
+	int status;        /* as waitpid has it */
+	const char *stats; /* the path of its stats socket, or NULL */
 	char line[4096];
 	size_t line_used;
 };
@@ -58,7 +61,8 @@ const char *run_sidecar_end(const struct run_sidecar *sidecar, char *text, size_
 /* Removes the folder and what is in it. */
 void run_sidecar_remove_folder(struct run_sidecar *sidecar);
 
-/* Asks it to stop and waits (a signal on `signal_fd`, or 10 s, and it is killed), reaps all of it, removes the folder. `hurry`: kills at once. */
+/* Asks it to stop and waits for that, then kills what is left, reaps all of it, and removes the folder. It has 10 s, or
+ * until a signal comes on `signal_fd`; half a second when in a hurry. */
 void run_sidecar_stop(struct run_sidecar *sidecar, bool hurry, int signal_fd);
 
 #endif

@@ -69,7 +69,7 @@ static bool all_idle(const struct watermark_valve *valve)
 }
 
 /* The largest watermark of all channels: what a subtask whose inputs are all idle has reached. */
-static int64_t largest(const struct watermark_valve *valve)
+static int64_t largest_time(const struct watermark_valve *valve)
 {
 	int64_t time = INT64_MIN;
 	for (uint32_t i = 0; i < valve->count; i++)
@@ -78,40 +78,40 @@ static int64_t largest(const struct watermark_valve *valve)
 	return time;
 }
 
-unsigned watermark_valve_advance(struct watermark_valve *valve, uint32_t at, int64_t time)
+unsigned watermark_valve_advance(struct watermark_valve *valve, uint32_t channel, int64_t time)
 {
-	struct watermark_channel *channel = &valve->channels[at];
-	if (channel->idle || time <= channel->time)
+	struct watermark_channel *one = &valve->channels[channel];
+	if (one->idle || time <= one->time)
 		return 0;
-	channel->time = time;
-	if (!channel->aligned && time >= valve->time)
-		channel->aligned = true;
+	one->time = time;
+	if (!one->aligned && time >= valve->time)
+		one->aligned = true;
 	return settle(valve);
 }
 
-unsigned watermark_valve_set_idle(struct watermark_valve *valve, uint32_t at, bool idle)
+unsigned watermark_valve_set_idle(struct watermark_valve *valve, uint32_t channel, bool idle)
 {
-	struct watermark_channel *channel = &valve->channels[at];
-	if (channel->idle == idle)
+	struct watermark_channel *one = &valve->channels[channel];
+	if (one->idle == idle)
 		return 0;
-	channel->idle = idle;
+	one->idle = idle;
 	if (!idle) {
-		channel->aligned = channel->time >= valve->time;
+		one->aligned = one->time >= valve->time;
 		unsigned changes = valve->idle ? WATERMARK_STATUS : 0;
 		valve->idle = false;
 		return changes | settle(valve);
 	}
-	channel->aligned = false;
+	one->aligned = false;
 	if (!all_idle(valve))
 		return settle(valve);
 	valve->idle = true;
-	return WATERMARK_STATUS | move_on(valve, largest(valve));
+	return WATERMARK_STATUS | move_on(valve, largest_time(valve));
 }
 
-int64_t watermark_behind(int64_t largest_ms, int64_t out_of_orderness_ms)
+int64_t watermark_behind(int64_t largest, int64_t out_of_orderness_ms)
 {
 	int64_t behind = 0;
-	if (__builtin_sub_overflow(largest_ms, out_of_orderness_ms, &behind) || behind == INT64_MIN)
+	if (__builtin_sub_overflow(largest, out_of_orderness_ms, &behind) || behind == INT64_MIN)
 		return INT64_MIN;
 	return behind - 1;
 }

@@ -138,6 +138,7 @@ static const struct example examples[] = {
     {STEP_rename, {"fields", "a=b"}, "null", "0: the payload must be a JSON object, and this is of type null: null"},
     {STEP_set, {"fields", "b=.a + 1\nc=.b"}, "{\"a\":1,\"b\":9}", "{\"a\":1,\"b\":2,\"c\":9}"},
     {STEP_set, {"fields", "a=null"}, "{\"a\":1}", "{\"a\":null}"},
+    {STEP_set, {"fields", "a=[.b]\nc=.b.c"}, "{\"b\":3}", "0: Cannot index number with *; payload: {\"b\":3}"},
     {STEP_set, {"fields", "a=.b.c"}, "{\"b\":3}", "0: Cannot index number with *; payload: {\"b\":3}"},
     {STEP_set, {"fields", "a=empty"}, "{}", "0: the program yields no value, and one is needed; payload: {}"},
     {STEP_set, {"fields", "a=1"}, "\"s\"", "0: the payload must be a JSON object, and this is of type string: \"s\""},

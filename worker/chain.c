@@ -50,7 +50,7 @@ struct chain *chain_create(const struct segment *segment, struct worker_step_cou
 
 		CHECK(spec->kind < STEP_KIND_COUNT);
 		*step = (struct step){step_kinds[spec->kind], spec, segment, NULL};
-		if (!step->ops->open(step, failure)) {
+		if (step->ops->open && !step->ops->open(step, failure)) {
 			failure->step = i;
 			failure->origin = 0;
 			chain_destroy(chain);
@@ -69,8 +69,11 @@ void chain_destroy(struct chain *chain)
 {
 	if (!chain)
 		return;
-	for (uint32_t i = chain->step_count; i > 0; i--)
-		chain->steps[i - 1].ops->close(&chain->steps[i - 1]);
+	for (uint32_t i = chain->step_count; i > 0; i--) {
+		struct step *step = &chain->steps[i - 1];
+		if (step->ops->close)
+			step->ops->close(step);
+	}
 	free(chain->steps);
 	free(chain);
 }
@@ -81,6 +84,7 @@ void chain_on_progress(struct chain *chain, chain_progress *progress, void *cont
 	chain->progress_context = context;
 }
 
+/* A clock for latencies. */
 static uint64_t now_ns(void)
 {
 	struct timespec now;

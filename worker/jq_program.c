@@ -40,11 +40,13 @@ static struct jq_program *programs;
 
 /* ---- Paths ---- */
 
+/* What a jq name begins with. */
 static bool is_name_start(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
+/* What may follow in it, too. */
 static bool is_digit(char c)
 {
 	return c >= '0' && c <= '9';
@@ -113,6 +115,7 @@ static bool path_parse(struct jq_program *program)
 	return at == end;
 }
 
+/* Forgets the path of a text that turned out to be none. */
 static void path_clear(struct jq_program *program)
 {
 	for (size_t i = 0; i < program->path_length; i++)
@@ -181,6 +184,7 @@ static void on_compile_error(void *context, jv message)
 	jv_free(text);
 }
 
+/* What a program says by `debug`. */
 static void on_debug(void *context, jv message)
 {
 	jv text = jv_dump_string(message, 0);
@@ -190,6 +194,7 @@ static void on_debug(void *context, jv message)
 	jv_free(text);
 }
 
+/* What a program gets that asks for another input. */
 static jv on_input(jq_state *jq, void *context)
 {
 	(void)jq;

@@ -86,6 +86,7 @@ static jv parse_failed(struct parser *parser, const uint8_t *at, const char *wha
 	return jv_invalid();
 }
 
+/* Moves over white space. */
 static void skip_space(struct parser *parser)
 {
 	while (parser->at < parser->end &&
@@ -289,6 +290,7 @@ static size_t take_digits(const uint8_t **at, const uint8_t *end, uint64_t *valu
 	return (size_t)(*at - from);
 }
 
+/* A number: by exact arithmetic when it is short and has no exponent. */
 static jv parse_number(struct parser *parser)
 {
 	const uint8_t *from = parser->at, *at = from, *end = parser->end;
@@ -327,6 +329,7 @@ static jv parse_number(struct parser *parser)
 	return jv_number(negative ? -value : value);
 }
 
+/* An array, whose `[` is at hand. */
 static jv parse_array(struct parser *parser)
 {
 	jv array = jv_array();
@@ -386,6 +389,7 @@ static bool parse_member(struct parser *parser, jv *object)
 	return true;
 }
 
+/* An object, whose `{` is at hand. */
 static jv parse_object(struct parser *parser)
 {
 	jv object = jv_object();
@@ -423,6 +427,7 @@ static jv parse_word(struct parser *parser, const char *word, jv value)
 	return value;
 }
 
+/* Any value, with white space before it. */
 static jv parse_value(struct parser *parser)
 {
 	struct view text;
@@ -512,6 +517,7 @@ static inline bool reserve(struct printer *printer, size_t size)
 	return size <= printer->capacity - printer->size || grow(printer, size);
 }
 
+/* Appends bytes. */
 static inline void put(struct printer *printer, const void *bytes, size_t size)
 {
 	if (!reserve(printer, size))
@@ -520,6 +526,7 @@ static inline void put(struct printer *printer, const void *bytes, size_t size)
 	printer->size += size;
 }
 
+/* Appends one byte. */
 static inline void put_char(struct printer *printer, char c)
 {
 	if (reserve(printer, 1))
@@ -641,6 +648,7 @@ static void print_number(struct printer *printer, double value)
 	print_slowly(printer, value);
 }
 
+/* Prints `[...]`. */
 static void print_array(struct printer *printer, jv array)
 {
 	int length = jv_array_length(jv_copy(array));
@@ -654,6 +662,7 @@ static void print_array(struct printer *printer, jv array)
 	put_char(printer, ']');
 }
 
+/* Prints `{...}`. */
 static void print_object(struct printer *printer, jv object)
 {
 	bool first = true;

@@ -166,6 +166,7 @@ __attribute__((format(printf, 3, 4))) static bool say(struct scratch *scratch, c
 	return false;
 }
 
+/* The value of a JSON text. */
 static bool value_from_json(struct view bytes, jv *value, struct scratch *scratch, const char **why)
 {
 	char text[EXCERPT_SIZE];
@@ -182,6 +183,7 @@ static bool value_from_json(struct view bytes, jv *value, struct scratch *scratc
 		   excerpt(bytes, text));
 }
 
+/* A string of the bytes as they are. */
 static bool value_from_text(struct view bytes, jv *value, struct scratch *scratch, const char **why)
 {
 	char text[EXCERPT_SIZE];
@@ -194,6 +196,7 @@ static bool value_from_text(struct view bytes, jv *value, struct scratch *scratc
 	return true;
 }
 
+/* A string of the bytes in base64. */
 static bool value_from_bytes(struct view bytes, jv *value, struct scratch *scratch, const char **why)
 {
 	if (bytes.size > INT32_MAX / 4)

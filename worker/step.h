@@ -32,9 +32,9 @@ struct step {
 };
 
 struct step_kind_ops {
-	/* Compiles options into step->own. False and a message in `failure` when that cannot be done. */
+	/* Compiles options into step->own. False and a message in `failure` when that cannot be done. NULL for kinds without. */
 	bool (*open)(struct step *step, struct failure *failure);
-	/* Frees step->own. */
+	/* Frees step->own; NULL when nothing is to be freed. */
 	void (*close)(struct step *step);
 	/* Replaces the records of `run` by what the step makes of them, in order. False and `failure` on the first one that fails. */
 	bool (*process)(struct step *step, struct run *run, struct step_time time, struct failure *failure);

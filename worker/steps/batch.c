@@ -58,6 +58,7 @@ struct batch_step {
 
 /* ---- One batch ---- */
 
+/* Frees a batch that is in no list. */
 static void batch_free(struct batch *batch)
 {
 	if (!batch)
@@ -96,6 +97,7 @@ static uint32_t bucket_of(const struct batch_step *own, const struct record *rec
 	return (uint32_t)key_hash_of(record->key) % BATCH_BUCKETS;
 }
 
+/* The open batch that a record goes to, or NULL. */
 static struct batch *batch_find(const struct batch_step *own, const struct record *record)
 {
 	if (!own->by_key)
@@ -190,6 +192,7 @@ static bool batch_close(struct batch_step *own, struct batch *batch, uint32_t or
 
 /* ---- The step ---- */
 
+/* Loses what is open. */
 static void batch_step_close(struct step *step)
 {
 	struct batch_step *own = step->own;
@@ -203,6 +206,7 @@ static void batch_step_close(struct step *step)
 	free(own);
 }
 
+/* Reads the options. */
 static bool batch_step_open(struct step *step, struct failure *failure)
 {
 	const struct option *time = step_option(step->spec, "time");
@@ -289,6 +293,7 @@ static bool batch_add(struct batch_step *own, struct record *record, struct run 
 	return true;
 }
 
+/* Adds a run of records; what closes meanwhile is what goes on. */
 static bool batch_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct batch_step *own = step->own;
@@ -303,6 +308,7 @@ static bool batch_process(struct step *step, struct run *run, struct step_time t
 	return added;
 }
 
+/* Closes what is due, or everything. */
 static bool batch_release(struct step *step, enum release_cause cause, struct step_time time, struct run *out,
 			  struct failure *failure)
 {
@@ -323,6 +329,7 @@ static bool batch_release(struct step *step, enum release_cause cause, struct st
 	return true;
 }
 
+/* When the oldest batch is due. */
 static int64_t batch_next_wakeup(const struct step *step)
 {
 	const struct batch_step *own = step->own;

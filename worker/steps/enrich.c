@@ -30,6 +30,7 @@ struct enrich_step {
 	struct jq_program *timestamp; /* or NULL */
 };
 
+/* Frees fields and headers. */
 static void enrich_close(struct step *step)
 {
 	struct enrich_step *own = step->own;
@@ -57,6 +58,7 @@ static bool read_source(struct enriched_field *field, const char *text)
 	return true;
 }
 
+/* Reads where each field comes from. */
 static bool open_fields(struct enrich_step *own, const struct option *option, struct failure *failure)
 {
 	own->fields = calloc(option->item_count + 1, sizeof(*own->fields));
@@ -77,6 +79,7 @@ static bool open_fields(struct enrich_step *own, const struct option *option, st
 	return true;
 }
 
+/* Compiles the program of each header. */
 static bool open_headers(struct enrich_step *own, const struct option *option, struct failure *failure)
 {
 	own->headers = calloc(option->item_count + 1, sizeof(*own->headers));
@@ -93,6 +96,7 @@ static bool open_headers(struct enrich_step *own, const struct option *option, s
 	return true;
 }
 
+/* Reads all three options. */
 static bool enrich_open(struct step *step, struct failure *failure)
 {
 	const struct option *timestamp = step_option(step->spec, "timestamp");
@@ -238,6 +242,7 @@ static bool field_value(const struct enriched_field *field, const struct record 
 	return true;
 }
 
+/* Sets the fields, from what the record was before. */
 static bool set_fields(const struct enrich_step *own, struct record *record, const struct record *before,
 		       struct run *run, struct failure *failure)
 {
@@ -256,6 +261,7 @@ static bool set_fields(const struct enrich_step *own, struct record *record, con
 	return true;
 }
 
+/* Timestamp, then headers, then fields of each record. */
 static bool enrich_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	const struct enrich_step *own = step->own;

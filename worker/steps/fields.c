@@ -12,6 +12,7 @@ struct field {
 	jv name;
 	jv new_name;                /* rename */
 	struct jq_program *program; /* set */
+	jv result;                  /* set: between running the programs and setting the fields */
 };
 
 struct fields_step {
@@ -19,6 +20,7 @@ struct fields_step {
 	size_t count;
 };
 
+/* Frees the names. */
 static void fields_close(struct step *step)
 {
 	struct fields_step *own = step->own;
@@ -31,6 +33,7 @@ static void fields_close(struct step *step)
 	free(own);
 }
 
+/* Makes names into strings, and compiles what `set` runs. */
 static bool fields_open(struct step *step, struct failure *failure)
 {
 	const struct option *option = step_option(step->spec, "fields");
@@ -57,6 +60,7 @@ static bool fields_open(struct step *step, struct failure *failure)
 	return true;
 }
 
+/* Makes a new object of the fields wanted. */
 static bool select_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	const struct fields_step *own = step->own;
@@ -101,6 +105,7 @@ static bool is_replaced(const struct fields_step *own, jv object, jv name)
 	return false;
 }
 
+/* Makes a new object, field by field. */
 static bool rename_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	const struct fields_step *own = step->own;
@@ -130,27 +135,35 @@ static bool rename_process(struct step *step, struct run *run, struct step_time 
 	return true;
 }
 
+/* Runs all programs on a record before anything is set: so they see it as it came in, and libjq can then set fields in place. */
+static bool set_results(struct fields_step *own, const struct record *record, struct failure *failure)
+{
+	for (size_t k = 0; k < own->count; k++) {
+		struct jq_program *program = own->fields[k].program;
+
+		if (jq_program_one(program, jv_copy(record->value), &own->fields[k].result))
+			continue;
+		while (k-- > 0)
+			jv_free(own->fields[k].result);
+		return step_program_failed(program, record, failure);
+	}
+	return true;
+}
+
+/* Sets fields in place. */
 static bool set_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
-	const struct fields_step *own = step->own;
+	struct fields_step *own = step->own;
 
 	(void)time;
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct record *record = &run->records[i];
 
-		if (!step_need_object(record, run, failure))
+		if (!step_need_object(record, run, failure) || !set_results(own, record, failure))
 			return false;
-		jv object = jv_copy(record->value);
-		for (size_t k = 0; k < own->count; k++) {
-			const struct field *field = &own->fields[k];
-			jv value;
-
-			if (!jq_program_one(field->program, jv_copy(record->value), &value)) {
-				jv_free(object);
-				return step_program_failed(field->program, record, failure);
-			}
-			object = jv_object_set(object, jv_copy(field->name), value);
-		}
+		jv object = record_take_value(record);
+		for (size_t k = 0; k < own->count; k++)
+			object = jv_object_set(object, jv_copy(own->fields[k].name), own->fields[k].result);
 		record_set_value(record, object, FORM_JSON);
 	}
 	return true;

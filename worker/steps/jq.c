@@ -15,6 +15,7 @@ struct jq_step {
 	struct run spare; /* flat_map writes here, then trades records with the run at hand */
 };
 
+/* Compiles the program. */
 static bool jq_open(struct step *step, struct failure *failure)
 {
 	const struct option *program = step_option(step->spec, "program");
@@ -30,6 +31,7 @@ static bool jq_open(struct step *step, struct failure *failure)
 	return false;
 }
 
+/* The program stays: it belongs to the process. */
 static void jq_close(struct step *step)
 {
 	struct jq_step *own = step->own;
@@ -38,6 +40,7 @@ static void jq_close(struct step *step)
 	free(own);
 }
 
+/* One value for each payload. */
 static bool map_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct jq_step *own = step->own;
@@ -56,6 +59,7 @@ static bool map_process(struct step *step, struct run *run, struct step_time tim
 	return true;
 }
 
+/* Drops records, and closes the gaps. */
 static bool filter_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct jq_step *own = step->own;
@@ -105,6 +109,7 @@ static bool flat_map_record(struct jq_step *own, struct record *record, struct f
 	return result == JQ_DONE || step_program_failed(own->program, record, failure);
 }
 
+/* Any number of records for each. */
 static bool flat_map_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct jq_step *own = step->own;

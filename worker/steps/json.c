@@ -1,18 +1,7 @@
 /* parse_json, serialize_json: the two ends of a pipeline whose payloads are not known to be JSON. */
 #include "worker/steps/kinds.h"
 
-static bool json_open(struct step *step, struct failure *failure)
-{
-	(void)step;
-	(void)failure;
-	return true;
-}
-
-static void json_close(struct step *step)
-{
-	(void)step;
-}
-
+/* Parses, and has it printed anew by setting the same value. */
 static bool parse_json_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	(void)step;
@@ -27,6 +16,7 @@ static bool parse_json_process(struct step *step, struct run *run, struct step_t
 	return true;
 }
 
+/* Makes the text a JSON string, in an object if wanted. */
 static bool serialize_json_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	const char *field = step_option(step->spec, "field")->text;
@@ -46,12 +36,8 @@ static bool serialize_json_process(struct step *step, struct run *run, struct st
 }
 
 const struct step_kind_ops parse_json_ops = {
-    .open = json_open,
-    .close = json_close,
     .process = parse_json_process,
 };
 const struct step_kind_ops serialize_json_ops = {
-    .open = json_open,
-    .close = json_close,
     .process = serialize_json_process,
 };

@@ -8,17 +8,13 @@
 #include "worker/json_text.h"
 #include "worker/steps/kinds.h"
 
+/* Compiles the program; it is all that the step owns. */
 static bool key_by_open(struct step *step, struct failure *failure)
 {
 	const struct option *key = step_option(step->spec, "key");
 
 	step->own = step_program(key, NULL, key->text, failure);
 	return step->own != NULL;
-}
-
-static void key_by_close(struct step *step)
-{
-	step->own = NULL;
 }
 
 /* The bytes of a key: a string's own, any other value's JSON; takes over `value`. */
@@ -45,6 +41,7 @@ static bool key_bytes(struct record *record, jv value, struct run *run, struct f
 	return !why || failure_set(failure, record->origin, "%s; payload: %s", why, excerpt(record->payload, text));
 }
 
+/* Sets key and hash of each record. */
 static bool key_by_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct jq_program *program = step->own;
@@ -67,4 +64,4 @@ static bool key_by_process(struct step *step, struct run *run, struct step_time 
 	return true;
 }
 
-const struct step_kind_ops key_by_ops = {.open = key_by_open, .close = key_by_close, .process = key_by_process};
+const struct step_kind_ops key_by_ops = {.open = key_by_open, .process = key_by_process};

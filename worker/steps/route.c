@@ -28,6 +28,7 @@ static bool find_route(const struct step *step, const char *name, uint32_t *rout
 	return failure_set(failure, 0, "the segment has no route `%s`", name);
 }
 
+/* Frees the branches; their programs belong to the process. */
 static void route_close(struct step *step)
 {
 	struct route_step *own = step->own;
@@ -62,6 +63,7 @@ static bool route_add(struct step *step, const struct option *option, const stru
 	return true;
 }
 
+/* Reads the branches, for both kinds. */
 static bool route_open(struct step *step, struct failure *failure)
 {
 	const struct option *option = step_option(step->spec, "routes");
@@ -94,6 +96,7 @@ static bool route_missing(const struct step *step, const struct record *record, 
 			   length >= sizeof(names) ? "..." : "", excerpt(record->payload, text));
 }
 
+/* Finds the first branch that holds, for each record. */
 static bool route_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	const struct route_step *own = step->own;
@@ -121,6 +124,7 @@ static bool route_process(struct step *step, struct run *run, struct step_time t
 	return true;
 }
 
+/* Copies each record once for each branch. */
 static bool broadcast_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct route_step *own = step->own;

@@ -25,9 +25,7 @@
 #include "server/sup.h"
 #include "shared/units.h"
 
-/* The drain timeout is the front's to keep; this much later it is killed. */
-enum { DRAIN_SLACK_MS = 1000 };
-
+/* The front, which is the first child. */
 static struct child *front_of(struct supervisor *supervisor)
 {
 	return &supervisor->children[0];
@@ -42,8 +40,7 @@ static void begin_stop(struct supervisor *supervisor, int exit_code)
 		return;
 	supervisor->phase = PHASE_DRAINING;
 	supervisor->exit_code = exit_code;
-	child_ask_to_leave(supervisor, front_of(supervisor),
-			   supervisor->sidecar->config.drain_timeout_ms + DRAIN_SLACK_MS);
+	child_ask_to_leave(supervisor, front_of(supervisor), supervisor->sidecar->config.drain_timeout_ms);
 }
 
 /* A start that cannot succeed: no more patience with anybody. */

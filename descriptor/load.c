@@ -166,15 +166,17 @@ static void routes_load(struct loader *loader, const struct node *config, struct
 	const struct node *node = node_find(config, "routes");
 	const struct step_spec *last = &segment->steps[segment->step_count - 1];
 	const struct option *option = routes_option(last->options, last->option_count);
-	size_t count = option == NULL ? 0 : option->item_count, i = 0;
+	const struct option_item *items = option == NULL ? NULL : option->items;
+	size_t count = items == NULL ? 0 : option->item_count;
 	const char **routes = pool_array(loader->reading.pool, count, sizeof(*routes));
+	const struct node *item = node == NULL ? NULL : node->first;
 	bool same = node == NULL ? count == 0 : node->kind == NODE_LIST && node->count == count;
 
-	for (const struct node *item = same && node != NULL ? node->first : NULL; item != NULL; item = item->next, i++)
-		same = same && option != NULL && item->kind == NODE_SCALAR &&
-		       strcmp(item->text, option->items[i].name) == 0;
-	for (i = 0; option != NULL && i < count; i++)
-		routes[i] = option->items[i].name;
+	for (size_t i = 0; i < count && items != NULL; i++) {
+		routes[i] = items[i].name;
+		same = same && item != NULL && item->kind == NODE_SCALAR && strcmp(item->text, routes[i]) == 0;
+		item = item == NULL ? NULL : item->next;
+	}
 	if (!same)
 		FIND(loader, node == NULL ? config : node, "the routes of the segment are not those of its last step");
 	segment->routes = routes;

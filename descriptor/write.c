@@ -122,10 +122,10 @@ static void write_inputs(int indent, const struct descriptor *descriptor, const 
 	for (size_t i = 0; i < count; i++) {
 		const struct input *input = &inputs[i];
 		const struct segment *segment = input->from_source ? NULL : &descriptor->segments[input->index];
-		fprintf(out, "%*s- %s: ", indent + 2, "", input->from_source ? "source" : "segment");
-		write_text(input->from_source ? descriptor->sources[input->index].name : segment->name, out);
+		fprintf(out, "%*s- %s: ", indent + 2, "", segment == NULL ? "source" : "segment");
+		write_text(segment == NULL ? descriptor->sources[input->index].name : segment->name, out);
 		fputc('\n', out);
-		if (!input->from_source && segment->route_count > 0)
+		if (segment != NULL && segment->route_count > 0)
 			write_pair(indent + 4, "route", segment->routes[input->route], out);
 		write_pair(indent + 4, "partition", partition_name(input->partition), out);
 	}

@@ -72,6 +72,15 @@ static size_t names_list(const char *folder, char names[][64], size_t room)
 	return count;
 }
 
+/* Compiles a program, and says the same of all that are broken: the compiler's words are another in each of its versions. */
+static char *program_look(const char *program)
+{
+	char *words = jq_program_check(program);
+
+	free(words);
+	return words == NULL ? NULL : strdup("(the compiler's words)");
+}
+
 /* Compiles one pipeline of the corpus, with its configuration if it has one. */
 static struct descriptor *corpus_compile(const char *folder, const char *name, struct diagnostics *diagnostics)
 {
@@ -79,7 +88,7 @@ static struct descriptor *corpus_compile(const char *folder, const char *name, s
 
 	snprintf(path, sizeof(path), "%s/%s/%s.yaml", corpus, folder, name);
 	snprintf(config, sizeof(config), "%s/%s/%s.config", corpus, folder, name);
-	return compile_file(path, access(config, R_OK) == 0 ? config : NULL, jq_program_check, diagnostics);
+	return compile_file(path, access(config, R_OK) == 0 ? config : NULL, program_look, diagnostics);
 }
 
 /* A descriptor as text, to be freed. */
@@ -105,17 +114,19 @@ START_TEST(test_good)
 
 	diagnostics_init(&diagnostics);
 	struct descriptor *descriptor = corpus_compile("good", good[_i], &diagnostics);
-	if (descriptor == NULL)
+	if (descriptor == NULL) {
 		diagnostics_print(&diagnostics, stderr, false);
-	ck_assert_msg(descriptor != NULL, "%s has findings", good[_i]);
+		ck_abort_msg("%s has findings", good[_i]);
+	}
 	char *text = descriptor_text(descriptor);
 	snprintf(path, sizeof(path), "%s/good/%s.descriptor", corpus, good[_i]);
 	expect(path, text);
 
 	struct descriptor *loaded = descriptor_load(path, &diagnostics);
-	if (loaded == NULL)
+	if (loaded == NULL) {
 		diagnostics_print(&diagnostics, stderr, false);
-	ck_assert_msg(loaded != NULL, "%s cannot be loaded", path);
+		ck_abort_msg("%s cannot be loaded", path);
+	}
 	char *again = descriptor_text(loaded);
 	ck_assert_str_eq(text, again);
 	free(again);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "descriptor/kinds.h"
 #include "shared/log.h"
 #include "tests/check_main.h"
 #include "worker/chain.h"
@@ -156,6 +157,64 @@ START_TEST(test_bad)
 }
 END_TEST
 
+/* Whether a table of a page has a row that begins so and ends in the sentence. */
+static bool has_row(const char *page, const char *begin, const char *sentence)
+{
+	for (const char *at = page; (at = strstr(at, begin)) != NULL; at++) {
+		const char *end = strchr(at, '\n'), *found = strstr(at, sentence);
+		if (found != NULL && found < end && (at == page || at[-1] == '\n') &&
+		    strncmp(found + strlen(sentence), " |\n", 3) == 0)
+			return true;
+	}
+	return false;
+}
+
+START_TEST(test_the_page_has_every_option_of_sources_and_sinks)
+{
+	static const enum scope scopes[] = {SCOPE_SOURCE, SCOPE_SINK};
+	char *page = slurp("docs/pipeline.md"), begin[128];
+
+	ck_assert_ptr_nonnull(page);
+	for (size_t s = 0; s < 2; s++) {
+		for (unsigned kind = 0; kind < kind_count(scopes[s]); kind++) {
+			size_t count;
+			const struct option_info *options = kind_options(scopes[s], kind, &count);
+			ck_assert_ptr_nonnull(strstr(page, kind_info(scopes[s], kind)->help));
+			for (size_t i = 0; i < count; i++) {
+				snprintf(begin, sizeof(begin), "| `%s` | ", options[i].name);
+				ck_assert_msg(has_row(page, begin, options[i].help), "docs/pipeline.md: no row %s...%s",
+					      begin, options[i].help);
+			}
+		}
+	}
+	free(page);
+}
+END_TEST
+
+START_TEST(test_the_pipelines_of_the_page_compile)
+{
+	char *page = slurp("docs/pipeline.md");
+	size_t compiled = 0;
+
+	ck_assert_ptr_nonnull(page);
+	for (const char *at = page; (at = strstr(at, "```yaml\nname:")) != NULL; compiled++) {
+		const char *start = at + strlen("```yaml\n"), *end = strstr(start, "```");
+		struct diagnostics diagnostics;
+		diagnostics_init(&diagnostics);
+		struct descriptor *descriptor =
+		    compile_text("docs/pipeline.md", (struct view){(const uint8_t *)start, (size_t)(end - start)},
+				 program_look, &diagnostics);
+		diagnostics_print(&diagnostics, stderr, false);
+		ck_assert_ptr_nonnull(descriptor);
+		descriptor_free(descriptor);
+		diagnostics_free(&diagnostics);
+		at = end;
+	}
+	ck_assert_uint_ge(compiled, 2);
+	free(page);
+}
+END_TEST
+
 START_TEST(test_the_corpus_is_there)
 {
 	ck_assert_uint_ge(good_count, 3);
@@ -173,6 +232,8 @@ static Suite *compile_suite(void)
 	good_count = names_list("good", good, CORPUS_MAX);
 	bad_count = names_list("bad", bad, CORPUS_MAX);
 	tcase_add_test(tcase, test_the_corpus_is_there);
+	tcase_add_test(tcase, test_the_page_has_every_option_of_sources_and_sinks);
+	tcase_add_test(tcase, test_the_pipelines_of_the_page_compile);
 	tcase_add_loop_test(tcase, test_good, 0, (int)good_count);
 	tcase_add_loop_test(tcase, test_bad, 0, (int)bad_count);
 	suite_add_tcase(suite, tcase);

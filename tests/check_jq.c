@@ -63,7 +63,6 @@ static const char *const programs[][3] = {
     {".a | nosuch(1; 2)", "1", "? nosuch/2 is not defined at <top-level>, line 1: .a | nosuch(1; 2)"},
     {".a |\n.b |\nnosuch", "1", "? nosuch/0 is not defined at <top-level>, line 3: nosuch"},
     {"$x", "1", "? $x is not defined at <top-level>, line 1: $x"},
-    {"", "[1]", "[1]"},
     {"ascii_upcase", "\"azAZ@[`{é\\u0000\"", "\"AZAZ@[`{é\\u0000\""},
     {"ascii_downcase", "\"azAZ@[`{é\\u0000\"", "\"azaz@[`{é\\u0000\""},
 };

@@ -12,7 +12,8 @@ static struct descriptor *compile_document(struct document *document, struct doc
 					   struct diagnostics *diagnostics)
 {
 	struct descriptor_owner *owner = descriptor_owner_create();
-	struct reading reading = {&owner->pool, diagnostics, program};
+	size_t programs = 0;
+	struct reading reading = {&owner->pool, diagnostics, program, &programs};
 	struct pipeline pipeline;
 
 	document_substitute(document, diagnostics);

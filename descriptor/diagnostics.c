@@ -157,13 +157,19 @@ static size_t break_length(struct view text, size_t at)
 	return left >= 3 && bytes[0] == 0xe2 && bytes[1] == 0x80 && (bytes[2] == 0xa8 || bytes[2] == 0xa9) ? 3 : 0;
 }
 
+/* Whether a byte can begin a line break: a quick no for most of them. */
+static bool may_break(uint8_t byte)
+{
+	return byte == '\n' || byte == '\r' || byte == 0xc2 || byte == 0xe2;
+}
+
 /* The bytes of a line, counted from 1; empty beyond the end. */
 static struct view line_of(struct view text, size_t line)
 {
 	size_t start = 0, at = 0;
 
 	while (at < text.size) {
-		size_t length = break_length(text, at);
+		size_t length = may_break(text.data[at]) ? break_length(text, at) : 0;
 		if (length > 0 && --line == 0)
 			return (struct view){text.data + start, at - start};
 		at += length > 0 ? length : 1;

@@ -17,6 +17,9 @@
 /* A descriptor written out of the largest pipeline fits into these. */
 const struct document_limits document_limits_descriptor = {16 << 20, (size_t)4 * DOCUMENT_NODES_MAX};
 
+/* Those of a pipeline, and one for each segment that only joins a source to a sink. */
+enum { STEPS_MAX = DESCRIPTOR_STEPS_MAX + DESCRIPTOR_SEGMENTS_MAX };
+
 /* One loading at work. */
 struct loader {
 	struct descriptor *descriptor;
@@ -148,8 +151,10 @@ static void chain_load(struct loader *loader, const struct node *config, struct 
 
 	if (!is_kind(loader, chain, NODE_LIST, "the chain"))
 		return;
-	if (chain->count == 0 || chain->count > DESCRIPTOR_STEPS_MAX)
-		FIND(loader, chain, "a chain of %zu steps", chain->count);
+	if (chain->count == 0 || chain->count + loader->descriptor->step_count > STEPS_MAX) {
+		FIND(loader, chain, chain->count == 0 ? "the chain is empty" : "too many steps in one descriptor");
+		return;
+	}
 	struct step_spec *steps = pool_array(loader->reading.pool, chain->count, sizeof(*steps));
 	size_t i = 0;
 	for (const struct node *node = chain->first; node != NULL; node = node->next, i++) {
@@ -485,8 +490,10 @@ struct descriptor *document_load(const struct document *document, program_check 
 				 struct diagnostics *diagnostics)
 {
 	struct descriptor_owner *owner = descriptor_owner_create();
-	struct loader loader = {
-	    .descriptor = &owner->descriptor, .reading = {&owner->pool, diagnostics, program}, .document = document};
+	size_t programs = 0;
+	struct loader loader = {.descriptor = &owner->descriptor,
+				.reading = {&owner->pool, diagnostics, program, &programs},
+				.document = document};
 
 	tree_load(&loader);
 	if (diagnostics->count == 0)

@@ -159,8 +159,11 @@ int read_kind(const struct reading *reading, const struct node *map, const struc
 /* Has a program looked into; the finding stands where the program does. */
 static void program_look(const struct reading *reading, const struct node *node, const char *program, const char *what)
 {
-	char *words = reading->program == NULL ? NULL : reading->program(program);
-
+	if (++*reading->programs == OPTION_PROGRAMS_MAX + 1)
+		node_finding(reading->diagnostics, node, "more than %d programs in one pipeline", OPTION_PROGRAMS_MAX);
+	if (reading->program == NULL || *reading->programs > OPTION_PROGRAMS_MAX)
+		return;
+	char *words = reading->program(program);
 	if (words != NULL)
 		node_finding(reading->diagnostics, node, "%s is no jq program: %s", what, words);
 	free(words);

@@ -11,6 +11,7 @@
 enum {
 	OPTION_TEXT_MAX = 64 << 10, /* bytes of one text or program */
 	OPTION_ITEMS_MAX = 1000,    /* of a list or map */
+	OPTION_PROGRAMS_MAX = 1000, /* of a whole pipeline: libjq takes milliseconds for each */
 };
 
 /* What all readings of one file share. */
@@ -18,6 +19,7 @@ struct reading {
 	struct pool *pool; /* where the results live */
 	struct diagnostics *diagnostics;
 	program_check *program; /* or NULL: programs are not looked into */
+	size_t *programs;       /* how many there were so far */
 };
 
 /* Text as a person gives it: not a map, not nothing, not too long. NULL and a finding otherwise; a copy in the pool. */

@@ -29,12 +29,15 @@ static void map_put(const struct overlay *overlay, struct node *map, const struc
 	*link = copy;
 }
 
-/* Whether a node of the deployment's file is a map; a finding otherwise. */
+/* Whether a node of the deployment's file is a map of a size that makes sense; a finding otherwise. */
 static bool is_map(const struct overlay *overlay, const struct node *node, const char *what)
 {
-	if (node->kind == NODE_MAP)
+	if (node->kind == NODE_MAP && node->count <= DESCRIPTOR_STEPS_MAX)
 		return true;
-	if (node->kind != NODE_BROKEN && !node_is_null(node))
+	if (node->kind == NODE_MAP)
+		node_finding(overlay->diagnostics, node, "%s has %zu keys; at most %d are allowed", what, node->count,
+			     DESCRIPTOR_STEPS_MAX);
+	else if (node->kind != NODE_BROKEN && !node_is_null(node))
 		finding_expected(node_finding(overlay->diagnostics, node, "%s is %s", what, node_describe(node)),
 				 "a map of names to what changes");
 	return false;

@@ -5,17 +5,19 @@
  * Outputs that nobody reads are errors, not warnings: they are records that vanish. A sink of kind `discard` says that
  * they are meant to.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "descriptor/pipeline.h"
-#include "shared/log.h"
-#include "shared/suggest.h"
+
+/* Names that are compared with a mistyped one, at most. */
+enum { NAMES_MAX = 2000 };
 
 /* One resolution at work. */
 struct resolver {
 	struct pipeline *pipeline;
 	const struct reading *reading;
+	const char **names; /* all that `from` can say, up to NAMES_MAX; made when it is first needed */
+	size_t name_count;
 };
 
 /* Whether a step's output goes to named routes. */
@@ -77,45 +79,42 @@ static void routes_describe(const struct pipeline_step *step, char *text, size_t
 					 step->routes[i].name);
 }
 
-/* Everything that `from` can say, for the nearest of it. The array is to be freed. */
-static const char **references_all(const struct resolver *resolver, size_t *count)
+/* Adds a name to those that `from` can say. */
+static void name_add(struct resolver *resolver, const char *step, const char *route)
+{
+	if (step == NULL || resolver->name_count == NAMES_MAX)
+		return;
+	resolver->names[resolver->name_count++] =
+	    route == NULL ? step : pool_format(resolver->reading->pool, "%s.%s", step, route);
+}
+
+/* Lists everything that `from` can say, for the nearest of it. */
+static void names_list(struct resolver *resolver)
 {
 	const struct pipeline *pipeline = resolver->pipeline;
-	size_t room = pipeline->source_count + pipeline->step_count;
 
-	for (size_t i = 0; i < pipeline->step_count; i++)
-		room += pipeline->steps[i].route_count;
-	const char **all = calloc(room + 1, sizeof(*all));
-	if (all == NULL)
-		fatal("no memory to check a pipeline");
-	*count = 0;
-	for (size_t i = 0; i < pipeline->source_count; i++) {
-		if (pipeline->sources[i].source.name != NULL)
-			all[(*count)++] = pipeline->sources[i].source.name;
+	resolver->names = pool_array(resolver->reading->pool, NAMES_MAX, sizeof(*resolver->names));
+	for (size_t i = 0; i < pipeline->source_count; i++)
+		name_add(resolver, pipeline->sources[i].source.name, NULL);
+	for (size_t i = 0; i < pipeline->step_count; i++) {
+		if (pipeline->steps[i].route_count == 0)
+			name_add(resolver, pipeline->steps[i].name, NULL);
 	}
 	for (size_t i = 0; i < pipeline->step_count; i++) {
-		const struct pipeline_step *step = &pipeline->steps[i];
-		if (step->name != NULL && step->route_count == 0)
-			all[(*count)++] = step->name;
-		for (size_t r = 0; step->name != NULL && r < step->route_count; r++)
-			all[(*count)++] =
-			    pool_format(resolver->reading->pool, "%s.%s", step->name, step->routes[r].name);
+		for (size_t r = 0; r < pipeline->steps[i].route_count; r++)
+			name_add(resolver, pipeline->steps[i].name, pipeline->steps[i].routes[r].name);
 	}
-	return all;
 }
 
 /* The finding that a reference leads nowhere. */
-static void unknown_reference(const struct resolver *resolver, const struct node *node)
+static void unknown_reference(struct resolver *resolver, const struct node *node)
 {
-	struct diagnostics *diagnostics = resolver->reading->diagnostics;
-	struct finding *finding = node_finding(diagnostics, node, "there is no source or step \"%.80s\"", node->text);
+	struct finding *finding =
+	    node_finding(resolver->reading->diagnostics, node, "there is no source or step \"%.80s\"", node->text);
 
-	if (finding == NULL)
-		return;
-	size_t count;
-	const char **all = references_all(resolver, &count);
-	finding_suggest(finding, node->text, all, count);
-	free(all);
+	if (resolver->names == NULL)
+		names_list(resolver);
+	finding_suggest(finding, node->text, resolver->names, resolver->name_count);
 }
 
 /* Finds the route that a reference to a step names; `name` is NULL when it names none. */
@@ -150,7 +149,7 @@ static void route_resolve(const struct resolver *resolver, const struct pipeline
 }
 
 /* Finds what one text refers to. */
-static void reference_resolve(const struct resolver *resolver, const struct node *node, struct reference *reference)
+static void reference_resolve(struct resolver *resolver, const struct node *node, struct reference *reference)
 {
 	struct diagnostics *diagnostics = resolver->reading->diagnostics;
 
@@ -184,7 +183,7 @@ static bool references_equal(const struct reference *a, const struct reference *
 }
 
 /* Resolves a `from` that is given. */
-static struct reference *from_resolve(const struct resolver *resolver, const struct node *from, size_t *count)
+static struct reference *from_resolve(struct resolver *resolver, const struct node *from, size_t *count)
 {
 	const struct node *first = from->kind == NODE_LIST ? from->first : from;
 	struct diagnostics *diagnostics = resolver->reading->diagnostics;
@@ -239,7 +238,7 @@ static struct reference *from_default(const struct resolver *resolver, const str
 }
 
 /* Resolves what all steps read from. */
-static void steps_resolve(const struct resolver *resolver)
+static void steps_resolve(struct resolver *resolver)
 {
 	struct pipeline *pipeline = resolver->pipeline;
 
@@ -257,7 +256,7 @@ static void steps_resolve(const struct resolver *resolver)
 }
 
 /* Resolves what all sinks read from. */
-static void sinks_resolve(const struct resolver *resolver)
+static void sinks_resolve(struct resolver *resolver)
 {
 	struct pipeline *pipeline = resolver->pipeline;
 
@@ -389,7 +388,7 @@ static void steps_order(const struct resolver *resolver)
 
 void pipeline_resolve(struct pipeline *pipeline, const struct reading *reading)
 {
-	struct resolver resolver = {pipeline, reading};
+	struct resolver resolver = {.pipeline = pipeline, .reading = reading};
 
 	names_check(&resolver);
 	steps_resolve(&resolver);

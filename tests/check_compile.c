@@ -215,6 +215,74 @@ START_TEST(test_the_pipelines_of_the_page_compile)
 }
 END_TEST
 
+static size_t programs_seen;
+
+/* Counts what it is asked about. */
+static char *program_count(const char *program)
+{
+	(void)program;
+	programs_seen++;
+	return NULL;
+}
+
+/* Compiles what a function writes; the finding must be the only one and have some words. */
+static void only_finding(void (*write)(FILE *out), const char *words)
+{
+	struct diagnostics diagnostics;
+	char *text;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	write(out);
+	fclose(out);
+	diagnostics_init(&diagnostics);
+	struct view view = {(const uint8_t *)text, size};
+	ck_assert_ptr_null(compile_text("p.yaml", view, program_count, &diagnostics));
+	ck_assert_uint_eq(diagnostics.count, 1);
+	ck_assert_msg(strstr(diagnostics.findings[0].message, words) != NULL, "%s", diagnostics.findings[0].message);
+	diagnostics_free(&diagnostics);
+	free(text);
+}
+
+/* A pipeline with 5,000 programs. */
+static void write_many_programs(FILE *out)
+{
+	fputs("name: p\nsources:\n  in: { kind: generator }\nsteps:\n", out);
+	for (int step = 0; step < 50; step++) {
+		fprintf(out, "- name: s%d\n  kind: set\n  fields:\n", step);
+		for (int field = 0; field < 100; field++)
+			fprintf(out, "    f%d: .x\n", field);
+	}
+	fputs("sinks:\n  out: { kind: discard }\n", out);
+}
+
+START_TEST(test_programs_are_bounded)
+{
+	programs_seen = 0;
+	only_finding(write_many_programs, "more than 1000 programs");
+	ck_assert_uint_eq(programs_seen, 1000);
+}
+END_TEST
+
+/* As many steps as there may be, each reading as many as it may. */
+static void write_dense(FILE *out)
+{
+	fputs("name: p\nsources:\n  in: { kind: generator }\nsteps:\n", out);
+	for (int step = 0; step < DESCRIPTOR_STEPS_MAX; step++) {
+		fprintf(out, "- { name: s%d, kind: passthrough, from: [in", step);
+		for (int from = step > 63 ? step - 63 : 0; from < step; from++)
+			fprintf(out, ",s%d", from);
+		fputs("] }\n", out);
+	}
+	fputs("sinks:\n  out: { kind: discard }\n", out);
+}
+
+START_TEST(test_the_largest_pipeline_is_survived)
+{
+	only_finding(write_dense, "falls into 1000 segments");
+}
+END_TEST
+
 START_TEST(test_the_corpus_is_there)
 {
 	ck_assert_uint_ge(good_count, 3);
@@ -232,6 +300,8 @@ static Suite *compile_suite(void)
 	good_count = names_list("good", good, CORPUS_MAX);
 	bad_count = names_list("bad", bad, CORPUS_MAX);
 	tcase_add_test(tcase, test_the_corpus_is_there);
+	tcase_add_test(tcase, test_programs_are_bounded);
+	tcase_add_test(tcase, test_the_largest_pipeline_is_survived);
 	tcase_add_test(tcase, test_the_page_has_every_option_of_sources_and_sinks);
 	tcase_add_test(tcase, test_the_pipelines_of_the_page_compile);
 	tcase_add_loop_test(tcase, test_good, 0, (int)good_count);

@@ -34,10 +34,10 @@ void watermark_valve_free(struct watermark_valve *valve);
 void watermark_valve_leave_out(struct watermark_valve *valve, uint32_t channel);
 
 /* The watermark of the channel `at` moved to `time`. */
-unsigned watermark_valve_advance(struct watermark_valve *valve, uint32_t at, int64_t time);
+unsigned watermark_valve_advance(struct watermark_valve *valve, uint32_t channel, int64_t time);
 
 /* The channel `at` went idle, or came back. */
-unsigned watermark_valve_set_idle(struct watermark_valve *valve, uint32_t at, bool idle);
+unsigned watermark_valve_set_idle(struct watermark_valve *valve, uint32_t channel, bool idle);
 
 /* The watermark behind a largest timestamp: Flink's bounded out-of-orderness, never below the smallest int64. */
 int64_t watermark_behind(int64_t largest, int64_t out_of_orderness_ms);

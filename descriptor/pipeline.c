@@ -156,6 +156,41 @@ static void step_read(struct pipeline *pipeline, const struct reading *reading, 
 	to->route_count = routes == NULL ? 0 : routes->item_count;
 }
 
+/* Whether two paths are given and the same. */
+static bool paths_equal(const char *a, const char *b)
+{
+	return a != NULL && b != NULL && strcmp(a, b) == 0;
+}
+
+/* Makes findings of files that two sinks write, or that are read as well, and of standard input read twice. */
+static void paths_check(const struct pipeline *pipeline, const struct reading *reading)
+{
+	for (size_t i = 0; i < pipeline->source_count; i++) {
+		const struct pipeline_source *source = &pipeline->sources[i];
+		for (size_t k = 0; k < i; k++) {
+			if (paths_equal(source->source.path, "-") && paths_equal(pipeline->sources[k].source.path, "-"))
+				node_finding(reading->diagnostics, source->at, "a second source reads standard input");
+		}
+	}
+	for (size_t i = 0; i < pipeline->sink_count; i++) {
+		const struct pipeline_sink *sink = &pipeline->sinks[i];
+		if (sink->sink.path == NULL || strcmp(sink->sink.path, "-") == 0)
+			continue;
+		for (size_t k = 0; k < i; k++) {
+			if (paths_equal(sink->sink.path, pipeline->sinks[k].sink.path))
+				finding_hint(node_finding(reading->diagnostics, sink->at,
+							  "a second sink writes the file \"%.200s\"", sink->sink.path),
+					     "one sink may read several steps: from: [a, b]");
+		}
+		for (size_t k = 0; k < pipeline->source_count; k++) {
+			if (paths_equal(sink->sink.path, pipeline->sources[k].source.path))
+				node_finding(reading->diagnostics, sink->at,
+					     "the file \"%.200s\" is read by a source and written here",
+					     sink->sink.path);
+		}
+	}
+}
+
 /* Reads what stands at the top of a pipeline's file. */
 static void head_read(struct pipeline *pipeline, const struct reading *reading, const struct document *document)
 {
@@ -205,4 +240,5 @@ void pipeline_read(struct pipeline *pipeline, const struct reading *reading, con
 	i = 0;
 	for (const struct node *entry = sinks == NULL ? NULL : sinks->first; entry != NULL; entry = entry->next)
 		sink_read(pipeline, reading, entry, &pipeline->sinks[i++]);
+	paths_check(pipeline, reading);
 }

@@ -1,5 +1,5 @@
 /*
- * Writes the corpora of fuzz_wire, fuzz_protobuf and fuzz_ring anew: `make corpus`. Always the same files; what fuzzing
+ * Writes the corpora of fuzz_wire, fuzz_protobuf, fuzz_ring and fuzz_worker anew: `make corpus`. Always the same files; what fuzzing
  * found beside them stays, under the names that libFuzzer gave it.
  */
 #include <stdio.h>
@@ -113,8 +113,47 @@ static void write_ring(void)
 	}
 }
 
+/* Appends a step of a worker's script: what to do on which channel, further choices, and a run of bytes with its length. */
+static void step_add(struct bytes *script, uint8_t step, const char *choices, size_t choice_count, struct view body)
+{
+	uint8_t size[2] = {(uint8_t)(body.size >= 128 ? 128 + (body.size >> 8) : body.size), (uint8_t)body.size};
+	bytes_add(script, &step, 1);
+	bytes_add(script, choices, choice_count);
+	bytes_add(script, size, body.size >= 128 ? 2 : 1);
+	bytes_add(script, body.data, body.size);
+}
+
+/* For each segment: a session with some batches, time, a barrier and its end, and unary calls beside it. */
+static void write_worker(void)
+{
+	struct dice dice = {4};
+	for (uint8_t segment = 0; segment < 4; segment++) {
+		struct bytes script = {0}, body = {0};
+		uint8_t open[2] = {0, segment};
+		bytes_add(&script, open, sizeof(open));
+		for (int i = 0; i < 3; i++) {
+			body.size = 0;
+			message_make(&body, &flink_bridge__batch__descriptor, &dice, i < 2);
+			step_add(&script, 6, "\0\1", 2, bytes_view(&body));
+			body.size = 0;
+			message_make(&body, surface_descriptor((enum surface)(SURFACE_PROCESS_MESSAGE + i)), &dice,
+				     true);
+			step_add(&script, 4, &"\0\1\2"[i], 1, bytes_view(&body));
+		}
+		step_add(&script, 6, "\2\0", 2, view_of("\x08\x64"));
+		step_add(&script, 6, "\3\377", 2, view_of(""));
+		step_add(&script, 6, "\4\0", 2, view_of("\x08\x07"));
+		step_add(&script, 6, "\5\0", 2, view_of(""));
+		step_add(&script, 6, "\6\0", 2, view_of("\x0a\x02ok"));
+		input_write("worker", "life", segment, script.data[0], (struct view){script.data + 1, script.size - 1});
+		bytes_free(&script);
+		bytes_free(&body);
+	}
+}
+
 int main(void)
 {
+	write_worker();
 	write_wire();
 	write_opens();
 	write_protobuf();

@@ -940,22 +940,25 @@ START_TEST(the_front_is_rung_only_when_it_sleeps)
 }
 END_TEST
 
-START_TEST(a_message_half_done_is_finished_before_leaving)
+START_TEST(messages_half_done_are_finished_before_leaving)
 {
-	struct answer answer;
-
 	rig_init(&rig);
 	spec_add(rig_segment(&rig), STEP_filter, "program", "[range(20)] | length < 0", "payload", "text", NULL);
 	rig_start(&rig);
 	rig_open(&rig, 1, 0);
+	rig_open(&rig, 2, 0);
 	rig_fill(&rig, 1, 20000, 1);
+	rig_fill(&rig, 2, 20000, 1);
 	serve_turn(rig.serve);
-	ck_assert_uint_eq(counter_read(&rig.workspace.page->counters.frames), 1);
+	ck_assert_uint_eq(counter_read(&rig.workspace.page->counters.frames), 2); /* the Opens */
 	serve_finish(rig.serve);
-	ck_assert_uint_eq(counter_read(&rig.workspace.page->counters.frames), 2);
-	answer = rig_take(&rig, 1);
-	answer_results(&answer, 2, 0, true);
-	answer_free(&answer);
+	ck_assert_uint_eq(counter_read(&rig.workspace.page->counters.frames), 4);
+	for (uint32_t channel = 1; channel <= 2; channel++) {
+		struct answer answer = rig_take(&rig, channel);
+
+		answer_results(&answer, 2, 0, true);
+		answer_free(&answer);
+	}
 	rig_stop(&rig);
 }
 END_TEST
@@ -1053,7 +1056,7 @@ static Suite *session_suite(void)
 	tcase_add_test(life, a_channel_opened_for_a_predecessor_is_ignored);
 	tcase_add_test(life, a_front_that_lies_is_found_out);
 	tcase_add_test(life, the_front_is_rung_only_when_it_sleeps);
-	tcase_add_test(life, a_message_half_done_is_finished_before_leaving);
+	tcase_add_test(life, messages_half_done_are_finished_before_leaving);
 	tcase_add_test(life, counters_and_progress_tell_what_happened);
 	tcase_add_test(life, passthrough_steps_are_counted);
 	suite_add_tcase(suite, life);

@@ -15,8 +15,9 @@
 #include "worker/unary.h"
 
 enum {
-	SHARE_NS = 1000 * 1000, /* of a turn, for one channel */
-	SHOW_NS = 20 * 1000,    /* work done longer ago than this is shown while the share goes on */
+	SHARE_NS = 1000 * 1000,      /* of a turn, for one channel, when others wait */
+	LIMIT_NS = 50 * 1000 * 1000, /* when none does: orders and a new front must be seen, too */
+	SHOW_NS = 20 * 1000,         /* work done longer ago than this is shown while the share goes on */
 };
 
 /* One channel, as this process has it. */
@@ -278,10 +279,15 @@ enum serve_result serve_turn(struct serve *serve)
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
 		uint32_t index = (first + i) % SLOT_CHANNELS_MAX;
 
-		if ((ready >> index & 1) == 0 || !channel_follow(serve, index))
+		if ((ready >> index & 1) == 0)
+			continue;
+		ready &= ~(UINT64_C(1) << index);
+		if (!channel_follow(serve, index))
 			continue;
 		workspace->now_ns = clock_ns();
 		workspace->deadline_ns = workspace->now_ns + SHARE_NS;
+		workspace->limit_ns = workspace->now_ns + LIMIT_NS;
+		workspace->others = serve->left | ready;
 		serve->shown_ns = workspace->now_ns;
 		if (channel_serve(serve, index))
 			serve->left |= UINT64_C(1) << index;
@@ -299,7 +305,7 @@ bool serve_is_wanted(const struct serve *serve)
 /* Finishes the messages that are half done. */
 void serve_finish(struct serve *serve)
 {
-	serve->workspace->deadline_ns = UINT64_MAX;
+	serve->workspace->deadline_ns = serve->workspace->limit_ns = UINT64_MAX;
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
 		struct channel *channel = &serve->channels[i];
 

@@ -425,15 +425,6 @@ static bool unit_run(struct session *session, uint64_t rest)
 	return unit_write(session, rest > 0 ? session->output->message_max : 0);
 }
 
-/* Whether the session should let go of a batch that has more units. */
-static bool unit_is_last_for_now(struct session *session)
-{
-	struct workspace *workspace = session->workspace;
-
-	workspace->now_ns = clock_ns();
-	return output_is_parked(session->output) || workspace->now_ns >= workspace->deadline_ns;
-}
-
 /* Takes a Batch, or goes on with one. */
 static bool take_batch(struct session *session, struct view body)
 {
@@ -449,7 +440,8 @@ static bool take_batch(struct session *session, struct view body)
 		session->offset = body.size - rest.size;
 		session->done += session->workspace->batch.count;
 		commit(session);
-		if (rest.size > 0 && unit_is_last_for_now(session)) {
+		if (rest.size > 0 &&
+		    (output_is_parked(session->output) || workspace_turn_is_over(session->workspace))) {
 			if (output_results_open(session->output))
 				output_results_end(session->output, true, false, 0);
 			session->midway = true;

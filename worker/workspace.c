@@ -14,6 +14,7 @@ void workspace_init(struct workspace *workspace, const struct sidecar *sidecar, 
 	    .control = &sidecar->control,
 	    .arena = sidecar->slots[slot].arena,
 	    .page = control_worker(&sidecar->control, slot),
+	    .ready = &sidecar->slots[slot].channels->ready_for_worker,
 	    .slot = slot,
 	    .scratch = scratch_create(),
 	};
@@ -36,6 +37,17 @@ void workspace_clear(struct workspace *workspace)
 	run_clear(&workspace->run);
 	scratch_reset(workspace->scratch);
 	wire_batch_clear(&workspace->batch);
+}
+
+/* Whether the channel at hand should let others have their turn. A large batch that nobody else waits behind goes on for
+ * longer: to leave it costs a message, since what is written so far has to be sent by itself. */
+bool workspace_turn_is_over(struct workspace *workspace)
+{
+	workspace->now_ns = clock_ns();
+	if (workspace->now_ns < workspace->deadline_ns)
+		return false;
+	return workspace->now_ns >= workspace->limit_ns || workspace->others != 0 ||
+	       atomic_load_explicit((_Atomic uint64_t *)workspace->ready, memory_order_relaxed) != 0;
 }
 
 /* Names the step at work; called by chains. */

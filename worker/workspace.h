@@ -14,7 +14,8 @@ struct workspace {
 	const struct descriptor *descriptor;
 	const struct control_memory *control;
 	struct arena *arena;
-	struct worker_page *page; /* this worker's own */
+	struct worker_page *page;      /* this worker's own */
+	const _Atomic uint64_t *ready; /* channels that the front has marked since the turn began */
 	uint32_t slot;
 
 	struct wire_batch batch; /* records as they came in */
@@ -22,7 +23,9 @@ struct workspace {
 	struct run run;          /* the unit at hand; on scratch */
 
 	uint64_t now_ns;      /* CLOCK_MONOTONIC, read between frames and between units */
-	uint64_t deadline_ns; /* when the channel at hand has had its share of the turn */
+	uint64_t deadline_ns; /* when the channel at hand has had its share of the turn, if others wait for theirs */
+	uint64_t limit_ns;    /* when it has had it, whoever waits */
+	uint64_t others;      /* channels that wait in this turn */
 };
 
 /* Fills a workspace for a slot's worker; everything named must outlive it. Frees what the workspace itself owns. */
@@ -31,6 +34,9 @@ void workspace_deinit(struct workspace *workspace);
 
 /* Empties the arrays for the next unit. */
 void workspace_clear(struct workspace *workspace);
+
+/* Whether the channel at hand should let others have their turn now. Reads the clock. */
+bool workspace_turn_is_over(struct workspace *workspace);
 
 /* Opens the chain of a segment with its counters and with progress words that name its steps. NULL and `failure`. */
 struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct failure *failure);

@@ -16,7 +16,7 @@
 #include "shared/wire.h"
 
 enum {
-	POSTED_MAX = 32,     /* requests posted ahead per method: Debian's libgrpc scans outstanding tags per event */
+	POSTED_MAX = 16,     /* requests posted ahead per method: Debian's libgrpc scans outstanding tags per event */
 	CALLS_MAX = 1 << 12, /* calls inside at once */
 	WAITING_BYTES_MAX = 64 << 20, /* of requests that wait for room or a worker */
 	CONNECTIONS_KNOWN = 1 << 12,

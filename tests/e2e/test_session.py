@@ -259,6 +259,17 @@ def test_invalid_utf8_in_json(sidecar, one, bridge):
         assert failure(session, INTERNAL, bridge).code == bridge.ERROR_STEP
 
 
+def test_words_stay_utf8(sidecar, one, bridge):
+    """Error is a protobuf string, and a client's library refuses one that was cut within a character."""
+    for start in range(4):
+        text = "x" * start + "日本語🌉" * 3000
+        session = one.session(sidecar, DOUBLE)
+        session.send_records(text.encode())
+        assert failure(session, INTERNAL, bridge).step == "double"
+        code, words = refusal(one, sidecar, pipeline=text[:500])
+        assert code == PRECONDITION and '"wire"' in words and "\ufffd" not in words
+
+
 def test_extreme_event_times(sidecar, one, bridge):
     session = one.session(sidecar, DOUBLE)
     for time in (INT64_MIN, INT64_MIN + 1, -1, 0, INT64_MAX - 1, INT64_MAX):

@@ -92,7 +92,7 @@ bool child_is_ready(const struct supervisor *supervisor, const struct child *chi
 
 /* ---- sup_run.c ---- */
 
-/* Called for every reaped child: what its end means for the sidecar as a whole. */
+/* Called for every dead child before anything else is done about it: what its end means for the sidecar as a whole. */
 void supervisor_child_died(struct supervisor *supervisor, struct child *child, const siginfo_t *end);
 
 /* ---- sup_obituary.c ---- */

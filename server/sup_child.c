@@ -199,6 +199,8 @@ static void bury(struct supervisor *supervisor, struct child *child)
 	child->pidfd = -1;
 	child->pid = 0;
 	child->state = CHILD_DOWN;
+	if (child->role == ROLE_FRONT && supervisor->phase >= PHASE_DRAINING)
+		return; /* no front follows; the workers are told to leave, not to wait for one */
 	child->generation++;
 	/* Release: pairs with the acquire load of front or workers, who now end what they had with the dead. */
 	atomic_store_explicit(words.generation, child->generation, memory_order_release);
@@ -212,6 +214,7 @@ void child_reap(struct supervisor *supervisor, struct child *child)
 	/* A pidfd can be readable a moment before the process can be reaped (other threads of it); then it is again. */
 	if (waitid(P_PIDFD, (id_t)child->pidfd, &end, WEXITED | WNOHANG) != 0 || end.si_pid == 0)
 		return;
+	supervisor_child_died(supervisor, child, &end);
 	bool stopping = supervisor->phase >= PHASE_DRAINING;
 	uint64_t delay = stopping ? 0 : next_start(supervisor, child);
 	obituary_write(supervisor, child, &end, delay);
@@ -219,7 +222,6 @@ void child_reap(struct supervisor *supervisor, struct child *child)
 		death_words(&end, child->last_death);
 	bury(supervisor, child);
 	child->due_ns = stopping ? 0 : clock_ns() + delay * 1000000;
-	supervisor_child_died(supervisor, child, &end);
 }
 
 bool child_is_ready(const struct supervisor *supervisor, const struct child *child)

@@ -98,6 +98,10 @@ void obituary_write(const struct supervisor *supervisor, const struct child *chi
 			 child->generation, lived);
 		return;
 	}
+	if (child->killed && supervisor->exit_code != 0) { /* the start has failed, and the reason stands above */
+		log_info("%s (pid %d) is killed", name, child->pid);
+		return;
+	}
 	if (child->role == ROLE_WORKER)
 		work_words(supervisor, child, work, sizeof(work));
 	else

@@ -18,7 +18,6 @@ enum { FRAME_ALIGN = 32 };
 	/* front to worker */                                                                                          \
 	FRAME(OPEN, "the ToWorker message with Open; the first frame of a session")                                    \
 	FRAME(MESSAGE, "a ToWorker message of an open session")                                                        \
-	FRAME(CANCEL, "text: why the front ended the session; the worker drops it and answers nothing")                \
 	FRAME(PROCESS_MESSAGE, "a ProcessMessageRequest")                                                              \
 	FRAME(PROCESS_WATERMARK, "a ProcessWatermarkRequest")                                                          \
 	FRAME(ADD_TO_WINDOW, "an AddToWindowRequest")                                                                  \

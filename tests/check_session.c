@@ -834,18 +834,6 @@ START_TEST(a_channel_that_opens_and_closes_unseen_is_left)
 }
 END_TEST
 
-START_TEST(cancel_drops_the_session_in_silence)
-{
-	setup_batch();
-	rig_open(&rig, 1, 0);
-	rig_batch(&rig, 1, "1", NULL);
-	ck_assert(rig_push(&rig, 1, (struct frame){.kind = FRAME_CANCEL}, "gone", 4));
-	rig_serve(&rig);
-	rig_take_results(&rig, 1, 2, true, NULL);
-	check_is_over(1);
-}
-END_TEST
-
 START_TEST(closing_while_parked_frees_what_waits)
 {
 	rig_init(&rig);
@@ -1050,7 +1038,6 @@ static Suite *session_suite(void)
 	tcase_add_test(life, frames_of_another_epoch_are_dropped);
 	tcase_add_test(life, a_closed_channel_opens_again);
 	tcase_add_test(life, a_channel_that_opens_and_closes_unseen_is_left);
-	tcase_add_test(life, cancel_drops_the_session_in_silence);
 	tcase_add_test(life, closing_while_parked_frees_what_waits);
 	tcase_add_test(life, a_reset_drops_all_and_ignores_what_was_open);
 	tcase_add_test(life, a_channel_opened_for_a_predecessor_is_ignored);

@@ -188,9 +188,8 @@ static void step_message(struct script *script, uint32_t channel)
 /* Sends any bytes as the next message of a session. */
 static void step_raw(struct script *script, uint32_t channel)
 {
-	bool cancel = script_byte(script) == 255;
 	struct view body = script_bytes(script);
-	struct frame header = {.kind = cancel ? FRAME_CANCEL : FRAME_MESSAGE, .seq = rig.channels[channel].seq + 1};
+	struct frame header = {.kind = FRAME_MESSAGE, .seq = rig.channels[channel].seq + 1};
 	if (sessions[channel].open && rig_push(&rig, channel, header, body.data, body.size))
 		rig.channels[channel].seq++;
 }

@@ -657,10 +657,6 @@ bool session_work(struct session *session, const struct frame *frame, const uint
 
 	if (session->finished)
 		return true;
-	if (frame->kind == FRAME_CANCEL) {
-		finish(session);
-		return true;
-	}
 	if (!session->midway)
 		session->began_ns = session->workspace->now_ns;
 	progress_begin(session->workspace, frame, session->channel);

@@ -3,7 +3,7 @@
  *
  *      OPEN frame --> opened --EndInput--> ended --+
  *                        |                         +-- Close --> finished (END OK was sent)
- *                        +-- violation, failure, cancel -------> finished (Error and END were sent, or nothing)
+ *                        +-- violation, failure --------------> finished (Error and END were sent)
  *
  * A finished session drops every frame until the front closes the channel. Messages are worked on in units, a run of
  * records each; between two units of a large batch the session may be asked to let others have their turn, or park

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/wire.h"
+
 enum { SESSIONS_POSTED = 8 };
 
 /* ---- Life ---- */
@@ -353,6 +355,7 @@ void session_end(struct session *session, grpc_status_code code, const char *for
 	va_start(arguments, format);
 	vsnprintf(session->status_text, sizeof session->status_text, format, arguments);
 	va_end(arguments);
+	utf8_repair(session->status_text); /* it may quote the client, and be cut */
 	session->status = code;
 	session_count_end(session);
 	if (session->wait_until_ns) {

@@ -89,3 +89,15 @@ bool utf8_valid(struct view text)
 		return true;
 	return valid_mixed(text.data, text.data + text.size);
 }
+
+void utf8_repair(char *text)
+{
+	uint8_t *at = (uint8_t *)text;
+	const uint8_t *end = at + strlen(text);
+	while (at < end) {
+		int length = *at < 0x80 ? 1 : character_length(at, end);
+		if (length == 0)
+			*at = '?';
+		at += length == 0 ? 1 : length;
+	}
+}

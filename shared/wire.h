@@ -54,6 +54,9 @@ bool wire_next(struct wire_reader *reader, struct wire_field *field);
 /* Whether bytes are well-formed UTF-8 (no surrogates, no overlong forms). */
 bool utf8_valid(struct view text);
 
+/* Replaces every byte that is no part of a well-formed character by '?': for words that quote a client, or were cut. */
+void utf8_repair(char *text);
+
 /* ---- Records: Record of flink_bridge and Message of flink_worker ---- */
 
 /* One entry of the headers map. */

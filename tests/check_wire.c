@@ -101,6 +101,25 @@ START_TEST(utf8_all_threes)
 }
 END_TEST
 
+START_TEST(utf8_repaired)
+{
+	static const struct {
+		const char *text, *repaired;
+	} cases[] = {
+	    {"", ""},
+	    {"plain \xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\x89", "plain \xc3\xa4 \xe2\x82\xac \xf0\x9f\x8c\x89"},
+	    {"cut \xe2\x82", "cut ??"},
+	    {"\xff\xc3\xa4\x80!", "?\xc3\xa4?!"},
+	    {"\xed\xa0\x80", "???"},
+	};
+	char text[64];
+	snprintf(text, sizeof(text), "%s", cases[_i].text);
+	utf8_repair(text);
+	ck_assert_str_eq(text, cases[_i].repaired);
+	ck_assert(utf8_valid(view_of(text)));
+}
+END_TEST
+
 /* ---- Field by field ---- */
 
 START_TEST(next_reads_each_type)
@@ -610,6 +629,7 @@ static Suite *wire_suite(void)
 	TCase *unit = tcase_create("edges");
 	tcase_add_loop_test(unit, utf8_known, 0, 23);
 	tcase_add_test(unit, utf8_all_threes);
+	tcase_add_loop_test(unit, utf8_repaired, 0, 5);
 	tcase_add_test(unit, next_reads_each_type);
 	tcase_add_test(unit, next_reads_varints);
 	tcase_add_loop_test(unit, next_refuses, 0, 20);

@@ -47,8 +47,8 @@ static void check_open(struct view message)
 	struct session session = {.front = front, .reading = true, .writing = true};
 	struct open_request *open = open_check(&session, message);
 	if (open == NULL) {
-		CHECK(session.state == SESSION_ENDING && session.status != GRPC_STATUS_OK &&
-		      session.status_text[0] != '\0');
+		CHECK(session.state == SESSION_ENDING && session.status != GRPC_STATUS_OK);
+		CHECK(session.status_text[0] != '\0' && utf8_valid(view_of(session.status_text)));
 	} else {
 		CHECK(session.state == SESSION_OPENING);
 		CHECK(open->segment < descriptor.segment_count && open->subtask < open->parallelism);

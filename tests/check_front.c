@@ -19,6 +19,7 @@
 #include "proto/flink_worker.pb-c.h"
 #include "server/roles.h"
 #include "tests/check_main.h"
+#include "tests/tsan_grpc.h"
 
 enum { SLOTS = 2, RING = 64 << 10, FRONTS = 2 };
 

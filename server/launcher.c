@@ -74,15 +74,18 @@ static void close_others(struct keep *keep)
 	close_range(from, ~0U, 0);
 }
 
-/* Default signals, nothing blocked. */
+/* Default signals, nothing blocked. But what a terminal or a service manager sends to the whole group is for the supervisor
+ * alone: it gives the orders to leave. */
 static void reset_signals(void)
 {
-	struct sigaction fallback = {.sa_handler = SIG_DFL};
+	static const int not_ours[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+	struct sigaction fallback = {.sa_handler = SIG_DFL}, ignore = {.sa_handler = SIG_IGN};
 	sigset_t none;
 
 	for (int number = 1; number < NSIG; number++)
 		sigaction(number, &fallback, NULL); /* some numbers are not ours to set: EINVAL, and no matter */
-	sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
+	for (size_t i = 0; i < sizeof(not_ours) / sizeof(*not_ours); i++)
+		sigaction(not_ours[i], &ignore, NULL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

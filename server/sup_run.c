@@ -335,7 +335,10 @@ static int catch_signals(void)
 	sigemptyset(&caught);
 	sigaddset(&caught, SIGTERM);
 	sigaddset(&caught, SIGINT);
-	sigaddset(&caught, SIGHUP);
+	if (signal(SIGHUP, SIG_DFL) == SIG_IGN) /* started by nohup: a terminal that goes is no reason to stop */
+		signal(SIGHUP, SIG_IGN);
+	else
+		sigaddset(&caught, SIGHUP);
 	CHECK(sigprocmask(SIG_BLOCK, &caught, NULL) == 0);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGCHLD, SIG_DFL); /* whoever started us may have it ignored, and then nobody could be reaped */

@@ -192,6 +192,39 @@ START_TEST(a_second_signal_hurries)
 }
 END_TEST
 
+START_TEST(a_signal_to_the_whole_group_is_an_orderly_stop_all_the_same)
+{
+	sut_serve(2);
+	kill(sut_front_pid(), SIGINT);
+	kill(sut_worker_pid(0), SIGTERM);
+	kill(sut_worker_pid(1), SIGHUP);
+	kill(sut.supervisor, SIGINT);
+	ck_assert_int_eq(sut_wait(), 0);
+	ck_assert(sut_logged("front (pid") && !sut_logged("died of"));
+	ck_assert(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(a_terminal_that_goes_stops_it_unless_started_by_nohup)
+{
+	sut_create(1);
+	signal(SIGHUP, SIG_IGN);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	kill(sut.supervisor, SIGHUP);
+	kill(sut.supervisor, SIGTERM);
+	ck_assert_int_eq(sut_wait(), 0);
+	ck_assert(!sut_logged("signal 1,") && sut_logged("signal 15,") && !sut_logged("stopping at once"));
+	ck_assert_int_eq(unlink(sut.log), 0);
+	signal(SIGHUP, SIG_DFL);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	kill(sut.supervisor, SIGHUP);
+	ck_assert_int_eq(sut_wait(), 0);
+	ck_assert(sut_logged("signal 1,"));
+}
+END_TEST
+
 START_TEST(a_stop_in_the_middle_of_the_start_is_a_stop)
 {
 	sut_create(1);
@@ -320,6 +353,8 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, a_start_that_never_ends_fails);
 	tcase_add_test(tests, a_stop_is_bounded);
 	tcase_add_test(tests, a_second_signal_hurries);
+	tcase_add_test(tests, a_signal_to_the_whole_group_is_an_orderly_stop_all_the_same);
+	tcase_add_test(tests, a_terminal_that_goes_stops_it_unless_started_by_nohup);
 	tcase_add_test(tests, a_stop_in_the_middle_of_the_start_is_a_stop);
 	tcase_add_test(tests, the_front_gets_a_fresh_worker_when_it_asks);
 	tcase_add_test(tests, a_fresh_worker_comes_even_when_the_old_one_will_not_leave);

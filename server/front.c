@@ -13,12 +13,13 @@
 #include <errno.h>
 #include <grpc/grpc_security.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "shared/spin.h"
 
 enum { EVENTS_PER_TURN = 32, METADATA_BYTES_MAX = 16 << 10, STREAMS_PER_CONNECTION_MAX = 4096 };
 
@@ -306,24 +307,18 @@ static void front_sleep(struct front *front)
 static _Noreturn void front_loop(struct front *front)
 {
 	const gpr_timespec past = gpr_inf_past(GPR_CLOCK_MONOTONIC);
-	uint64_t idle_since = 0;
+	struct spin spin = {.limit_ns = front->config->spin_us * 1000};
 	for (;;) {
 		front->now_ns = clock_ns();
+		spin_look(&spin, front->now_ns);
 		bool busy = front_events(front, past);
 		busy |= front_turn(front);
 		atomic_store_explicit(&front->page->heartbeat_ns, front->now_ns, memory_order_relaxed);
-		if (busy) {
-			idle_since = 0;
-		} else if (front->in_flight == 0) {
+		if (!busy && front->in_flight > 0 && spin_on(&spin, front->now_ns))
+			continue;
+		spin_end(&spin);
+		if (!busy)
 			front_sleep(front);
-		} else if (idle_since == 0) {
-			idle_since = front->now_ns;
-		} else if (front->now_ns - idle_since > front->config->spin_us * 1000) {
-			front_sleep(front);
-			idle_since = 0;
-		} else {
-			sched_yield();
-		}
 	}
 }
 

@@ -15,13 +15,13 @@
  * Left out: heirs. A worker ordered to HOLD waits before it takes the slot, which is where an heir will wait.
  */
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include "server/roles.h"
 #include "shared/log.h"
+#include "shared/spin.h"
 #include "worker/serve.h"
 
 struct worker {
@@ -35,6 +35,7 @@ struct worker {
 	uint32_t slot, generation;
 	uint32_t front_generation; /* acknowledged */
 	bool served;               /* something, since it last slept */
+	struct spin spin;
 };
 
 /* ---- Setup --------------------------------------------------------------------------------------------------------- */
@@ -168,16 +169,16 @@ static bool is_wanted(const struct worker *worker)
 }
 
 /* Looks for work for a while; true when some came. Only worth it while there is traffic. */
-static bool spin(const struct worker *worker)
+static bool look_around(struct worker *worker)
 {
-	uint64_t until = clock_ns() + worker->sidecar->config.spin_us * 1000;
+	bool wanted = is_wanted(worker);
 
-	do {
-		if (is_wanted(worker))
-			return true;
-		sched_yield();
-	} while (clock_ns() < until);
-	return is_wanted(worker);
+	while (!wanted && spin_on(&worker->spin, clock_ns())) {
+		spin_look(&worker->spin, clock_ns());
+		wanted = is_wanted(worker);
+	}
+	spin_end(&worker->spin);
+	return wanted;
 }
 
 /* How long to sleep at most, in ms; -1: until the doorbell rings. */
@@ -219,7 +220,7 @@ static void __attribute__((noreturn)) loop(struct worker *worker)
 			worker->served = true;
 			break;
 		case SERVE_IDLE:
-			if (!worker->served || !spin(worker))
+			if (!worker->served || !look_around(worker))
 				sleep_until_wanted(worker);
 			break;
 		case SERVE_DAMAGED:
@@ -236,6 +237,7 @@ void worker_main(struct sidecar *sidecar, uint32_t slot, uint32_t generation)
 	    .memory = &sidecar->slots[slot],
 	    .slot = slot,
 	    .generation = generation,
+	    .spin.limit_ns = sidecar->config.spin_us * 1000,
 	};
 
 	attach(&worker);

@@ -141,7 +141,7 @@ static void add_cell(struct report *report, const char *key, const char *text)
 {
 	CHECK(report->column < REPORT_COLUMNS_MAX);
 	if (report->column == report->column_count)
-		report->columns[report->column_count++] = key;
+		snprintf(report->columns[report->column_count++], REPORT_COLUMN_BYTES, "%s", key);
 	if (report->cell_count == report->cell_capacity) {
 		report->cell_capacity = report->cell_capacity == 0 ? 64 : 2 * report->cell_capacity;
 		report->cells = realloc(report->cells, report->cell_capacity * sizeof(*report->cells));
@@ -152,31 +152,29 @@ static void add_cell(struct report *report, const char *key, const char *text)
 	report->column++;
 }
 
-/* Prints one line of the table, the last column without padding. */
-static void print_row(const struct report *report, char *const *cells, const size_t *widths)
+/* Prints one cell of a line, the last one without padding. */
+static void print_cell(const struct report *report, size_t column, const char *text, size_t width)
 {
-	for (size_t i = 0; i < report->column_count; i++) {
-		int width = i + 1 == report->column_count ? 0 : (int)widths[i];
-		fprintf(report->out, "%s%-*s", i == 0 ? "" : "  ", width, cells[i]);
-	}
-	putc('\n', report->out);
+	bool last = column + 1 == report->column_count;
+
+	fprintf(report->out, "%s%-*s%s", column == 0 ? "" : "  ", last ? 0 : (int)width, text, last ? "\n" : "");
 }
 
-/* Prints the table and forgets it. */
+/* Prints the table. */
 static void print_table(struct report *report)
 {
-	size_t widths[REPORT_COLUMNS_MAX] = {0};
+	size_t widths[REPORT_COLUMNS_MAX] = {0}, columns = report->column_count;
 
-	for (size_t i = 0; i < report->column_count; i++)
+	for (size_t i = 0; i < columns; i++)
 		widths[i] = strlen(report->columns[i]);
-	CHECK(report->cell_count == 0 || report->column_count > 0);
 	for (size_t i = 0; i < report->cell_count; i++) {
-		size_t length = strlen(report->cells[i]), *width = &widths[i % report->column_count];
+		size_t length = strlen(report->cells[i]), *width = &widths[i % columns];
 		*width = length > *width ? length : *width;
 	}
-	print_row(report, (char *const *)report->columns, widths);
-	for (size_t i = 0; i < report->cell_count; i += report->column_count)
-		print_row(report, report->cells + i, widths);
+	for (size_t i = 0; i < columns; i++)
+		print_cell(report, i, report->columns[i], widths[i]);
+	for (size_t i = 0; i < report->cell_count; i++)
+		print_cell(report, i % columns, report->cells[i], widths[i % columns]);
 }
 
 void report_table_end(struct report *report)
@@ -247,6 +245,17 @@ void report_number(struct report *report, const char *key, uint64_t value, const
 	put_text(report, key, text, unit);
 }
 
+/* Writes a value that carries its unit itself, under its name without that unit at the end. */
+static void put_rounded(struct report *report, const char *key, const char *suffix, const char *text)
+{
+	char name[64];
+	size_t length = strlen(key), end = strlen(suffix);
+
+	bool ends = length > end && strcmp(key + length - end, suffix) == 0;
+	snprintf(name, sizeof(name), "%.*s", (int)(ends ? length - end : length), key);
+	put_text(report, name, text, "");
+}
+
 void report_bytes(struct report *report, const char *key, uint64_t value)
 {
 	char text[UNITS_TEXT_MAX];
@@ -254,7 +263,7 @@ void report_bytes(struct report *report, const char *key, uint64_t value)
 	if (report->as_json)
 		json_unsigned(&report->json, key, value);
 	else
-		put_text(report, key, size_rounded(text, value), "");
+		put_rounded(report, key, "_bytes", size_rounded(text, value));
 }
 
 void report_ns(struct report *report, const char *key, uint64_t value)
@@ -264,7 +273,7 @@ void report_ns(struct report *report, const char *key, uint64_t value)
 	if (report->as_json)
 		json_unsigned(&report->json, key, value);
 	else
-		put_text(report, key, duration_rounded(text, value), "");
+		put_rounded(report, key, "_ns", duration_rounded(text, value));
 }
 
 void report_histogram(struct report *report, const char *key, const struct histogram *histogram, const char *unit)

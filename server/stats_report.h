@@ -12,7 +12,7 @@
 #include "shared/counters.h"
 #include "shared/json.h"
 
-enum { REPORT_COLUMNS_MAX = 24, REPORT_PATH_MAX = 512 };
+enum { REPORT_COLUMNS_MAX = 24, REPORT_COLUMN_BYTES = 32, REPORT_PATH_MAX = 512 };
 
 struct report {
 	FILE *out;
@@ -21,7 +21,7 @@ struct report {
 	char path[REPORT_PATH_MAX]; /* text tree: "slot.0.worker." */
 	/* The text table at hand. */
 	bool in_table;
-	const char *columns[REPORT_COLUMNS_MAX];
+	char columns[REPORT_COLUMNS_MAX][REPORT_COLUMN_BYTES];
 	char **cells;
 	size_t column, column_count, cell_count, cell_capacity;
 };
@@ -42,8 +42,8 @@ void report_row(struct report *report);
 void report_row_end(struct report *report);
 void report_table_end(struct report *report);
 
-/* Values, in a branch or a row. Text shows sizes and times as people read them; JSON has plain numbers, so the name says the
- * unit (`_bytes`, `_ns`). */
+/* Values, in a branch or a row. JSON has plain numbers, so the name says the unit (`_bytes`, `_ns`); text shows sizes and times
+ * as people read them, and leaves that end of the name out. */
 void report_text(struct report *report, const char *key, const char *text); /* NULL: nothing */
 void report_bool(struct report *report, const char *key, bool value);
 void report_number(struct report *report, const char *key, uint64_t value, const char *unit);

@@ -121,7 +121,9 @@ const char *duration_rounded(char text[UNITS_TEXT_MAX], uint64_t nanoseconds)
 	double us = (double)nanoseconds / 1e3;
 	unsigned long long seconds = nanoseconds / UINT64_C(1000000000);
 
-	if (us < 1000)
+	if (nanoseconds == 0)
+		strcpy(text, "0");
+	else if (us < 1000)
 		snprintf(text, UNITS_TEXT_MAX, "%.*fus", us < 10 ? 1 : 0, us);
 	else if (us < 1e6)
 		snprintf(text, UNITS_TEXT_MAX, "%.*fms", us < 1e4 ? 1 : 0, us / 1e3);

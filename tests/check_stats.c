@@ -233,6 +233,8 @@ START_TEST(health_tells_what_is_wrong)
 	make();
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "SERVING");
 	assert_has(answer("health"), "healthy yes\n");
+	ck_assert_ptr_null(strstr(answer("health"), "_ns")); /* people see units, not names of units */
+	ck_assert_ptr_null(strstr(answer("slots"), "_bytes"));
 	supervisor.children[2].state = CHILD_DOWN;
 	strcpy(supervisor.children[2].last_death, "signal 11 (Segmentation fault)");
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "DEGRADED");

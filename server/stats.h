@@ -15,8 +15,9 @@
 
 struct stats_server;
 
-/* Listens on a path (whose lock is held, and which nothing is left on). NULL with errno when that cannot be. */
-struct stats_server *stats_server_create(struct supervisor *supervisor, const char *path);
+/* Listens on a path (whose lock is held, and which nothing is left on). A client that has not read any of its answer for
+ * `patience_ms` is dropped. NULL with errno when that cannot be. */
+struct stats_server *stats_server_create(struct supervisor *supervisor, const char *path, uint64_t patience_ms);
 
 /* Ends all connections and stops listening; the socket's file is left. */
 void stats_server_destroy(struct stats_server *server);

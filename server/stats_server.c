@@ -20,7 +20,6 @@
 enum {
 	CLIENTS_MAX = 64,
 	LINE_MAX_BYTES = 256,
-	PATIENCE_MS = 10000, /* with a client that does not read its answer */
 };
 
 struct client {
@@ -37,6 +36,7 @@ struct client {
 struct stats_server {
 	struct supervisor *supervisor;
 	int listener, epoll;
+	uint64_t patience_ns; /* with a client that does not read its answer */
 	struct client clients[CLIENTS_MAX];
 };
 
@@ -189,8 +189,7 @@ void stats_server_turn(struct stats_server *server)
 		accept_one(server);
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
 		struct client *client = &server->clients[i];
-		if (client->fd != -1 && client->answer != NULL &&
-		    now > client->stuck_since_ns + PATIENCE_MS * UINT64_C(1000000)) {
+		if (client->fd != -1 && client->answer != NULL && now > client->stuck_since_ns + server->patience_ns) {
 			log_debug("a client of the stats socket does not read its answer; it is dropped");
 			client_close(server, client);
 		}
@@ -203,7 +202,7 @@ uint64_t stats_server_due(const struct stats_server *server)
 
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
 		const struct client *client = &server->clients[i];
-		uint64_t end = client->stuck_since_ns + PATIENCE_MS * UINT64_C(1000000) + 1;
+		uint64_t end = client->stuck_since_ns + server->patience_ns + 1;
 		if (client->fd != -1 && client->answer != NULL && (due == 0 || end < due))
 			due = end;
 	}
@@ -232,7 +231,7 @@ static int listen_on(const char *path)
 	return -1;
 }
 
-struct stats_server *stats_server_create(struct supervisor *supervisor, const char *path)
+struct stats_server *stats_server_create(struct supervisor *supervisor, const char *path, uint64_t patience_ms)
 {
 	struct stats_server *server = calloc(1, sizeof(*server));
 	struct epoll_event event = {.events = EPOLLIN};
@@ -240,6 +239,7 @@ struct stats_server *stats_server_create(struct supervisor *supervisor, const ch
 	if (server == NULL)
 		return NULL;
 	server->supervisor = supervisor;
+	server->patience_ns = patience_ms * 1000000;
 	for (size_t i = 0; i < CLIENTS_MAX; i++)
 		server->clients[i].fd = -1;
 	server->listener = listen_on(path);

@@ -25,6 +25,8 @@
 #include "server/sup.h"
 #include "shared/units.h"
 
+enum { STATS_PATIENCE_MS = 10000 };
+
 /* The front, which is the first child. */
 static struct child *front_of(struct supervisor *supervisor)
 {
@@ -357,7 +359,7 @@ static void set_up(struct supervisor *supervisor)
 	watch(supervisor, supervisor->signals, &supervisor->signals);
 	watch(supervisor, supervisor->sidecar->control.supervisor_bell, &supervisor->sidecar->control);
 	if (config->stats != NULL) {
-		supervisor->stats = stats_server_create(supervisor, config->stats);
+		supervisor->stats = stats_server_create(supervisor, config->stats, STATS_PATIENCE_MS);
 		if (supervisor->stats == NULL)
 			fatal("cannot listen on the stats socket %s", config->stats);
 		watch(supervisor, stats_server_fd(supervisor->stats), &supervisor->stats);

@@ -395,6 +395,34 @@ START_TEST(it_answers_while_front_and_workers_hang)
 }
 END_TEST
 
+START_TEST(who_does_not_read_is_dropped_in_time)
+{
+	make();
+	snprintf(stats_path, sizeof(stats_path), "%s/stats", sut.folder);
+	struct stats_server *server = stats_server_create(&supervisor, stats_path, 1);
+	ck_assert_ptr_nonnull(server);
+	ck_assert_uint_eq(stats_server_due(server), 0);
+	int lazy = dial(), other = dial();
+	stats_server_turn(server);
+	/* It asks until nothing more goes: its own answers stand in the way. */
+	while (send(lazy, "stats\n", 6, MSG_NOSIGNAL | MSG_DONTWAIT) == 6)
+		stats_server_turn(server);
+	ck_assert_uint_ne(stats_server_due(server), 0);
+	WAIT_UNTIL(clock_ns() > stats_server_due(server));
+	stats_server_turn(server);
+	ck_assert_uint_eq(stats_server_due(server), 0);
+	ck_assert_int_eq(send(lazy, "stats\n", 6, MSG_NOSIGNAL), -1);
+	say(other, "version\n");
+	stats_server_turn(server);
+	stats_server_turn(server);
+	assert_has(hear(other, "\n\n"), "pipeline double");
+	stats_server_destroy(server);
+	ck_assert_str_eq(hear(other, NULL), "");
+	close(lazy);
+	close(other);
+}
+END_TEST
+
 START_TEST(bad_clients_hurt_nobody)
 {
 	char flood[4096];
@@ -467,6 +495,7 @@ static Suite *stats_suite(void)
 	tcase_add_checked_fixture(server, NULL, clean);
 	tcase_add_test(server, a_connection_takes_one_command_after_another);
 	tcase_add_test(server, it_answers_while_front_and_workers_hang);
+	tcase_add_test(server, who_does_not_read_is_dropped_in_time);
 	tcase_add_test(server, bad_clients_hurt_nobody);
 	suite_add_tcase(suite, server);
 	return suite;

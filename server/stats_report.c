@@ -165,6 +165,7 @@ static void print_table(struct report *report)
 {
 	size_t widths[REPORT_COLUMNS_MAX] = {0}, columns = report->column_count;
 
+	CHECK(columns > 0);
 	for (size_t i = 0; i < columns; i++)
 		widths[i] = strlen(report->columns[i]);
 	for (size_t i = 0; i < report->cell_count; i++) {

@@ -59,6 +59,17 @@ static int compare_fds(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
+/* Closes a span of descriptors, one by one where the kernel (or a container's filter) does not know how to at once. */
+static void close_span(unsigned first, unsigned last)
+{
+	struct rlimit limit;
+
+	if (close_range(first, last, 0) == 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	for (unsigned fd = first; fd <= last && fd < limit.rlim_cur; fd++)
+		close((int)fd);
+}
+
 /* Closes everything else. */
 static void close_others(struct keep *keep)
 {
@@ -68,10 +79,10 @@ static void close_others(struct keep *keep)
 	for (size_t i = 0; i < keep->count; i++) {
 		unsigned fd = (unsigned)keep->fds[i];
 		if (fd > from)
-			close_range(from, fd - 1, 0);
+			close_span(from, fd - 1);
 		from = fd + 1;
 	}
-	close_range(from, ~0U, 0);
+	close_span(from, ~0U);
 }
 
 /* Default signals, nothing blocked. But what a terminal or a service manager sends to the whole group is for the supervisor

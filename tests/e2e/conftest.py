@@ -86,14 +86,14 @@ def proto():
 
 
 def wait_until(condition, what, patience=PATIENCE):
-    """Asks a condition again and again until it gives something true, and returns that; fails with `what` when it never does."""
+    """Asks a condition until it gives something true, and returns that; fails with `what` (text, or what makes it) when it never does."""
     deadline = time.monotonic() + patience
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {patience:.0f} s for: {what}")
+            pytest.fail(f"waited {patience:.0f} s for: {what() if callable(what) else what}")
         time.sleep(0.01)
 
 

@@ -319,13 +319,15 @@ START_TEST(a_watermark_is_the_clock_of_batches)
 	start();
 	watermark(0, 1000);
 	take_reply(NULL);
+	watermark(0, 400); /* another client's, which is behind: no news, the clock does not go back */
+	take_reply(NULL);
 	process(0, "1");
 	take_reply(NULL);
 	process(0, "2");
 	take_reply(NULL);
 	watermark(0, 1499);
 	take_reply(NULL);
-	watermark(0, 1200); /* another client's: no news */
+	watermark(0, 950);
 	take_reply(NULL);
 	watermark(0, 1500);
 	take_reply("[1,2]", NULL);
@@ -351,6 +353,27 @@ START_TEST(a_failing_step_behind_a_batch_starts_it_anew)
 	take_reply(NULL);
 	process(0, "4");
 	take_reply("[3,4]", NULL);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* What the batch held when a step behind it failed is gone with the chain. */
+START_TEST(a_chain_that_failed_holds_nothing)
+{
+	rig_init(&rig);
+	spec_add(rig_segment(&rig), STEP_batch, "size", "2", NULL);
+	spec_add(&rig.specs[0], STEP_filter, "program", "if .[0] == 1 then error(\"no ones\") else true end", NULL);
+	start();
+	for (int i = 1; i <= 3; i++) {
+		add("a", 0, i == 1 ? "1" : i == 2 ? "2" : "3");
+		take_reply(NULL);
+	}
+	trigger("a", 0);
+	take_refusal(GRPC_STATUS_INTERNAL, "no ones");
+	process(0, "4");
+	take_reply(NULL);
+	process(0, "5");
+	take_reply("[4,5]", NULL);
 	rig_stop(&rig);
 }
 END_TEST
@@ -568,6 +591,7 @@ static Suite *unary_suite(void)
 	tcase_add_test(calls_case, a_watermark_with_nothing_to_do_is_fine);
 	tcase_add_test(calls_case, a_watermark_is_the_clock_of_batches);
 	tcase_add_test(calls_case, a_failing_step_behind_a_batch_starts_it_anew);
+	tcase_add_test(calls_case, a_chain_that_failed_holds_nothing);
 	suite_add_tcase(suite, calls_case);
 	tcase_add_test(windows, a_window_returns_what_it_collected_and_is_gone);
 	tcase_add_test(windows, many_windows_are_kept_apart);

@@ -174,14 +174,14 @@ START_TEST(a_worker_on_hold_waits_for_its_order)
 }
 END_TEST
 
-/* With no spinning each message finds the worker asleep, or about to be: a wake-up that gets lost would hang here. */
+/* Each message finds the worker looking, asleep, or about to be: a wake-up that gets lost would hang here. */
 START_TEST(no_wake_up_is_lost)
 {
 	struct worker_counters *counters;
 	pid_t pid;
 
 	make(NULL);
-	rig.sidecar.config.spin_us = _i == 0 ? 0 : 20;
+	rig.sidecar.config.spin_us = _i == 0 ? 20 : 0;
 	pid = start_worker(ORDER_RUN);
 	await_ready();
 	open_session(1);

@@ -21,7 +21,13 @@
 
 #include "shared/spin.h"
 
-enum { EVENTS_PER_TURN = 32, METADATA_BYTES_MAX = 16 << 10, STREAMS_PER_CONNECTION_MAX = 4096 };
+enum {
+	EVENTS_PER_TURN = 32,
+	LINGER_LOOKS = 60,
+	LINGER_SERVED_MAX = 64,
+	METADATA_BYTES_MAX = 16 << 10,
+	STREAMS_PER_CONNECTION_MAX = 4096
+};
 
 /* ---- Byte buffers ---- */
 
@@ -276,6 +282,21 @@ static bool front_turn(struct front *front)
 	return served;
 }
 
+/* Looks at the rings a little longer before the next look at the queue, for that costs system calls: what workers answer
+ * one after the other within microseconds is taken together. */
+static bool front_linger(struct front *front)
+{
+	int served = 0;
+	for (int look = 0; look < LINGER_LOOKS && front->in_flight > 0; look++) {
+		if (slots_serve(front) && served++ < LINGER_SERVED_MAX)
+			look = 0;
+		spin_pause();
+	}
+	if (served > 0)
+		slots_kick(front);
+	return served > 0;
+}
+
 /* Until when to block: for good, but for those who wait for a slot or a worker. */
 static gpr_timespec front_deadline(const struct front *front)
 {
@@ -313,6 +334,7 @@ static _Noreturn void front_loop(struct front *front)
 		spin_look(&spin, front->now_ns);
 		bool busy = front_events(front, past);
 		busy |= front_turn(front);
+		busy |= front_linger(front);
 		atomic_store_explicit(&front->page->heartbeat_ns, front->now_ns, memory_order_relaxed);
 		if (!busy && front->in_flight > 0 && spin_on(&spin, front->now_ns))
 			continue;

@@ -33,6 +33,16 @@ struct spin {
 	uint64_t pause_until_ns; /* a stranger was met */
 };
 
+/* Tells the core that this is a loop of looks. */
+static inline void spin_pause(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 /* Says what time it is after the core may have been offered: before anything else in a turn. */
 static inline void spin_look(struct spin *spin, uint64_t now_ns)
 {

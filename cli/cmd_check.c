@@ -3,8 +3,6 @@
 
 #include "cli/commands.h"
 #include "cli/load.h"
-#include "descriptor/compile.h"
-#include "worker/chain.h"
 
 /* "1 step", "2 steps". */
 static void print_count(size_t count, const char *what, const char *behind)
@@ -33,8 +31,7 @@ int cmd_check(int argc, char **argv)
 	if (code >= 0)
 		return code;
 	diagnostics_init(&diagnostics);
-	struct descriptor *descriptor = compile_or_load(arguments.operands[0], arguments_value(&arguments, "config"),
-							jq_program_check, &loaded, &diagnostics);
+	struct descriptor *descriptor = load_file(&arguments, &loaded, &diagnostics);
 	if (arguments_given(&arguments, "json"))
 		diagnostics_print_json(&diagnostics, stdout);
 	else if (descriptor == NULL)

@@ -8,12 +8,16 @@
 
 #include "cli/commands.h"
 #include "descriptor/descriptor.h"
+#include "descriptor/diagnostics.h"
 
 /* Compiles the pipeline that is the first operand, with --config over it if that is given. NULL: all is said. */
 struct descriptor *load_pipeline(const struct arguments *arguments);
 
 /* The same, or loads the operand if it is a descriptor. */
 struct descriptor *load_either(const struct arguments *arguments);
+
+/* The same for those who print the findings themselves; *loaded says which it was. */
+struct descriptor *load_file(const struct arguments *arguments, bool *loaded, struct diagnostics *diagnostics);
 
 /* Whether colours should be used on a stream: it is a terminal, and the person has not asked for none. */
 bool load_wants_colour(FILE *out);

@@ -22,16 +22,14 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/run_graph.h"
 #include "cli/run_progress.h"
 #include "cli/run_sidecar.h"
-#include "descriptor/compile.h"
-#include "descriptor/diagnostics.h"
 #include "shared/control.h"
 #include "shared/log.h"
 #include "shared/suggest.h"
 #include "shared/units.h"
-#include "worker/chain.h"
 #include "worker/jq_program.h"
 
 enum {
@@ -73,12 +71,7 @@ static bool read_number(const struct local_run *run, const char *option, uint64_
 /* Compiles the pipeline into the folder. */
 static bool compile_pipeline(struct local_run *run)
 {
-	struct diagnostics diagnostics;
-	diagnostics_init(&diagnostics);
-	const char *config = arguments_value(&run->arguments, "config");
-	run->descriptor = compile_file(run->arguments.operands[0], config, jq_program_check, &diagnostics);
-	diagnostics_print(&diagnostics, stderr, isatty(STDERR_FILENO));
-	diagnostics_free(&diagnostics);
+	run->descriptor = load_pipeline(&run->arguments);
 	if (run->descriptor == NULL)
 		return false;
 	FILE *out = fopen(run->sidecar.descriptor, "we");

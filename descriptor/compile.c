@@ -38,7 +38,11 @@ struct descriptor *compile_file(const char *path, const char *config, program_ch
 	struct document *over = config == NULL ? NULL : document_read(config, document_limits_default, diagnostics);
 	struct descriptor *descriptor = NULL;
 
-	if (document != NULL && (config == NULL || over != NULL))
+	if (document != NULL && document_is_descriptor(document))
+		finding_hint(diagnostics_add(diagnostics, (struct place){document->file, 0, 0},
+					     "is a descriptor, not a pipeline"),
+			     "name the pipeline that it was compiled from");
+	else if (document != NULL && (config == NULL || over != NULL))
 		descriptor = compile_document(document, over, program, diagnostics);
 	document_free(document);
 	document_free(over);

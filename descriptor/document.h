@@ -66,6 +66,9 @@ void document_free(struct document *document);
 /* Replaces ${NAME} and ${NAME:-default} in all scalar values by the environment, and $$ by a dollar. */
 void document_substitute(struct document *document, struct diagnostics *diagnostics);
 
+/* The same for a text that stands in no document: fresh memory, or NULL and a finding without a place. */
+char *text_substitute(const char *text, struct diagnostics *diagnostics);
+
 /* The value of a key in a map, or NULL. */
 struct node *node_find(const struct node *map, const char *key);
 

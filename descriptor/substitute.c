@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "descriptor/document.h"
+#include "shared/log.h"
 #include "shared/wire.h"
 
 enum { NAME_MAX_BYTES = 128 };
@@ -136,6 +137,19 @@ static void node_substitute(struct pass *pass, struct node *node)
 		scalar_substitute(pass, node);
 	for (struct node *child = node->first; child != NULL; child = child->next)
 		node_substitute(pass, child);
+}
+
+char *text_substitute(const char *text, struct diagnostics *diagnostics)
+{
+	struct document none = {.file = ""};
+	struct node node = {.kind = NODE_SCALAR, .text = text, .document = &none};
+	struct pass pass = {&none, diagnostics, 0};
+
+	scalar_substitute(&pass, &node);
+	char *replaced = node.kind == NODE_BROKEN ? NULL : strdup(node.text);
+	CHECK(node.kind == NODE_BROKEN || replaced != NULL);
+	pool_free(&none.pool);
+	return replaced;
 }
 
 void document_substitute(struct document *document, struct diagnostics *diagnostics)

@@ -3,7 +3,7 @@
  *
  * The file may hold other sections (it is the pipeline's deployment overlay, too); they are skipped, never expanded, so
  * that aliases cannot blow up. The file is at most 1 MiB. What the command line has given is checked all the same, then
- * left as it is.
+ * left as it is. ${NAME} is replaced by the environment in this section alone: what other sections need is none of ours.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <yaml.h>
 
+#include "descriptor/document.h"
 #include "server/config.h"
 #include "shared/suggest.h"
 
@@ -94,17 +95,29 @@ static const char *scalar_of(struct reader *reader, const yaml_event_t *event, c
 	return NULL;
 }
 
-/* Sets a flag from one scalar, unless the command line has. */
-static void take_scalar(struct reader *reader, const struct flag *flag, const yaml_event_t *event)
+/* A value with ${NAME} replaced, as everywhere else in such a file: fresh memory, or NULL and a finding. */
+static char *substituted(const struct reader *reader, const char *text, const char *where)
 {
-	char at[WHERE_MAX], where[WHERE_MAX + 80];
+	struct diagnostics diagnostics;
+
+	diagnostics_init(&diagnostics);
+	char *replaced = text_substitute(text, &diagnostics);
+	if (diagnostics.count > 0) {
+		const struct finding *finding = &diagnostics.findings[0];
+		findings_add(reader->findings, "%s: %s%s%s", where, finding->message, finding->hint == NULL ? "" : "; ",
+			     finding->hint == NULL ? "" : finding->hint);
+	}
+	diagnostics_free(&diagnostics);
+	return replaced;
+}
+
+/* Sets a flag from a text, unless the command line has. */
+static void take_text(struct reader *reader, const struct flag *flag, const char *text, yaml_mark_t mark,
+		      const char *where)
+{
 	size_t index = (size_t)(flag - config_flags);
-	const char *text = scalar_of(reader, event, "a single value");
 	struct config checked = {0};
 
-	if (text == NULL)
-		return;
-	snprintf(where, sizeof(where), "%s: %s", place(reader, event->start_mark, at), flag->name);
 	if (text[0] == '\0' || (strcmp(text, "~") == 0 || strcmp(text, "null") == 0)) {
 		findings_add(reader->findings, "%s: the value is missing: %s", where, flag->place);
 		return;
@@ -116,8 +129,23 @@ static void take_scalar(struct reader *reader, const struct flag *flag, const ya
 	}
 	config_set(reader->config, flag, text, where, reader->findings);
 	reader->config->origin[index].from = FROM_FILE;
-	reader->config->origin[index].line = event->start_mark.line + 1;
-	reader->config->origin[index].column = event->start_mark.column + 1;
+	reader->config->origin[index].line = mark.line + 1;
+	reader->config->origin[index].column = mark.column + 1;
+}
+
+/* Sets a flag from one scalar. */
+static void take_scalar(struct reader *reader, const struct flag *flag, const yaml_event_t *event)
+{
+	char at[WHERE_MAX], where[WHERE_MAX + 80];
+	const char *text = scalar_of(reader, event, "a single value");
+
+	if (text == NULL)
+		return;
+	snprintf(where, sizeof(where), "%s: %s", place(reader, event->start_mark, at), flag->name);
+	char *value = substituted(reader, text, where);
+	if (value != NULL)
+		take_text(reader, flag, value, event->start_mark, where);
+	free(value);
 }
 
 /* Reads the value of a known key: a scalar, or a list of scalars for addresses. */

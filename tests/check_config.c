@@ -265,6 +265,22 @@ START_TEST(a_file_says_what_the_command_line_left_open)
 }
 END_TEST
 
+START_TEST(a_file_may_refer_to_the_environment)
+{
+	setenv("CHECK_CONFIG_N", "5", 1);
+	read_file("steps: {x: {program: \"${CHECK_CONFIG_NONE}\"}}\n"
+		  "sidecar: {slots: \"${CHECK_CONFIG_N}\", stats: \"${CHECK_CONFIG_NONE:-/run}/s$$\"}\n",
+		  "");
+	ck_assert_msg(findings.count == 0, "%s", findings.text[0]);
+	ck_assert_uint_eq(config.slots, 5);
+	ck_assert_str_eq(config.stats, "/run/s$");
+	read_file("sidecar:\n  slots: ${CHECK_CONFIG_NONE}\n", "");
+	assert_found(":2:10: slots: the environment has no variable CHECK_CONFIG_NONE; set it, or give a default");
+	read_file("sidecar: {slots: \"${CHECK_CONFIG_N:-}0\"}\n", "");
+	ck_assert_uint_eq(config.slots, 50);
+}
+END_TEST
+
 /* Whether a finding has the place of a file's line and column, and a text behind it. */
 static bool found_at(const char *text, size_t line, size_t column)
 {
@@ -428,6 +444,7 @@ static Suite *config_suite(void)
 	tcase_add_test(tests, sessions_follow_the_pipeline);
 	tcase_add_test(tests, addresses_take_the_form_of_grpc);
 	tcase_add_test(tests, a_file_says_what_the_command_line_left_open);
+	tcase_add_test(tests, a_file_may_refer_to_the_environment);
 	tcase_add_test(tests, a_file_is_wrong_at_a_place);
 	tcase_add_test(tests, a_file_that_is_none_is_refused);
 	tcase_add_test(tests, a_file_is_bounded);

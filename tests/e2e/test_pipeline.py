@@ -146,6 +146,36 @@ def test_check_returns_0_1_and_2(bridgectl, workdir):
     assert bridgectl("check", "p.yaml", "--nonsense", check=False).returncode == 2
 
 
+def test_check_looks_into_the_sidecar_section(bridgectl, workdir):
+    (workdir / "p.yaml").write_text(SMALL)
+    config = workdir / "c.yaml"
+    config.write_text('sidecar:\n  slots: "${N}"\n  log_level: debug\n  listen: [":7", "unix:/x"]\n')
+    bridgectl("check", "p.yaml", "-c", config, env={**os.environ, "N": "2"})
+    (workdir / "out").write_text("kept")
+    for command in (["check"], ["explain"], ["compile"], ["run", "-o", "out=out"]):
+        config.write_text("sidecar:\n  slotz: 1\n  slots: 500\n  listen: [x]\n  stats:\n  help: true\n")
+        failed = bridgectl(*command, "p.yaml", "-c", config, check=False)
+        assert failed.returncode == 1
+        assert 'c.yaml:2:3: error: unknown key "slotz" in section "sidecar"' in failed.stderr
+        assert 'did you mean "slots"?' in failed.stderr
+        assert "c.yaml:3:10: error: slots: 500 is out of bounds: from 1 to 128" in failed.stderr
+        assert 'c.yaml:4:12: error: listen: "x"' in failed.stderr
+        assert 'c.yaml:5:9: error: "stats" of the sidecar is empty' in failed.stderr
+        assert 'c.yaml:6:3: error: "help" belongs on the command line' in failed.stderr
+        config.write_text("sidecar: [a]\n")
+        assert 'the section "sidecar" is a list' in bridgectl(*command, "p.yaml", "-c", config, check=False).stderr
+    assert (workdir / "out").read_text() == "kept", "a run that cannot start has not touched its sinks"
+
+
+def test_a_descriptor_is_no_pipeline(bridgectl, workdir):
+    (workdir / "p.yaml").write_text(SMALL)
+    bridgectl("compile", "p.yaml", "-o", "d.yaml")
+    for command in ("compile", "run"):
+        failed = bridgectl(command, "d.yaml", check=False)
+        assert failed.returncode == 1
+        assert failed.stderr.startswith("d.yaml: error: is a descriptor, not a pipeline\n")
+
+
 def test_check_finds_programs_that_do_not_compile(bridgectl, workdir):
     (workdir / "p.yaml").write_text(SMALL.replace(". + 1", "'.a |'"))
     failed = bridgectl("check", "p.yaml", "--json", check=False)

@@ -443,6 +443,9 @@ START_TEST(channel_memory_comes_back_when_the_worker_lets_go)
 		fake_wait(&fakes[0]);
 	channel_close(fakes[0].memory, 1, fakes[0].epoch[1]);
 	fake_ring(&fakes[0], 1);
+	struct client_event event;
+	while (channel_state_of(atomic_load(&own->state)) != CHANNEL_FREE)
+		client_poll(client, 0, &event);
 	/* The next session can only get this slot's first channel if it is free again. */
 	fakes[0].epoch[1] = 0;
 	session_running(&fakes[0], 1, &(struct open_options){.segment = 1});

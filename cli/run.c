@@ -68,16 +68,21 @@ static bool read_number(const struct local_run *run, const char *option, uint64_
 	return false;
 }
 
-/* Compiles the pipeline into the folder. */
+/* Compiles the pipeline. */
 static bool compile_pipeline(struct local_run *run)
 {
 	run->descriptor = load_pipeline(&run->arguments);
-	if (run->descriptor == NULL)
-		return false;
+	return run->descriptor != NULL;
+}
+
+/* Writes the descriptor into the private folder, for the sidecar. */
+static bool write_descriptor(struct local_run *run)
+{
 	FILE *out = fopen(run->sidecar.descriptor, "we");
 	if (out != NULL)
 		descriptor_write(run->descriptor, out);
-	if (out != NULL && ferror(out) == 0 && fclose(out) == 0)
+	bool fine = out != NULL && ferror(out) == 0;
+	if (out != NULL && fclose(out) == 0 && fine)
 		return true;
 	fprintf(stderr, "bridgectl run: cannot write %s: %s\n", run->sidecar.descriptor, strerror(errno));
 	return false;
@@ -382,8 +387,8 @@ static void run_loop(struct local_run *run)
 	take_watched(run);
 	while (!run_graph_done(&run->graph) && !run->graph.failed && !run->hurry &&
 	       (run->signal == 0 || run->started)) {
-		uint64_t deadline = turn_ends(run);
 		uint64_t tick = run_graph_tick(&run->graph);
+		uint64_t deadline = turn_ends(run);
 		uint64_t progress = run->started ? run_progress_show(&run->progress, &run->graph) : UINT64_MAX;
 		deadline = tick < deadline ? tick : deadline;
 		deadline = progress < deadline ? progress : deadline;
@@ -443,7 +448,7 @@ static int run_pipeline(struct local_run *run)
 	run_loop(run);
 	run_sidecar_check(&run->sidecar);
 	report(run);
-	run_graph_free(&run->graph);
+	run_graph_close(&run->graph);
 	watch_stop(run->watch); /* it wakes the client */
 	client_close(run->client);
 	run_sidecar_stop(&run->sidecar, run->hurry, run->signal_item.fd);
@@ -452,18 +457,9 @@ static int run_pipeline(struct local_run *run)
 	return run->signal != 0 ? EXIT_SIGNAL + run->signal : BRIDGECTL_OK;
 }
 
-/* Everything between the arguments and the exit code, but for the folder. */
-static int run_prepared(struct local_run *run)
+/* From the private folder to the end of the sidecar. Returns the exit code. */
+static int run_in_folder(struct local_run *run, uint32_t sessions_per_slot)
 {
-	uint32_t sessions_per_slot;
-	if (!compile_pipeline(run))
-		return BRIDGECTL_FAILED;
-	if (!choose_slots(run, &sessions_per_slot))
-		return BRIDGECTL_FAILED;
-	run_graph_create(&run->graph, run->descriptor, (uint32_t)run->slots);
-	if (run->limit > 0)
-		run->graph.records_left = run->limit;
-	int code = apply_overrides(run) ? BRIDGECTL_FAILED : BRIDGECTL_MISUSED;
 	struct run_sidecar_options options = {
 	    .program = arguments_value(&run->arguments, "bridged"),
 	    .config = arguments_value(&run->arguments, "config"),
@@ -472,8 +468,30 @@ static int run_prepared(struct local_run *run)
 	    .sessions_per_slot = sessions_per_slot,
 	    .verbose = run->verbose,
 	};
-	if (code == BRIDGECTL_FAILED && check_ends(run) && open_ends(run) && run_sidecar_start(&run->sidecar, &options))
-		return run_pipeline(run);
+	int code = BRIDGECTL_FAILED;
+	if (!run_sidecar_prepare(&run->sidecar))
+		return code;
+	if (write_descriptor(run) && run_sidecar_start(&run->sidecar, &options))
+		code = run_pipeline(run);
+	run_sidecar_remove_folder(&run->sidecar);
+	return code;
+}
+
+/* A compiled pipeline: its ends are opened while Ctrl-C still just ends the program, since a named pipe may take its time. */
+static int run_compiled(struct local_run *run)
+{
+	uint32_t sessions_per_slot;
+	if (!choose_slots(run, &sessions_per_slot))
+		return BRIDGECTL_FAILED;
+	run_graph_create(&run->graph, run->descriptor, (uint32_t)run->slots);
+	if (run->limit > 0)
+		run->graph.records_left = run->limit;
+	int code = apply_overrides(run) ? BRIDGECTL_FAILED : BRIDGECTL_MISUSED;
+	if (code == BRIDGECTL_FAILED && check_ends(run) && open_ends(run)) {
+		catch_signals(run);
+		code = run_in_folder(run, sessions_per_slot);
+		close(run->signal_item.fd);
+	}
 	run_graph_free(&run->graph);
 	return code;
 }
@@ -490,14 +508,10 @@ int cmd_run(int argc, char **argv)
 	run.quiet = arguments_given(&run.arguments, "quiet");
 	run.json = arguments_given(&run.arguments, "json");
 	run.verbose = arguments_given(&run.arguments, "verbose");
-	catch_signals(&run);
-	if (!run_sidecar_prepare(&run.sidecar))
+	if (!compile_pipeline(&run))
 		return BRIDGECTL_FAILED;
-	code = run_prepared(&run);
-	run_sidecar_remove_folder(&run.sidecar);
-	if (run.descriptor != NULL)
-		descriptor_free(run.descriptor);
+	code = run_compiled(&run);
+	descriptor_free(run.descriptor);
 	jq_programs_free();
-	close(run.signal_item.fd);
 	return code;
 }

@@ -94,6 +94,7 @@ static void create_subtasks(struct run_graph *graph, struct stage *stage)
 	for (uint32_t i = 0; i < parallelism; i++) {
 		struct subtask *subtask = &stage->subtasks[i];
 		subtask->graph = graph;
+		subtask->answer_message = grpc_empty_slice();
 		subtask->stage = stage;
 		subtask->index = i;
 		subtask->channels_open = stage->channels;
@@ -127,6 +128,7 @@ static void create_ends(struct run_graph *graph)
 		graph->sources[i].graph = graph;
 		graph->sources[i].source = descriptor->sources[i];
 		graph->sources[i].item.fd = -1;
+		graph->sources[i].text = jv_null();
 	}
 	for (size_t i = 0; i < descriptor->sink_count; i++) {
 		graph->sinks[i].graph = graph;
@@ -178,11 +180,23 @@ static void outlet_deinit(struct outlet *outlet)
 	outlet->partitioners = NULL;
 }
 
+void run_graph_close(struct run_graph *graph)
+{
+	for (size_t i = 0; i < graph->descriptor->source_count; i++)
+		source_close(&graph->sources[i]);
+	for (size_t i = 0; i < graph->descriptor->sink_count; i++)
+		sink_close(&graph->sinks[i]);
+	for (size_t i = 0; i < graph->descriptor->segment_count; i++)
+		for (uint32_t s = 0; s < graph->stages[i].segment->parallelism; s++)
+			subtask_close(&graph->stages[i].subtasks[s]);
+	graph->watch = NULL;
+}
+
 void run_graph_free(struct run_graph *graph)
 {
+	run_graph_close(graph);
 	for (size_t i = 0; i < graph->descriptor->source_count; i++) {
 		struct source_reader *reader = &graph->sources[i];
-		source_close(reader);
 		for (uint32_t s = 0; s < reader->source.parallelism; s++)
 			outlet_deinit(&reader->outlets[s]);
 		free(reader->outlets);
@@ -190,15 +204,11 @@ void run_graph_free(struct run_graph *graph)
 	}
 	for (size_t i = 0; i < graph->descriptor->segment_count; i++) {
 		struct stage *stage = &graph->stages[i];
-		for (uint32_t s = 0; s < stage->segment->parallelism; s++) {
+		for (uint32_t s = 0; s < stage->segment->parallelism; s++)
 			outlet_deinit(&stage->subtasks[s].outlet);
-			subtask_free(&stage->subtasks[s]);
-		}
 		free(stage->subtasks);
 		free(stage->edges.list);
 	}
-	for (size_t i = 0; i < graph->descriptor->sink_count; i++)
-		sink_close(&graph->sinks[i]);
 	free(graph->stages);
 	free(graph->sources);
 	free(graph->sinks);

@@ -155,8 +155,8 @@ void subtask_event(struct subtask *subtask, const struct client_event *event);
 /* Goes on delivering an answer that a full consumer stopped. False: it still does. */
 bool subtask_resume(struct subtask *subtask);
 
-/* Frees what it holds; the stream is the client's. */
-void subtask_free(struct subtask *subtask);
+/* Lets go of what it holds; the stream is the client's. Once or more, as source_close and sink_close. */
+void subtask_close(struct subtask *subtask);
 
 /* ---- Sources (run_source.c) ---- */
 
@@ -198,7 +198,7 @@ uint64_t source_deadline(const struct source_reader *reader);
 /* Reads nothing more: the record at hand is the last one. */
 void source_stop(struct source_reader *reader);
 
-/* Frees what it holds. */
+/* Lets go of what it holds. */
 void source_close(struct source_reader *reader);
 
 /* ---- Sinks (run_sink.c) ---- */
@@ -208,6 +208,8 @@ struct sink_writer {
 	struct sink sink; /* a copy: --output may have changed it */
 	struct watch_item item;
 	bool waits, pollable;
+	struct sink_writer
+	    *through;    /* the writer whose buffer takes its lines: itself, or the first on the same output */
 	uint8_t *buffer; /* start to end is not written yet */
 	size_t start, end, capacity;
 	uint32_t channels_open;
@@ -227,7 +229,7 @@ void sink_flush(struct sink_writer *writer);
 /* One producer's subtask has ended; the last one ends the sink, once everything is written. */
 void sink_channel_end(struct sink_writer *writer);
 
-/* Frees what it holds. */
+/* Lets go of what it holds. */
 void sink_close(struct sink_writer *writer);
 
 /* ---- The graph (run_graph.c) ---- */
@@ -273,7 +275,10 @@ bool run_graph_done(const struct run_graph *graph);
 /* Keeps the first thing that went wrong. */
 void run_graph_fail(struct run_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Frees everything; before the client is closed. */
+/* Closes sources, sinks and sessions, and lets go of watch and gRPC: before those are closed. Once or more. */
+void run_graph_close(struct run_graph *graph);
+
+/* Frees everything. */
 void run_graph_free(struct run_graph *graph);
 
 /* A payload for people: cut short, control characters and what is no UTF-8 replaced. Returns `text`. */

@@ -3,7 +3,8 @@
  *
  * What is written is collected in a buffer; a full one that cannot be written without blocking refuses records, and
  * the refusal travels up to the sources. A regular file never blocks; a pipe is given what it takes, in pieces of
- * PIPE_BUF, which is what a readable pipe is sure to take without blocking.
+ * PIPE_BUF, which is what a writable pipe is sure to take without blocking. Sinks that share standard output share one
+ * buffer, so that no line is torn.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -54,28 +55,42 @@ static bool make_folders(struct sink_writer *writer, const char *path)
 	return true;
 }
 
-/* Whether the sink would overwrite what a source is reading. */
-static bool overwrites_source(const struct sink_writer *writer)
+/* Whether a descriptor is of the same regular file as `own`. */
+static bool is_file(int fd, const struct stat *own)
 {
-	struct stat own, other;
-	if (stat(writer->sink.path, &own) != 0 || !S_ISREG(own.st_mode))
-		return false;
-	for (size_t i = 0; i < writer->graph->descriptor->source_count; i++) {
-		int fd = writer->graph->sources[i].item.fd;
-		if (fd >= 0 && fstat(fd, &other) == 0 && own.st_dev == other.st_dev && own.st_ino == other.st_ino)
-			return true;
-	}
-	return false;
+	struct stat other;
+	return fd > STDERR_FILENO && S_ISREG(own->st_mode) && fstat(fd, &other) == 0 && own->st_dev == other.st_dev &&
+	       own->st_ino == other.st_ino;
+}
+
+/* Who else has the file that a sink is to write: a source, or another sink; NULL: nobody. */
+static const char *find_other_user(const struct sink_writer *writer, const char **what)
+{
+	const struct run_graph *graph = writer->graph;
+	struct stat own;
+	if (stat(writer->sink.path, &own) != 0)
+		return NULL;
+	*what = "source";
+	for (size_t i = 0; i < graph->descriptor->source_count; i++)
+		if (is_file(graph->sources[i].item.fd, &own))
+			return graph->sources[i].source.name;
+	*what = "sink";
+	for (size_t i = 0; i < graph->descriptor->sink_count; i++)
+		if (is_file(graph->sinks[i].item.fd, &own))
+			return graph->sinks[i].sink.name;
+	return NULL;
 }
 
 /* Opens the file of a file sink. */
 static bool open_file(struct sink_writer *writer)
 {
+	writer->item.fd = -1;
 	if (!make_folders(writer, writer->sink.path))
 		return false;
-	if (overwrites_source(writer)) {
-		run_graph_fail(writer->graph, "sink \"%s\" would overwrite %s, which a source reads", writer->sink.name,
-			       writer->sink.path);
+	const char *what = NULL, *other = find_other_user(writer, &what);
+	if (other != NULL) {
+		run_graph_fail(writer->graph, "sink \"%s\" would overwrite %s, which is the file of %s \"%s\"",
+			       writer->sink.name, writer->sink.path, what, other);
 		return false;
 	}
 	writer->item.fd = open(writer->sink.path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -99,9 +114,19 @@ static void make_room(struct sink_writer *writer, size_t size)
 		fatalx("out of memory for a record of %zu bytes", size);
 }
 
+/* The first sink on standard output: whoever else writes there writes through it. */
+static struct sink_writer *first_on_stdout(const struct run_graph *graph)
+{
+	struct sink_writer *first = graph->sinks;
+	while (first->item.fd != STDOUT_FILENO)
+		first++;
+	return first;
+}
+
 bool sink_open(struct sink_writer *writer)
 {
 	struct stat stat;
+	writer->through = writer;
 	if (writer->sink.kind == SINK_DISCARD)
 		return true;
 	writer->item = (struct watch_item){.fd = STDOUT_FILENO, .events = EPOLLOUT};
@@ -109,8 +134,11 @@ bool sink_open(struct sink_writer *writer)
 		return false;
 	if (fstat(writer->item.fd, &stat) != 0)
 		return sink_failed(writer, "open", errno);
+	if (writer->item.fd == STDOUT_FILENO)
+		writer->through = first_on_stdout(writer->graph);
 	writer->pollable = S_ISFIFO(stat.st_mode) || S_ISSOCK(stat.st_mode);
-	make_room(writer, (size_t)2 * SINK_BUFFER);
+	if (writer->through == writer)
+		make_room(writer, (size_t)2 * SINK_BUFFER);
 	return true;
 }
 
@@ -136,7 +164,7 @@ static ssize_t write_some(struct sink_writer *writer, const uint8_t *bytes, size
 /* Ends the sink when all producers have and all is written. */
 static void end_if_done(struct sink_writer *writer)
 {
-	if (writer->ended || writer->channels_open > 0 || writer->end > writer->start)
+	if (writer->ended || writer->channels_open > 0 || writer->through->end > writer->through->start)
 		return;
 	writer->ended = true;
 	writer->graph->sinks_ended++;
@@ -149,7 +177,8 @@ static void end_if_done(struct sink_writer *writer)
 		sink_failed(writer, "write", errno);
 }
 
-void sink_flush(struct sink_writer *writer)
+/* Writes out what a buffer holds, as far as that does not block. */
+static void flush_buffer(struct sink_writer *writer)
 {
 	if (watch_taken(&writer->item))
 		writer->waits = false;
@@ -163,32 +192,42 @@ void sink_flush(struct sink_writer *writer)
 	}
 	if (writer->start == writer->end)
 		writer->start = writer->end = 0;
+}
+
+void sink_flush(struct sink_writer *writer)
+{
+	flush_buffer(writer->through);
 	end_if_done(writer);
 }
 
-/* Whether the buffer has taken all it should; what can be written without blocking is written first. */
+/* Whether a buffer has taken all it should; what can be written without blocking is written first. */
 static bool is_full(struct sink_writer *writer)
 {
 	if (writer->end - writer->start < SINK_BUFFER)
 		return false;
-	sink_flush(writer);
+	flush_buffer(writer);
 	return writer->end - writer->start >= SINK_BUFFER;
+}
+
+/* Appends a line to a buffer. */
+static void append_line(struct sink_writer *writer, struct view line)
+{
+	make_room(writer, line.size + 1);
+	if (line.size > 0)
+		memcpy(writer->buffer + writer->end, line.data, line.size);
+	writer->end += line.size + 1;
+	writer->buffer[writer->end - 1] = '\n';
 }
 
 enum offer sink_offer(struct sink_writer *writer, const struct wire_record *record)
 {
-	size_t size = record->payload.size + 1;
 	if (writer->sink.kind != SINK_DISCARD) {
-		if (is_full(writer))
+		if (is_full(writer->through))
 			return writer->graph->failed ? OFFER_FAILED : OFFER_FULL;
-		make_room(writer, size);
-		if (record->payload.size > 0)
-			memcpy(writer->buffer + writer->end, record->payload.data, record->payload.size);
-		writer->end += size;
-		writer->buffer[writer->end - 1] = '\n';
+		append_line(writer->through, record->payload);
 	}
 	writer->records++;
-	writer->bytes += size;
+	writer->bytes += record->payload.size + 1;
 	writer->graph->records_out++;
 	return OFFER_TAKEN;
 }
@@ -208,4 +247,5 @@ void sink_close(struct sink_writer *writer)
 		close(writer->item.fd);
 	writer->item.fd = -1;
 	free(writer->buffer);
+	writer->buffer = NULL;
 }

@@ -4,7 +4,7 @@
  * A line is a record, without its LF or CRLF, as Flink's text reader has it; a last line without an end counts. A file is read
  * by the source's first subtask alone (Flink does not split a single text file either), the others end at once. A
  * generator's record n belongs to subtask n % parallelism. Nothing here blocks: a pipe is read when it has something,
- * and the watch tells when.
+ * and the watch tells when; a named pipe is opened without waiting for its writer.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +51,7 @@ static bool open_file(struct source_reader *reader)
 {
 	const char *path = reader->source.path;
 	struct stat stat;
-	int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+	int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 || fstat(fd, &stat) != 0) {
 		run_graph_fail(reader->graph, "source \"%s\": cannot open %s: %s", reader->source.name, path,
 			       strerror(errno));
@@ -70,7 +70,6 @@ static bool open_file(struct source_reader *reader)
 bool source_open(struct source_reader *reader)
 {
 	const struct source *source = &reader->source;
-	reader->text = jv_invalid();
 	reader->largest = reader->watermark = INT64_MIN;
 	if (!compile_program(reader, source->timestamp, "timestamp", &reader->timestamp))
 		return false;
@@ -104,12 +103,13 @@ void source_close(struct source_reader *reader)
 {
 	if (reader->item.fd >= 0 && reader->graph->watch != NULL)
 		watch_forget(reader->graph->watch, &reader->item);
-	if (reader->item.fd > STDIN_FILENO)
+	if (reader->item.fd > STDERR_FILENO)
 		close(reader->item.fd);
 	reader->item.fd = -1;
 	free(reader->buffer);
-	if (reader->source.kind == SOURCE_GENERATOR)
-		jv_free(reader->text);
+	reader->buffer = NULL;
+	jv_free(reader->text);
+	reader->text = jv_null();
 }
 
 /* ---- Lines ---- */

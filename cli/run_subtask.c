@@ -148,6 +148,7 @@ static void batch_send(struct subtask *subtask)
 	subtask->stage->batches++;
 	subtask->stage->records_in += subtask->batch_records;
 	subtask->batch_records = 0;
+	subtask->batch_size = 0;
 	subtask->batch_closed = false;
 	subtask->graph->room = true;
 	send_noted(subtask, grpc_slice_from_copied_buffer((const char *)subtask->batch, size), TO_WORKER_BATCH, 0,
@@ -544,14 +545,16 @@ void subtask_event(struct subtask *subtask, const struct client_event *event)
 		got_end(subtask, event);
 }
 
-void subtask_free(struct subtask *subtask)
+void subtask_close(struct subtask *subtask)
 {
 	for (; subtask->sent_count > 0; subtask->sent_count--) {
 		grpc_slice_unref(subtask->sent[subtask->sent_first].message);
 		subtask->sent_first = (subtask->sent_first + 1) % SENT_MAX;
 	}
 	grpc_slice_unref(subtask->answer_message);
+	subtask->answer_message = grpc_empty_slice();
 	wire_batch_free(&subtask->answer);
 	watermark_valve_free(&subtask->valve);
 	free(subtask->batch);
+	subtask->batch = NULL;
 }

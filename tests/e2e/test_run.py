@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import subprocess
 
@@ -371,8 +372,76 @@ def test_misuse(run, arguments, words):
 def test_a_sink_does_not_overwrite_its_source(run, workdir):
     (workdir / "data").write_text("precious\n")
     _, err, _ = run(KAFKA, "--input", "in=data", "--output", "out=./data", code=1)
-    assert "would overwrite" in err
+    assert 'would overwrite ./data, which is the file of source "in"' in err
     assert (workdir / "data").read_text() == "precious\n"
+
+
+TWO = """\
+name: two
+sources:
+  in: { kind: generator, count: 3000, program: '[., ("x" * 3000)]' }
+steps:
+  - { name: copy, kind: broadcast, routes: [a, b] }
+sinks:
+  one: { kind: print, from: copy.a }
+  two: { kind: print, from: copy.b }
+"""
+
+
+def test_two_sinks_on_one_pipe_tear_no_lines(start):
+    out, _ = start(TWO, "--quiet").end(0)
+    numbers = [json.loads(line)[0] for line in out.splitlines()]
+    assert sorted(numbers) == sorted([*range(3000), *range(3000)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_records_of_all_sizes_through_everything(start, workdir, seed):
+    pipeline = """\
+name: mixed
+parallelism: 2
+sources:
+  in: { kind: file, path: data }
+  more: { kind: generator, count: 5000, program: "{k: ., text: (\\"y\\" * (. % 300 + 1))}" }
+steps:
+  - { name: first, kind: passthrough, from: [in, more] }
+  - { name: by_k, kind: key_by, key: ".k | tostring", parallelism: 1 }
+  - { name: copy, kind: broadcast, routes: [left, right], parallelism: 3 }
+  - { name: left, kind: passthrough, from: copy.left, parallelism: 1 }
+  - { name: back, kind: passthrough, from: [left, copy.right], parallelism: 2 }
+sinks:
+  out: { kind: print, from: back }
+  file: { kind: file, path: out, from: back }
+"""
+    draw = random.Random(seed)
+    sizes = [draw.choice([0, 1, 90, 3000, 3001, 60_000, 262_144, 400_000]) for _ in range(120)] + [draw.randrange(2000) for _ in range(4000)]
+    draw.shuffle(sizes)
+    records = [{"k": n % 50, "n": n, "text": "x" * size} for n, size in enumerate(sizes)]
+    (workdir / "data").write_text("".join(json.dumps(record) + "\n" for record in records))
+    out, _ = start(pipeline, "--quiet", "--slots", "2").end(0)
+    expected = 2 * sum(record["n"] * 1_000_003 + len(record["text"]) for record in records)
+    for text in (out, (workdir / "out").read_text()):
+        seen = [json.loads(line) for line in text.splitlines()]
+        assert len(seen) == 2 * (5000 + len(records))
+        assert sum(record["n"] * 1_000_003 + len(record["text"]) for record in seen if "n" in record) == expected
+
+
+def test_two_sinks_do_not_share_a_file(run):
+    _, err, _ = run(TWO, "-o", "one=same", "-o", "two=./same", code=1)
+    assert 'sink "two" would overwrite ./same, which is the file of sink "one"' in err
+
+
+def test_a_named_pipe_without_a_writer_does_not_hang(start, workdir):
+    os.mkfifo(workdir / "pipe")
+    running = start(KAFKA, "--quiet", "-i", "pipe", "-o", "out")
+    running.wait_for_sidecar()
+    with open(workdir / "pipe", "w") as pipe:
+        pipe.write("late\n")
+    running.end(0)
+    assert (workdir / "out").read_text() == "late\n"
+    running = start(KAFKA, "--quiet", "-i", "pipe", "-o", "out")
+    running.wait_for_sidecar()
+    running.process.send_signal(signal.SIGINT)
+    running.end(130)
 
 
 # ---- What goes wrong -------------------------------------------------------------------------------------------------------
@@ -496,6 +565,8 @@ def test_back_pressure_bounds_memory_and_the_second_signal_hurries(start):
 
     wait_until(still, "the source to stop reading because the sink is full")
     assert memory_kib(running.process.pid, "Rss") < 150 * 1024
+    # Once somebody reads it goes on, beyond all that was on its way.
+    assert all(running.process.stdout.readline() for _ in range(20000))
     running.process.send_signal(signal.SIGINT)
     running.process.send_signal(signal.SIGTERM)  # another one, so that the two cannot become one
     running.end(130)

@@ -84,6 +84,18 @@ static void check_sidecar(const char *config, struct diagnostics *diagnostics)
 	diagnostics_free(&said);
 }
 
+bool load_has_sidecar(const char *config)
+{
+	struct diagnostics said;
+
+	diagnostics_init(&said);
+	struct document *document = document_read(config, document_limits_default, &said);
+	bool has = document != NULL && node_find(document->root, "sidecar") != NULL;
+	document_free(document);
+	diagnostics_free(&said);
+	return has;
+}
+
 /* ---- Pipelines and descriptors ---- */
 
 /* Lets go of what was compiled if its deployment is wrong. */

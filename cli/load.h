@@ -19,6 +19,9 @@ struct descriptor *load_either(const struct arguments *arguments);
 /* The same for those who print the findings themselves; *loaded says which it was. */
 struct descriptor *load_file(const struct arguments *arguments, bool *loaded, struct diagnostics *diagnostics);
 
+/* Whether a deployment's file, which has been checked, has a section for bridged. */
+bool load_has_sidecar(const char *config);
+
 /* Whether colours should be used on a stream: it is a terminal, and the person has not asked for none. */
 bool load_wants_colour(FILE *out);
 

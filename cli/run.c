@@ -460,9 +460,10 @@ static int run_pipeline(struct local_run *run)
 /* From the private folder to the end of the sidecar. Returns the exit code. */
 static int run_in_folder(struct local_run *run, uint32_t sessions_per_slot)
 {
+	const char *config = arguments_value(&run->arguments, "config");
 	struct run_sidecar_options options = {
 	    .program = arguments_value(&run->arguments, "bridged"),
-	    .config = arguments_value(&run->arguments, "config"),
+	    .config = config != NULL && load_has_sidecar(config) ? config : NULL,
 	    .stats = arguments_value(&run->arguments, "stats"),
 	    .slots = (uint32_t)run->slots,
 	    .sessions_per_slot = sessions_per_slot,

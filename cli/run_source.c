@@ -165,6 +165,8 @@ static bool read_more(struct source_reader *reader)
 /* The next line; false when there is none yet, or none any more (at_end). */
 static bool next_line(struct source_reader *reader, struct view *line)
 {
+	if (reader->buffer == NULL && !read_more(reader))
+		return false;
 	for (;;) {
 		const uint8_t *start = reader->buffer + reader->start;
 		size_t have = reader->end - reader->start;

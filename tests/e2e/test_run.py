@@ -98,6 +98,16 @@ def run(workdir, start):
 # ---- What comes out ----------------------------------------------------------------------------------------------------
 
 
+def test_a_deployment_need_not_speak_of_the_sidecar(run, workdir):
+    """It changes parallelism and source alone; the steps run on as many subtasks as it says."""
+    pipeline = "name: p\nsources: { in: { kind: file, path: '-' } }\nsteps: [ { name: s, kind: passthrough } ]\nsinks: { out: { kind: print } }\n"
+    config = workdir / "c.yaml"
+    config.write_text("parallelism: 3\nsources: { in: { kind: generator, count: 4 } }\n")
+    out, _, summary = run(pipeline, "-c", config)
+    assert sorted(out.split()) == ["0", "1", "2", "3"]
+    assert [segment["parallelism"] for segment in summary["segments"]] == [3]
+
+
 def test_quickstart(workdir):
     done = subprocess.run(
         [str(BRIDGECTL), "run", "pipeline.yaml", "--slots", "2", "--json"],

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -306,7 +305,6 @@ def test_sessions_that_idle_do_not_hold_a_stop_up(bridged, client):
 # ---- Being asked -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not installed")
 def test_the_stats_socket_works_with_socat(bridged):
     sidecar = bridged(PIPELINE)
 

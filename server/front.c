@@ -25,6 +25,7 @@ enum {
 	EVENTS_PER_TURN = 32,
 	LINGER_LOOKS = 60,
 	LINGER_SERVED_MAX = 64,
+	LOOK_MS = 100, /* how often to look for those who have waited too long, while there are any */
 	METADATA_BYTES_MAX = 16 << 10,
 	STREAMS_PER_CONNECTION_MAX = 4096
 };
@@ -263,10 +264,21 @@ static bool front_events(struct front *front, gpr_timespec deadline)
 	return count > 0;
 }
 
+/* Looks now and then for those who have waited too long, however much there is to do for others. */
+static void front_look(struct front *front)
+{
+	if (front->now_ns - front->looked_ns < LOOK_MS * UINT64_C(1000000))
+		return;
+	front->looked_ns = front->now_ns;
+	front->slots_changed = front->opens_woken = true;
+	unary_end_late(front);
+}
+
 /* One look at everything that does not come through the queue; whether there was anything. */
 static bool front_turn(struct front *front)
 {
 	bool served = slots_serve(front);
+	front_look(front);
 	if (front->slots_changed) {
 		slots_refresh(front);
 		unary_give_up(front, front->now_ns);
@@ -297,15 +309,15 @@ static bool front_linger(struct front *front)
 	return served > 0;
 }
 
-/* Until when to block: for good, but for those who wait for a slot or a worker. */
+/* Until when to block: for good, but for those who wait for a slot, a worker, or its answer. */
 static gpr_timespec front_deadline(const struct front *front)
 {
-	bool waiting = front->sessions_waiting > 0;
+	bool waiting = front->sessions_waiting > 0 || front->in_flight > 0;
 	for (uint32_t i = 0; i < front->slot_count && !waiting; i++)
 		waiting = front->slots[i].waiting != NULL;
 	if (!waiting)
 		return gpr_inf_future(GPR_CLOCK_MONOTONIC);
-	return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(100, GPR_TIMESPAN));
+	return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(LOOK_MS, GPR_TIMESPAN));
 }
 
 /* Blocks until something comes: says so, looks once more, then sleeps in the queue. */
@@ -316,10 +328,7 @@ static void front_sleep(struct front *front)
 	atomic_store_explicit(&front->page->heartbeat_ns, front->now_ns, memory_order_relaxed);
 	if (!front_turn(front)) {
 		counter_add(&front->page->counters.sleeps, 1);
-		if (!front_events(front, front_deadline(front))) {
-			front->now_ns = clock_ns();
-			front->slots_changed = front->opens_woken = true;
-		}
+		front_events(front, front_deadline(front));
 	}
 	atomic_store_explicit(&front->page->sleeps, 0, memory_order_relaxed);
 }

@@ -126,6 +126,7 @@ void unary_serve(struct channel_end *end);                /* answers of the unar
 void unary_retry(struct slot_end *slot);                  /* room or a worker came */
 void unary_slot_lost(struct slot_end *slot);              /* fails what was with the worker */
 void unary_give_up(struct front *front, uint64_t now_ns); /* fails what waited too long for a worker */
+void unary_end_late(struct front *front);                 /* fails what is past its caller's deadline */
 
 /* Ends a call with a status and text; used by all services. The tag fires when gRPC is done with it. */
 void call_finish(grpc_call *call, struct tag *tag, int *cancelled, grpc_byte_buffer *message, grpc_status_code code,
@@ -231,6 +232,7 @@ struct front {
 	bool draining;
 	bool slots_changed; /* slots_refresh is due */
 	uint64_t now_ns;    /* of this turn of the loop */
+	uint64_t looked_ns; /* when it last looked for those who have waited too long */
 
 	struct slot_end slots[SLOTS_MAX];
 	uint32_t slot_count;

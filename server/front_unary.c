@@ -457,6 +457,43 @@ void unary_give_up(struct front *front, uint64_t now_ns)
 	}
 }
 
+/* Whether a call's caller has stopped waiting. */
+static bool unary_is_late(const struct unary_call *call, gpr_timespec now)
+{
+	return gpr_time_cmp(gpr_convert_clock_type(call->deadline, GPR_CLOCK_MONOTONIC), now) < 0;
+}
+
+/* Takes the late ones out of a slot's waiting list. */
+static void unary_end_late_waiting(struct slot_end *slot, gpr_timespec now)
+{
+	struct unary_call **at = &slot->waiting, *call;
+	while ((call = *at) != NULL) {
+		if (!unary_is_late(call, now)) {
+			at = &call->next;
+			continue;
+		}
+		*at = call->next;
+		slot->front->unary->waiting_bytes -= grpc_byte_buffer_length(call->request);
+		unary_answer(call, NULL, GRPC_STATUS_DEADLINE_EXCEEDED, "the deadline passed before the slot had room");
+	}
+	slot->waiting_tail = at;
+}
+
+/* A worker that hangs must not fill the front with calls that nobody waits for any more: other slots need the room. */
+void unary_end_late(struct front *front)
+{
+	struct unary *unary = front->unary;
+	gpr_timespec now = gpr_now(GPR_CLOCK_MONOTONIC);
+	for (uint32_t i = 0; i < front->slot_count; i++)
+		unary_end_late_waiting(&front->slots[i], now);
+	for (unsigned i = 0; i < unary->made; i++) {
+		struct unary_call *call = unary->calls[i];
+		if (call->sent && unary_is_late(call, now))
+			unary_answer(call, NULL, GRPC_STATUS_DEADLINE_EXCEEDED,
+				     "the deadline passed before the worker answered");
+	}
+}
+
 void unary_init(struct front *front)
 {
 	front->unary = calloc(1, sizeof *front->unary);

@@ -92,6 +92,22 @@ def test_a_killed_worker_fails_its_calls_alone_and_comes_back(bridged, client):
     sidecar.wait_for_log(r'worker 0 \(pid \d+, generation 1\) died of signal 9 \(Killed\) .* segment "\w+", step "shout", seq \d+, record 0')
 
 
+def test_a_worker_that_hangs_harms_no_other_slot(bridged, client):
+    """More calls than the front holds at once are given up by their callers: the front must not keep their places."""
+    sidecar = bridged(PIPELINE, slots=2, flags=["--drain-timeout", "200ms", "--stop-grace", "200ms"])
+    hung, other = client(sidecar.unix, metadata=[("bridge-slot", "0")]), client(sidecar.tcp, metadata=[("bridge-slot", "1")])
+    call = InFlight(sidecar, hung, LONG, 0)
+    request = hung.proto.worker.ProcessMessageRequest(message=hung.proto.worker.Message(payload=b"x"), segment_id=0)
+    given_up = [hung.worker.ProcessMessage.future(request, timeout=0.5, metadata=hung.metadata) for _ in range(4500)]
+    assert {future.exception(PATIENCE).code() for future in given_up} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert other.process(0, b"fine")[0].payload == b"FINE"
+    assert not call.future.done()
+    os.kill(slot(sidecar, 0)["pid"], signal.SIGKILL)
+    assert call.status() == grpc.StatusCode.UNAVAILABLE
+    assert hung.process(0, b"back")[0].payload == b"BACK"
+    wait_until(lambda: sidecar.stats_json("stats")["front"]["unary_in_flight"] == 0, "the places to be free")
+
+
 def test_a_killed_worker_ends_its_sessions_alone(bridged, client):
     sidecar = bridged(PIPELINE, slots=2)
     hurt = client(sidecar.unix).session(sidecar, allocation_id="one")

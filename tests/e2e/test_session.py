@@ -2,11 +2,12 @@
 
 import json
 import os
+import threading
 import uuid
 
 import grpc
 import pytest
-from conftest import alive, next_token
+from conftest import alive, next_token, wait_until
 from wire_pipeline import AFTER, BUNDLE, BY_USER, DOUBLE, FAN, INT64_MAX, INT64_MIN, PIPELINE, SAME, SEGMENTS, SPLIT, UPPER
 
 OK = grpc.StatusCode.OK
@@ -480,6 +481,31 @@ def test_an_open_does_not_wait_for_ever(bridged, client):
     sidecar = bridged(PIPELINE, flags=["--open-wait", "50ms"])
     holder = client(sidecar.unix).session(sidecar, SAME, allocation_id="a")
     code, words = refusal(client(sidecar.unix), sidecar, UPPER, allocation_id="b")
+    assert code == EXHAUSTED and "slot" in words
+    assert holder.finish()[0] == OK
+
+
+def test_an_open_does_not_wait_for_ever_under_load(bridged, client):
+    """What ends a wait is the clock, not a moment without traffic."""
+    sidecar = bridged(PIPELINE, flags=["--open-wait", "50ms"])
+    one = client(sidecar.unix)
+    holder = one.session(sidecar, SAME, allocation_id="a")
+    busy, over, done = client(sidecar.tcp), threading.Event(), []
+
+    def load():
+        while not over.is_set():
+            done.append(busy.process(UPPER, b"x"))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(done) > 200, "the load")
+        code, words = refusal(one, sidecar, DOUBLE, allocation_id="b")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert code == EXHAUSTED and "slot" in words
     assert holder.finish()[0] == OK
 

@@ -376,6 +376,7 @@ static void front_attach(struct front *front)
 			atomic_store_explicit(&front->page->session[slot][channel].epoch, 0, memory_order_relaxed);
 	gauge_set(&front->page->counters.sessions_open, 0);
 	gauge_set(&front->page->counters.unary_in_flight, 0);
+	open_inherit(front);
 }
 
 /* Tells the supervisor that it serves. */

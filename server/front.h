@@ -201,6 +201,9 @@ bool open_place(struct session *session);
 /* Tries all waiting Opens again; ends those whose time is up. */
 void opens_retry(struct front *front, uint64_t now_ns);
 
+/* Takes over what the front before this one left: client processes, and who was served by which slot. */
+void open_inherit(struct front *front);
+
 /* Something changed that a waiting Open may want. */
 void opens_wake(struct front *front);
 
@@ -218,7 +221,7 @@ void reflection_start_serving(struct front *front); /* after */
 
 /* ---- The role (front.c) ---- */
 
-enum { JVMS_RETIRED = 16, METHODS_UNARY = 4 };
+enum { METHODS_UNARY = 4 };
 
 struct front {
 	struct sidecar *sidecar;

@@ -8,6 +8,9 @@
  * Placement. Subtasks that share a Flink slot share its allocation id, and so a slot here. A new allocation takes a slot
  * without sessions; one whose worker has served another allocation first gets a fresh worker. Where no slot is free the
  * Open waits, for as long as --open-wait says.
+ *
+ * Both outlive a front: which client processes there were, and which allocation each worker has served, is noted in the
+ * front's page, where the next front finds it. A note is written so that one killed in the middle of it leaves none.
  */
 #include "server/front.h"
 
@@ -19,7 +22,7 @@
 #include "shared/wire.h"
 
 enum {
-	OPEN_TEXT_MAX = 256,
+	OPEN_TEXT_MAX = FRONT_NOTE_MAX,
 	OPEN_SIZE_MAX = 64 << 10, /* of the message: what protobuf-c may have to unpack in the front's only thread */
 	PROTOCOL_VERSION = 1,
 };
@@ -140,6 +143,41 @@ struct open_request *open_check(struct session *session, struct view message)
 	return copy;
 }
 
+/* ---- Notes for the next front ---- */
+
+/* Writes a note. */
+static void note_write(struct front_note *note, const char *text)
+{
+	size_t length = strlen(text);
+	CHECK(length > 0 && length <= FRONT_NOTE_MAX);
+	atomic_store_explicit(&note->length, 0, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst); /* a death between these lines leaves "none", not another's text */
+	memcpy(note->text, text, length);
+	atomic_store_explicit(&note->length, (uint32_t)length, memory_order_release);
+}
+
+/* A copy of a note; NULL: none. */
+static char *note_read(const struct front_note *note)
+{
+	uint32_t length = atomic_load_explicit(&note->length, memory_order_acquire);
+	if (length == 0 || length > FRONT_NOTE_MAX)
+		return NULL;
+	char *copy = strndup(note->text, length);
+	CHECK(copy != NULL);
+	return copy;
+}
+
+void open_inherit(struct front *front)
+{
+	struct front_page *page = front->page;
+	front->jvm = note_read(&page->jvm);
+	for (unsigned i = 0; i < JVMS_RETIRED; i++)
+		front->jvms_retired[i] = note_read(&page->jvms_retired[i]);
+	front->jvm_next_retired = atomic_load_explicit(&page->jvm_next_retired, memory_order_relaxed) % JVMS_RETIRED;
+	for (uint32_t i = 0; i < front->slot_count; i++)
+		front->slots[i].allocation = note_read(&page->slot[i].allocation);
+}
+
 /* ---- Fencing ---- */
 
 /* Ends every session of the process before this one, and remembers that process. */
@@ -153,9 +191,11 @@ static void open_retire_jvm(struct front *front, const char *successor)
 		session_end(session, GRPC_STATUS_FAILED_PRECONDITION,
 			    "fenced: client process %.64s has taken over from %.64s", successor, session->open->jvm);
 	}
+	note_write(&front->page->jvms_retired[front->jvm_next_retired], front->jvm);
 	free(front->jvms_retired[front->jvm_next_retired]);
 	front->jvms_retired[front->jvm_next_retired] = front->jvm;
 	front->jvm_next_retired = (front->jvm_next_retired + 1) % JVMS_RETIRED;
+	atomic_store_explicit(&front->page->jvm_next_retired, front->jvm_next_retired, memory_order_relaxed);
 	front->jvm = NULL;
 }
 
@@ -195,6 +235,7 @@ bool open_fence(struct session *session)
 	if (!front->jvm) {
 		front->jvm = strdup(open->jvm);
 		CHECK(front->jvm != NULL);
+		note_write(&front->page->jvm, front->jvm);
 	}
 	struct session *rival = open_rival(session);
 	if (!rival)
@@ -249,6 +290,17 @@ static void open_assign(struct slot_end *slot, const char *allocation)
 	doorbell_ring(front->control->supervisor_bell);
 }
 
+/* Notes that a slot's worker serves the slot's allocation from now on: no other may have it. */
+static void open_note_use(struct slot_end *slot)
+{
+	struct front_slot *notes = &slot->front->page->slot[slot->index];
+	if (slot->used)
+		return;
+	slot->used = true;
+	note_write(&notes->allocation, slot->allocation);
+	atomic_store_explicit(&notes->used_generation, slot->generation, memory_order_release);
+}
+
 /* Shows a session on the stats socket. */
 static void open_publish(struct session *session)
 {
@@ -278,6 +330,7 @@ static void open_accept(struct session *session, struct slot_end *slot)
 	session->segment = session->open->segment;
 	session->subtask = session->open->subtask;
 	session->epoch = ++front->next_epoch;
+	open_note_use(slot);
 	struct channel_end *end = slot_open_channel(slot, session, session->segment, &why);
 	if (!end) {
 		session_end(session, GRPC_STATUS_RESOURCE_EXHAUSTED, "slot %u cannot take the session: %s", slot->index,
@@ -286,7 +339,6 @@ static void open_accept(struct session *session, struct slot_end *slot)
 	}
 	session->end = end;
 	session->state = SESSION_RUNNING;
-	slot->used = true;
 	front->segment_has_sessions[session->segment] = true;
 	counter_add(&front->page->counters.sessions_opened, 1);
 	gauge_set(&front->page->counters.sessions_open, counter_read(&front->page->counters.sessions_open) + 1);

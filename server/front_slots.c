@@ -382,6 +382,8 @@ static void slot_refresh(struct slot_end *slot)
 	uint32_t generation = atomic_load_explicit(&control->generation, memory_order_acquire);
 	if (generation != slot->generation || (slot->damaged && slot->up)) {
 		slot_lost(slot);
+		slot->used = atomic_load_explicit(&front->page->slot[slot->index].used_generation,
+						  memory_order_relaxed) == generation;
 		slot->damaged = slot->damaged && generation == slot->generation;
 		slot->leaving = false;
 		slot->generation = generation;

@@ -53,11 +53,21 @@ struct control {
 /* What a front has reached. */
 enum front_state { FRONT_STARTING, FRONT_SERVING, FRONT_DRAINING, FRONT_FAILED };
 
-/* What the front asks of the supervisor for one slot. */
+enum { FRONT_NOTE_MAX = 256, JVMS_RETIRED = 16 };
+
+/* A text that the front leaves to the front after it. */
+struct front_note {
+	_Atomic uint32_t length; /* 0: none, or half written; release, after the text */
+	char text[FRONT_NOTE_MAX];
+};
+
+/* What the front asks of the supervisor for one slot, and leaves to its successor. */
 struct front_slot {
 	_Atomic uint32_t wanted_generation; /* the worker should be at least this one: an older one is to be replaced */
 	_Atomic uint32_t damaged;           /* the generation whose ring words could not be true; it is killed */
 	struct front_slot_counters counters;
+	struct front_note allocation;     /* the last one that a session of was let in */
+	_Atomic uint32_t used_generation; /* of the worker that served it; written after `allocation` */
 };
 
 /* One open session, for the stats socket. */
@@ -82,7 +92,10 @@ struct front_page {
 	struct front_counters counters;
 	struct front_slot slot[SLOTS_MAX];
 	struct session_info session[SLOTS_MAX][SLOT_CHANNELS_MAX];
-	struct front_segment_counters segment[]; /* segment_count of them */
+	struct front_note jvm;                        /* the client process whose sessions are served */
+	struct front_note jvms_retired[JVMS_RETIRED]; /* earlier ones; refused */
+	_Atomic uint32_t jvm_next_retired;            /* the place of the next */
+	struct front_segment_counters segment[];      /* segment_count of them */
 };
 
 /* What a worker is at, for the obituary and the stats socket. */

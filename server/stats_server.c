@@ -20,6 +20,7 @@
 enum {
 	CLIENTS_MAX = 64,
 	LINE_MAX_BYTES = 256,
+	ANSWERS_PER_TURN = 8, /* to one client: the supervisor has more to do than to answer one that never stops */
 };
 
 struct client {
@@ -51,10 +52,11 @@ static void client_close(struct stats_server *server, struct client *client)
 	*client = (struct client){.fd = -1};
 }
 
-/* Watches a client for what it is waiting for: room for its answer, or its next line. */
-static void client_watch(struct stats_server *server, struct client *client)
+/* Watches a client for what it is waiting for: room for its answer, its next line, or (with `more` to be answered, for
+ * which there is room) its next turn. */
+static void client_watch(struct stats_server *server, struct client *client, bool more)
 {
-	uint32_t interest = client->answer != NULL ? EPOLLOUT : EPOLLIN;
+	uint32_t interest = client->answer != NULL || more ? EPOLLOUT : EPOLLIN;
 	struct epoll_event event = {.events = interest, .data.ptr = client};
 
 	if (interest == client->interest)
@@ -127,12 +129,13 @@ static bool client_receive(struct client *client)
 	return true;
 }
 
-/* Moves one client on as far as it goes: send, receive, answer, again. */
+/* Moves one client on: send, receive, answer, again, as far as it goes and its share of the turn lasts. */
 static void client_turn(struct stats_server *server, struct client *client)
 {
 	char line[LINE_MAX_BYTES + 1];
+	int share = ANSWERS_PER_TURN;
 
-	for (;;) {
+	for (; share > 0; share--) {
 		if (!client_send(client) || (client->answer == NULL && !client_receive(client))) {
 			client_close(server, client);
 			return;
@@ -144,10 +147,10 @@ static void client_turn(struct stats_server *server, struct client *client)
 			return;
 		}
 	}
-	if (client->answer == NULL && client->input_over)
+	if (client->answer == NULL && client->input_over && share > 0)
 		client_close(server, client);
 	else
-		client_watch(server, client);
+		client_watch(server, client, share == 0);
 }
 
 /* ---- The server ---- */

@@ -423,6 +423,34 @@ START_TEST(who_does_not_read_is_dropped_in_time)
 }
 END_TEST
 
+/* The supervisor has a single thread: it would neither reap nor stop while one client asks faster than it is answered. */
+START_TEST(who_never_stops_asking_does_not_hold_the_supervisor_up)
+{
+	make();
+	snprintf(stats_path, sizeof(stats_path), "%s/stats", sut.folder);
+	struct stats_server *server = stats_server_create(&supervisor, stats_path, 20000);
+	const _Atomic uint64_t *answered = &sut.sidecar.control.control->counters.stats_requests;
+	int fd = dial();
+	for (int i = 0; i < 100; i++)
+		say(fd, "x\n"); /* all of their answers fit into the socket */
+	stats_server_turn(server);
+	ck_assert_uint_gt(counter_read(answered), 0);
+	ck_assert_uint_lt(counter_read(answered), 20);
+	say(fd, "version\n");
+	shutdown(fd, SHUT_WR);
+	char text[4096];
+	for (int i = 0; i < 1000 && counter_read(answered) < 101; i++) { /* a full socket makes it wait to be read */
+		stats_server_turn(server);
+		(void)!recv(fd, text, sizeof(text), MSG_DONTWAIT);
+	}
+	ck_assert_uint_eq(counter_read(answered), 101);
+	stats_server_turn(server);
+	assert_has(hear(fd, NULL), "pipeline double");
+	close(fd);
+	stats_server_destroy(server);
+}
+END_TEST
+
 START_TEST(bad_clients_hurt_nobody)
 {
 	char flood[4096];
@@ -496,6 +524,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(server, a_connection_takes_one_command_after_another);
 	tcase_add_test(server, it_answers_while_front_and_workers_hang);
 	tcase_add_test(server, who_does_not_read_is_dropped_in_time);
+	tcase_add_test(server, who_never_stops_asking_does_not_hold_the_supervisor_up);
 	tcase_add_test(server, bad_clients_hurt_nobody);
 	suite_add_tcase(suite, server);
 	return suite;

@@ -439,11 +439,10 @@ START_TEST(who_never_stops_asking_does_not_hold_the_supervisor_up)
 	say(fd, "version\n");
 	shutdown(fd, SHUT_WR);
 	char text[4096];
-	for (int i = 0; i < 1000 && counter_read(answered) < 101; i++) { /* a full socket makes it wait to be read */
-		stats_server_turn(server);
-		(void)!recv(fd, text, sizeof(text), MSG_DONTWAIT);
+	while (counter_read(answered) < 101) {
+		if (recv(fd, text, sizeof(text), MSG_DONTWAIT) < 0) /* first: a full socket makes it wait to be read */
+			stats_server_turn(server);
 	}
-	ck_assert_uint_eq(counter_read(answered), 101);
 	stats_server_turn(server);
 	assert_has(hear(fd, NULL), "pipeline double");
 	close(fd);

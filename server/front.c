@@ -25,7 +25,8 @@ enum {
 	EVENTS_PER_TURN = 32,
 	LINGER_LOOKS = 60,
 	LINGER_SERVED_MAX = 64,
-	LOOK_MS = 100, /* how often to look for those who have waited too long, while there are any */
+	QUIET_MS = 1000, /* how long a stop waits for clients that have nothing to finish to hang up by themselves */
+	LOOK_MS = 100,   /* how often to look for those who have waited too long, while there are any */
 	METADATA_BYTES_MAX = 16 << 10,
 	STREAMS_PER_CONNECTION_MAX = 4096
 };
@@ -264,12 +265,28 @@ static bool front_events(struct front *front, gpr_timespec deadline)
 	return count > 0;
 }
 
+/* Cuts off those who stay connected though they have nothing to finish and were asked to go. gRPC would wait for them. */
+static void front_cut_idlers(struct front *front)
+{
+	if (!front->draining || front->cut)
+		return;
+	if (front->sessions || !unary_is_quiet(front))
+		front->quiet_ns = 0;
+	else if (front->quiet_ns == 0)
+		front->quiet_ns = front->now_ns;
+	else if (front->now_ns - front->quiet_ns >= QUIET_MS * UINT64_C(1000000)) {
+		front->cut = true;
+		grpc_server_cancel_all_calls(front->server);
+	}
+}
+
 /* Looks now and then for those who have waited too long, however much there is to do for others. */
 static void front_look(struct front *front)
 {
 	if (front->now_ns - front->looked_ns < LOOK_MS * UINT64_C(1000000))
 		return;
 	front->looked_ns = front->now_ns;
+	front_cut_idlers(front);
 	front->slots_changed = front->opens_woken = true;
 	unary_end_late(front);
 }
@@ -309,10 +326,10 @@ static bool front_linger(struct front *front)
 	return served > 0;
 }
 
-/* Until when to block: for good, but for those who wait for a slot, a worker, or its answer. */
+/* Until when to block: for good, but for those who wait for a slot, a worker, its answer, or the end. */
 static gpr_timespec front_deadline(const struct front *front)
 {
-	bool waiting = front->sessions_waiting > 0 || front->in_flight > 0;
+	bool waiting = front->sessions_waiting > 0 || front->in_flight > 0 || front->draining;
 	for (uint32_t i = 0; i < front->slot_count && !waiting; i++)
 		waiting = front->slots[i].waiting != NULL;
 	if (!waiting)

@@ -126,6 +126,7 @@ void unary_serve(struct channel_end *end);                /* answers of the unar
 void unary_retry(struct slot_end *slot);                  /* room or a worker came */
 void unary_slot_lost(struct slot_end *slot);              /* fails what was with the worker */
 void unary_give_up(struct front *front, uint64_t now_ns); /* fails what waited too long for a worker */
+bool unary_is_quiet(const struct front *front);           /* no call is inside */
 void unary_end_late(struct front *front);                 /* fails what is past its caller's deadline */
 
 /* Ends a call with a status and text; used by all services. The tag fires when gRPC is done with it. */
@@ -232,7 +233,8 @@ struct front {
 	uint32_t generation;
 	grpc_server *server;
 	grpc_completion_queue *queue;
-	bool draining;
+	bool draining, cut; /* the latter: those who stay connected for nothing have been cut off */
+	uint64_t quiet_ns;  /* while draining: since when there has been nothing to finish; 0: there is something */
 	bool slots_changed; /* slots_refresh is due */
 	uint64_t now_ns;    /* of this turn of the loop */
 	uint64_t looked_ns; /* when it last looked for those who have waited too long */

@@ -457,6 +457,11 @@ void unary_give_up(struct front *front, uint64_t now_ns)
 	}
 }
 
+bool unary_is_quiet(const struct front *front)
+{
+	return front->unary->inside == 0;
+}
+
 /* Whether a call's caller has stopped waiting. */
 static bool unary_is_late(const struct unary_call *call, gpr_timespec now)
 {

@@ -12,6 +12,7 @@ import time
 
 import grpc
 import pytest
+import raw_http2
 
 from conftest import BRIDGED, PATIENCE, alive, descendants, free_port, wait_until
 
@@ -315,6 +316,20 @@ def test_sessions_that_idle_do_not_hold_a_stop_up(bridged, client):
     sidecar.process.terminate()
     assert session.end()[0] == grpc.StatusCode.UNAVAILABLE
     sidecar.process.wait(PATIENCE)
+    sidecar.stop()
+
+
+def test_connections_that_say_nothing_do_not_hold_a_stop_up(bridged):
+    sidecar = bridged(PIPELINE, flags=["--drain-timeout", "1h"])
+    with contextlib.ExitStack() as stack:
+        for greeting in (b"", raw_http2.PREFACE) * 5:
+            for address in (sidecar.unix, sidecar.tcp):
+                connection = stack.enter_context(raw_http2.connect(address))
+                connection.sendall(greeting)
+                if greeting:
+                    assert connection.recv(1)  # it is known: the server's settings
+        sidecar.process.terminate()
+        sidecar.process.wait(PATIENCE)
     sidecar.stop()
 
 

@@ -4,7 +4,10 @@
  *
  * Exit codes: 0 stopped in order (or --check found nothing), 1 the start failed, 2 misused.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "server/sidecar.h"
 #include "server/sup.h"
@@ -40,6 +43,16 @@ static void warn_of_exposure(const struct config *config)
 	}
 }
 
+/* The exit code, unless what was to be printed did not get out: an empty report must not pass for a good one. */
+static int told(int code)
+{
+	bool failed = ferror(stdout) != 0;
+	if (fflush(stdout) == 0 && !failed)
+		return code;
+	fprintf(stderr, "bridged: standard output cannot be written: %s\n", strerror(errno));
+	return code != 0 ? code : 1;
+}
+
 int main(int argc, char **argv)
 {
 	static struct sidecar sidecar;
@@ -49,10 +62,10 @@ int main(int argc, char **argv)
 
 	int code = config_parse(&sidecar.config, argc, argv, &check_only);
 	if (code >= 0)
-		return code;
+		return told(code);
 	log_init("supervisor", sidecar.config.log_level);
 	if (check_only)
-		return sidecar_report_check(&sidecar);
+		return told(sidecar_report_check(&sidecar));
 	code = prepare(&sidecar);
 	if (code >= 0)
 		return code;

@@ -265,6 +265,15 @@ def test_check_says_yes_no_or_misused(compile, workdir):
     assert not (workdir / "s").exists()
 
 
+@pytest.mark.parametrize("flags", [["--version"], ["--help"], ["--check"], ["--check", "--json"]])
+def test_a_report_that_cannot_be_written_is_no_good_report(compile, flags):
+    if "--check" in flags:
+        flags = ["--descriptor", str(compile(PIPELINE)), "--listen", ":1", *flags]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(BRIDGED), *flags], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and "standard output cannot be written: No space left on device" in done.stderr
+
+
 def test_too_little_memory_is_refused_at_start(compile, workdir):
     code, _, log = run("--descriptor", compile(PIPELINE), "--listen", f"unix:{workdir}/s", "--slots", "64", "--memory-limit", "2GiB")
     assert code == 2

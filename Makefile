@@ -205,7 +205,7 @@ test-full: $(HAVE) $(VENV)
 		echo "== $$cc $$v"; $(MAKE) CC=$$cc VARIANT=$$v all tests || exit 1; done; done
 	@$(MAKE) VARIANT=asan replays
 	@$(MAKE) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
-	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan $(SUITES)
+	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang $(SUITES)
 
 CHAOS_SECONDS ?= 60
 chaos: $(HAVE) $(VENV)

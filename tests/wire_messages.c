@@ -185,7 +185,8 @@ void message_damage(struct bytes *bytes, struct dice *dice)
 		resume = from + length;
 		break;
 	case 3: /* bytes repeated */
-		bytes_add(&damaged, bytes->data + from, length);
+		if (length > 0)
+			bytes_add(&damaged, bytes->data + from, length);
 		break;
 	case 4: /* a byte put in */
 		bytes_add(&damaged, &byte, 1);

@@ -461,7 +461,8 @@ static jv parse_value(struct parser *parser)
 
 bool json_parse(struct view text, struct scratch *scratch, jv *value, struct json_error *error)
 {
-	struct parser parser = {text.data, text.data, text.data + text.size, scratch, NULL, 0};
+	const uint8_t *start = text.size > 0 ? text.data : (const uint8_t *)""; /* nothing need not be anywhere */
+	struct parser parser = {start, start, start + text.size, scratch, NULL, 0};
 
 	*value = jv_invalid();
 	if (text.size > JSON_TEXT_MAX) {

@@ -109,7 +109,8 @@ bool run_take_batch(struct run *run, const struct wire_batch *batch, uint32_t fi
 		record->timestamp = from->timestamp;
 		record->route = from->input;
 		record->origin = first + i;
-		record->headers = batch->headers + from->first_header;
+		/* Without any header in it a batch has no table of headers. */
+		record->headers = from->header_count > 0 ? batch->headers + from->first_header : NULL;
 		record->header_count = from->header_count;
 	}
 	return true;

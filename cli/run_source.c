@@ -64,6 +64,10 @@ static bool open_file(struct source_reader *reader)
 		return false;
 	}
 	reader->pollable = !S_ISREG(stat.st_mode);
+	reader->capacity = READ_BYTES;
+	reader->buffer = malloc(reader->capacity);
+	if (reader->buffer == NULL)
+		fatalx("out of memory for a source");
 	return true;
 }
 
@@ -124,7 +128,7 @@ static bool make_room(struct source_reader *reader)
 	}
 	if (reader->capacity - reader->end >= READ_BYTES / 2)
 		return true;
-	size_t capacity = reader->capacity == 0 ? READ_BYTES : 2 * reader->capacity;
+	size_t capacity = 2 * reader->capacity;
 	if (capacity > 2 * (size_t)LINE_MAX_BYTES) {
 		run_graph_fail(reader->graph, "source \"%s\": line %llu of %s is longer than %d MiB",
 			       reader->source.name, (unsigned long long)reader->records + 1, reader->source.path,
@@ -165,8 +169,6 @@ static bool read_more(struct source_reader *reader)
 /* The next line; false when there is none yet, or none any more (at_end). */
 static bool next_line(struct source_reader *reader, struct view *line)
 {
-	if (reader->buffer == NULL && !read_more(reader))
-		return false;
 	for (;;) {
 		const uint8_t *start = reader->buffer + reader->start;
 		size_t have = reader->end - reader->start;

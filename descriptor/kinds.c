@@ -64,8 +64,12 @@ static const struct {
 	const char *kind, *option;
 	enum value_rule rule;
 } values[] = {
+#define SOURCE_VALUES(kind, option, rule) {SCOPE_SOURCE, #kind, #option, VALUES_##rule},
+#include "descriptor/sources.def"
 #define STEP_VALUES(kind, option, rule) {SCOPE_STEP, #kind, #option, VALUES_##rule},
 #include "descriptor/steps.def"
+#define SINK_VALUES(kind, option, rule) {SCOPE_SINK, #kind, #option, VALUES_##rule},
+#include "descriptor/sinks.def"
 };
 
 static const struct {

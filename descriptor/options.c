@@ -297,6 +297,33 @@ static bool items_have(const struct option_item *items, size_t count, const char
 	return false;
 }
 
+/* Whether a text is `host:port`, with a port that there is. As Kafka has it, a protocol:// may stand before it, and an IPv6
+ * host stands in brackets. */
+static bool is_address(const char *text)
+{
+	const char *protocol = strstr(text, "://"), *host = protocol == NULL ? text : protocol + 3;
+	const char *colon = strrchr(host, ':');
+	size_t digits = colon == NULL ? 0 : strspn(colon + 1, "0123456789");
+
+	if (digits == 0 || digits > 5 || colon == host || colon[1 + digits] != '\0')
+		return false;
+	if (strcspn(host, " \t\n,/") < (size_t)(colon - host))
+		return false;
+	if (memchr(host, ':', (size_t)(colon - host)) != NULL && (host[0] != '[' || colon[-1] != ']'))
+		return false;
+	long port = strtol(colon + 1, NULL, 10);
+	return port >= 1 && port <= 65535;
+}
+
+/* Looks at one item of a LIST by the option's rule. */
+static void list_item_check(const struct target *target, const struct node *node, const char *text)
+{
+	if (option_values(target->info) == VALUES_ADDRESS && !is_address(text))
+		finding_expected(
+		    node_finding(target->reading->diagnostics, node, "%s cannot have \"%.80s\"", target->what, text),
+		    "host:port, the port from 1 to 65535");
+}
+
 /* LIST; a single text is a list of one. Items of an option called `routes` are names. */
 static void list_read_option(const struct target *target)
 {
@@ -317,8 +344,10 @@ static void list_read_option(const struct target *target)
 					 : read_text(target->reading, node, target->what);
 		if (text != NULL && items_have(items, count, text))
 			node_finding(target->reading->diagnostics, node, "%s has \"%.80s\" twice", target->what, text);
-		else if (text != NULL)
+		else if (text != NULL) {
 			items[count++].name = text;
+			list_item_check(target, node, text);
+		}
 	}
 	target->option->given = true;
 	target->option->items = items;

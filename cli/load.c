@@ -61,6 +61,7 @@ static void check_flag(const struct node *value, struct diagnostics *diagnostics
 	}
 }
 
+/* Adds what bridged would find in the section of a deployment's file. */
 static void check_sidecar(const char *config, struct diagnostics *diagnostics)
 {
 	struct diagnostics said; /* what is wrong with the file as a whole has been found before */

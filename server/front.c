@@ -166,14 +166,15 @@ static void server_listen(struct front *front)
 	grpc_server_credentials_release(insecure);
 }
 
-/* Makes room for connections. */
-static void limit_descriptors(const struct config *config)
+/* As many descriptors as there may be: a listener of gRPC 1.51 that cannot accept for want of one never accepts again. */
+static void raise_descriptors(void)
 {
 	struct rlimit limit;
-	getrlimit(RLIMIT_NOFILE, &limit);
-	rlim_t wanted = config->connections_max + 256 + config->slots;
-	limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		log_warn("the limit of open files stays where it is: %s", strerror(errno));
 }
 
 /* ---- The doorbell ---- */
@@ -416,7 +417,7 @@ void front_main(struct sidecar *sidecar, uint32_t generation)
 	front.slots_changed = true;
 	log_init("front", sidecar->config.log_level);
 	front_attach(&front);
-	limit_descriptors(front.config);
+	raise_descriptors();
 	setenv("GRPC_VERBOSITY", "NONE", 0); /* its words go nowhere a person looks; ours name the cause */
 	grpc_init();
 	front.queue = grpc_completion_queue_create_for_next(NULL);

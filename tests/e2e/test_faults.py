@@ -328,6 +328,17 @@ def test_sigkill_under_load(bridged, client, victim):
     wait_until(lambda: quiet(sidecar), "quiet")
 
 
+def test_more_connections_than_were_provided_for(bridged, client):
+    """--connections is what is checked at start, no trap: who comes later is served, then and afterwards."""
+    sidecar = bridged(PIPELINE, flags=["--connections", "1"])
+    for address in (sidecar.unix, sidecar.tcp):
+        with contextlib.ExitStack() as stack:
+            for _ in range(400):
+                stack.enter_context(raw_http2.connect(address)).sendall(raw_http2.PREFACE)
+            assert client(address).process(CALL, b"among many")
+        assert client(address).process(CALL, b"after many")
+
+
 def named(sidecar, comm):
     """The pid of the child of that name; None while there is none."""
     for pid in sidecar.processes()[1:]:

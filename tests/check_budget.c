@@ -208,6 +208,7 @@ START_TEST(the_table_is_printed_and_is_json)
 	jv value = jv_object_get(jv_parse(text), jv_string("budget"));
 	jv total = jv_object_get(jv_copy(value), jv_string("total_bytes"));
 	ck_assert_uint_eq((uint64_t)jv_number_value(total), budget.total);
+	jv_free(total);
 	ck_assert_int_eq(jv_array_length(jv_object_get(value, jv_string("lines"))), (int)budget.count);
 	free(text);
 }

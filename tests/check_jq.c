@@ -138,6 +138,7 @@ START_TEST(test_one)
 
 	ck_assert(jq_program_one(two, jv_parse("[7]"), &value));
 	ck_assert(jv_number_value(value) == 7);
+	jv_free(value);
 	ck_assert(!jq_program_one(two, jv_parse("[]"), &value));
 	ck_assert_str_eq(jq_program_error(two), "the program yields no value, and one is needed");
 	ck_assert(!jq_program_one(two, jv_parse("[1,2]"), &value));
@@ -158,8 +159,10 @@ START_TEST(test_endless_programs_are_stopped)
 	jv value;
 
 	jq_program_start(program, jv_null());
-	while ((result = jq_program_next(program, &value)) == JQ_OUTPUT)
+	while ((result = jq_program_next(program, &value)) == JQ_OUTPUT) {
+		jv_free(value);
 		count++;
+	}
 	ck_assert_int_eq(result, JQ_FAILED);
 	ck_assert_uint_eq(count, JQ_OUTPUTS_MAX);
 	ck_assert_str_eq(jq_program_error(program), "the program yields more than 1000000 values for one record");

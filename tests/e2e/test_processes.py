@@ -130,7 +130,7 @@ def test_a_killed_front_is_replaced_and_the_workers_stay(bridged, client):
     front = front_pid(sidecar)
     os.kill(front, signal.SIGKILL)
     assert session.end()[0] == grpc.StatusCode.UNAVAILABLE
-    wait_until(lambda: healthy(sidecar) and front_pid(sidecar) != front, "a new front to serve")
+    wait_until(lambda: front_pid(sidecar) != front and healthy(sidecar), "a new front to serve")
     assert [slot(sidecar, i)["pid"] for i in range(2)] == workers
     for address in (sidecar.unix, sidecar.tcp):
         again = client(address).session(sidecar)

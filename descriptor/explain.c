@@ -17,6 +17,7 @@ static uint32_t feeding_parallelism(const struct descriptor *descriptor, const s
 				  : descriptor->segments[input->index].parallelism;
 }
 
+/* The name of the source or segment that an input comes from. */
 static const char *feeding_name(const struct descriptor *descriptor, const struct input *input)
 {
 	return input->from_source ? descriptor->sources[input->index].name : descriptor->segments[input->index].name;

@@ -18,16 +18,19 @@ struct syntax {
 	void (*end)(FILE *out);
 };
 
+/* Begins a Mermaid flowchart. */
 static void mermaid_begin(const char *pipeline, FILE *out)
 {
 	fprintf(out, "---\ntitle: %s\n---\nflowchart LR\n", pipeline);
 }
 
+/* A source or sink. */
 static void mermaid_end_point(const char *prefix, size_t index, const char *name, const char *kind, FILE *out)
 {
 	fprintf(out, "  %s%zu[(\"%s<br/><i>%s</i>\")]\n", prefix, index, name, kind);
 }
 
+/* Begins the frame around the steps of a segment. */
 static void mermaid_segment_begin(const struct segment *segment, FILE *out)
 {
 	fprintf(out, "  subgraph segment%u[\"segment %u: %s<br/>%u subtask%s%s\"]\n", segment->id, segment->id,
@@ -35,16 +38,19 @@ static void mermaid_segment_begin(const struct segment *segment, FILE *out)
 		segment->keyed ? ", keyed" : "");
 }
 
+/* A step. */
 static void mermaid_step(const struct step_spec *step, FILE *out)
 {
 	fprintf(out, "    step%u[\"%s<br/><i>%s</i>\"]\n", step->index, step->name, step_kind_name(step->kind));
 }
 
+/* Ends the frame. */
 static void mermaid_segment_end(FILE *out)
 {
 	fputs("  end\n", out);
 }
 
+/* An arrow, with words on it unless they are empty. */
 static void mermaid_edge(const char *from, size_t from_index, const char *to, size_t to_index, const char *label,
 			 FILE *out)
 {
@@ -54,21 +60,25 @@ static void mermaid_edge(const char *from, size_t from_index, const char *to, si
 		fprintf(out, "  %s%zu -->|\"%s\"| %s%zu\n", from, from_index, label, to, to_index);
 }
 
+/* Mermaid needs no end. */
 static void mermaid_end(FILE *out)
 {
 	(void)out;
 }
 
+/* Begins a Graphviz graph. */
 static void dot_begin(const char *pipeline, FILE *out)
 {
 	fprintf(out, "digraph \"%s\" {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n", pipeline);
 }
 
+/* A source or sink. */
 static void dot_end_point(const char *prefix, size_t index, const char *name, const char *kind, FILE *out)
 {
 	fprintf(out, "  %s%zu [label=\"%s\\n%s\", shape=cylinder, style=solid];\n", prefix, index, name, kind);
 }
 
+/* Begins the frame around the steps of a segment. */
 static void dot_segment_begin(const struct segment *segment, FILE *out)
 {
 	fprintf(out, "  subgraph cluster_%u {\n    label=\"segment %u: %s\\n%u subtask%s%s\";\n", segment->id,
@@ -76,16 +86,19 @@ static void dot_segment_begin(const struct segment *segment, FILE *out)
 		segment->keyed ? ", keyed" : "");
 }
 
+/* A step. */
 static void dot_step(const struct step_spec *step, FILE *out)
 {
 	fprintf(out, "    step%u [label=\"%s\\n%s\"];\n", step->index, step->name, step_kind_name(step->kind));
 }
 
+/* Ends the frame. */
 static void dot_segment_end(FILE *out)
 {
 	fputs("  }\n", out);
 }
 
+/* An arrow, with words on it. */
 static void dot_edge(const char *from, size_t from_index, const char *to, size_t to_index, const char *label, FILE *out)
 {
 	fprintf(out, "  %s%zu -> %s%zu", from, from_index, to, to_index);
@@ -94,6 +107,7 @@ static void dot_edge(const char *from, size_t from_index, const char *to, size_t
 	fputs(";\n", out);
 }
 
+/* Ends the graph. */
 static void dot_end(FILE *out)
 {
 	fputs("}\n", out);

@@ -37,6 +37,7 @@ static long source_index(const struct pipeline *pipeline, const char *name, size
 	return -1;
 }
 
+/* The index of a step by name, or -1. */
 static long step_index(const struct pipeline *pipeline, const char *name, size_t size)
 {
 	for (size_t i = 0; i < pipeline->step_count; i++) {

@@ -41,6 +41,7 @@ static __attribute__((noinline)) const uint8_t *varint_long(const uint8_t *at, c
 	return NULL;
 }
 
+/* Reads a varint; NULL when there is none. */
 static inline const uint8_t *varint_read(const uint8_t *at, const uint8_t *end, uint64_t *value)
 {
 	if (LIKELY(at < end && *at < 0x80)) {
@@ -94,6 +95,7 @@ static inline const uint8_t *bytes_read(const uint8_t *at, const uint8_t *end, s
 	return at + size;
 }
 
+/* Reads four bytes, the lowest first; NULL when there are not that many. */
 static inline const uint8_t *fixed32_read(const uint8_t *at, const uint8_t *end, uint32_t *value)
 {
 	if (end - at < 4)
@@ -102,6 +104,7 @@ static inline const uint8_t *fixed32_read(const uint8_t *at, const uint8_t *end,
 	return at + 4;
 }
 
+/* Reads eight bytes, the lowest first; NULL when there are not that many. */
 static inline const uint8_t *fixed64_read(const uint8_t *at, const uint8_t *end, uint64_t *value)
 {
 	if (end - at < 8)

@@ -23,6 +23,7 @@ static inline uint64_t varint_size(uint64_t value)
 	return (bits * 9 + 64) / 64; /* ceil(bits / 7) for 1 to 64 */
 }
 
+/* Writes a varint; returns what is behind it. */
 static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
 {
 	while (value >= 0x80) {
@@ -33,6 +34,7 @@ static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
 	return at;
 }
 
+/* Writes four bytes, the lowest first. */
 static inline uint8_t *fixed32_write(uint8_t *at, uint32_t value)
 {
 	for (int i = 0; i < 4; i++)
@@ -50,6 +52,7 @@ static inline uint8_t *bytes_write(uint8_t *at, uint32_t key, struct view bytes)
 	return at + bytes.size;
 }
 
+/* Key byte and varint. The key is one byte. */
 static inline uint8_t *number_write(uint8_t *at, uint32_t key, uint64_t value)
 {
 	*at++ = (uint8_t)key;
@@ -119,6 +122,7 @@ static inline uint64_t number_size(uint64_t value)
 	return value == 0 ? 0 : 1 + varint_size(value);
 }
 
+/* Bytes of a field of so many bytes, key and length included. */
 static inline uint64_t bytes_size(uint64_t size)
 {
 	return 1 + varint_size(size) + size;

@@ -119,6 +119,7 @@ static uint64_t window_cost(const struct window_name *name)
 	return sizeof(struct window) + name->key.size;
 }
 
+/* Bytes that a message costs while it is held. */
 static uint64_t message_cost(struct view message)
 {
 	return (sizeof(struct window_message) + message.size + 15) / 16 *

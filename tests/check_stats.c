@@ -399,7 +399,7 @@ START_TEST(who_does_not_read_is_dropped_in_time)
 {
 	make();
 	snprintf(stats_path, sizeof(stats_path), "%s/stats", sut.folder);
-	struct stats_server *server = stats_server_create(&supervisor, stats_path, 1);
+	struct stats_server *server = stats_server_create(&supervisor, stats_path, 500);
 	ck_assert_ptr_nonnull(server);
 	ck_assert_uint_eq(stats_server_due(server), 0);
 	int lazy = dial(), other = dial();

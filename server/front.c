@@ -373,7 +373,7 @@ static _Noreturn void front_loop(struct front *front)
 
 /* ---- The role ---- */
 
-/* Attaches the slots; frees what a front before this one left. */
+/* Attaches control memory and slots, and takes over what the front before this one noted. */
 static void front_attach(struct front *front)
 {
 	struct sidecar *sidecar = front->sidecar;
@@ -389,11 +389,6 @@ static void front_attach(struct front *front)
 		if (slot_attach_front(slot->memory) < 0)
 			fatal("cannot attach the memory of slot %u", i);
 	}
-	for (uint32_t slot = 0; slot < SLOTS_MAX; slot++)
-		for (uint32_t channel = 0; channel < SLOT_CHANNELS_MAX; channel++)
-			atomic_store_explicit(&front->page->session[slot][channel].epoch, 0, memory_order_relaxed);
-	gauge_set(&front->page->counters.sessions_open, 0);
-	gauge_set(&front->page->counters.unary_in_flight, 0);
 	open_inherit(front);
 }
 

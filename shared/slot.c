@@ -69,7 +69,7 @@ static uint64_t channels_bytes(const struct slot_sizes *sizes)
 /* Bytes of the arena. */
 static uint64_t arena_bytes(void)
 {
-	return whole_pages(sizeof(struct arena));
+	return whole_pages(sizeof(struct slot_positions));
 }
 
 uint64_t slot_memory_max(const struct slot_sizes *sizes)
@@ -148,7 +148,7 @@ static int write_heads(const struct slot_memory *memory)
 	    .rings_offset = rings_offset(),
 	    .bytes = channels_bytes(sizes),
 	};
-	struct arena arena = {.magic = ARENA_MAGIC, .version = LAYOUT_VERSION, .slot = memory->slot};
+	struct slot_positions arena = {.magic = ARENA_MAGIC, .version = LAYOUT_VERSION, .slot = memory->slot};
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
 		clear_position(&arena.position[i]);
 	if (pwrite(memory->channels_fd, &channels, sizeof(channels), 0) != (ssize_t)sizeof(channels) ||

@@ -94,7 +94,7 @@ struct session_position {
 };
 
 /* The first pages of the arena. Written by the slot's owner alone. */
-struct arena {
+struct slot_positions {
 	uint64_t magic;
 	uint32_t version;
 	uint32_t slot;
@@ -116,7 +116,7 @@ struct slot_memory {
 	int worker_bell; /* eventfd, edge-triggered in the worker's epoll; written by front and supervisor */
 	struct slot_sizes sizes;
 	struct channels *channels; /* NULL where not mapped */
-	struct arena *arena;       /* NULL where not mapped */
+	struct slot_positions *arena;       /* NULL where not mapped */
 	pthread_mutex_t *owner;    /* NULL where not mapped */
 };
 

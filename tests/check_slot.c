@@ -141,7 +141,7 @@ START_TEST(heads_say_what_is_where)
 	ck_assert_uint_ge(channels->rings_offset, sizeof(struct channels));
 	ck_assert_uint_eq(channels->rings_offset % 4096, 0);
 	ck_assert_uint_eq(channels->bytes, channels->rings_offset + 2 * (1 << 16) + 4 * 2 * (1 << 14));
-	ck_assert_uint_ge(slot_memory_max(&sizes), channels->bytes + sizeof(struct arena) + 4096);
+	ck_assert_uint_ge(slot_memory_max(&sizes), channels->bytes + sizeof(struct slot_positions) + 4096);
 	ck_assert_uint_eq(memory.arena->slot, 3);
 	ck_assert_uint_eq(memory.arena->commit, 0);
 	for (int i = 0; i < SLOT_CHANNELS_MAX; i++) {

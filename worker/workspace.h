@@ -13,7 +13,7 @@ struct workspace {
 	const struct config *config;
 	const struct descriptor *descriptor;
 	const struct control_memory *control;
-	struct arena *arena;
+	struct slot_positions *arena;
 	struct worker_page *page;      /* this worker's own */
 	const _Atomic uint64_t *ready; /* channels that the front has marked since the turn began */
 	uint32_t slot;

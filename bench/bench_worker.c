@@ -124,7 +124,8 @@ static bool drain(struct bench *bench)
 /* Makes the memories and opens the chain. */
 static void bench_init(struct bench *bench, const struct measure *measure)
 {
-	const struct slot_sizes sizes = {.channel_count = 2, .unary_ring = RING, .session_ring = RING};
+	const struct slot_sizes sizes = {
+	    .channel_count = 2, .unary_ring = RING, .session_ring = RING, .arena = 8 << 20};
 	struct slot_memory *memory = &bench->sidecar.slots[0];
 	const struct segment *segment;
 	struct failure failure;
@@ -140,7 +141,7 @@ static void bench_init(struct bench *bench, const struct measure *measure)
 	bench->sidecar.config =
 	    (struct config){.slots = 1, .message_max = 1 << 20, .record_max = 1 << 20, .unary_message_max = 1 << 20};
 	CHECK(control_create(&bench->sidecar.control, 1, 1, 1) == 0);
-	CHECK(slot_memory_create(memory, 0, &sizes) == 0);
+	CHECK(slot_memory_create(memory, 0, &sizes, -1) == 0);
 	bench->front = *memory;
 	bench->front.channels_fd = dup(memory->channels_fd);
 	bench->front.worker_bell = bench->front.arena_fd = bench->front.owner_fd = -1;

@@ -4,6 +4,8 @@
  * Shared memory counts at its full size: all channels open, all rings touched. Processes count with an allowance that was
  * measured generously and is written out below; a front's grows with the connections it is to hold.
  *
+ * State memory counts in full, unless it is kept in files: then the kernel writes its pages out when memory is short.
+ *
  * Limits of containers come from both kinds of cgroup, and the whole way up, since any ancestor's limit binds. Inside a
  * container the path in /proc/self/cgroup may be the host's and not be visible; what is not there is passed over, and
  * the mount's own root is looked at in any case.
@@ -58,7 +60,9 @@ void budget_compute(struct budget *budget, const struct config *config, const st
 	*budget = (struct budget){0};
 	add_line(budget, "session rings, a pair each", slots * sessions, 2 * config->session_ring, true);
 	add_line(budget, "unary rings, a pair each", slots, 2 * config->unary_ring, true);
-	add_line(budget, "slot heads, arenas, owner pages", slots, slot_memory_max(&sizes) - rings, true);
+	add_line(budget, "slot heads, owner pages", slots, slot_memory_max(&sizes) - rings - sizes.arena, true);
+	if (config->state_dir == NULL)
+		add_line(budget, "state memory", slots, sizes.arena, true);
 	add_line(budget, "windows of unary clients", slots, config->window_bytes_max, true);
 	add_line(budget, "worker processes", slots, WORKER_ALLOWANCE, true);
 	add_line(budget, "worker counters", slots, worker_page_bytes(descriptor), true);
@@ -214,6 +218,20 @@ static uint64_t slots_total(const struct budget *budget)
 	return total;
 }
 
+void budget_fit_state(struct budget *budget, struct config *config, const struct descriptor *descriptor)
+{
+	if (!config->state_memory_auto || config->state_dir != NULL || budget->limit == 0 ||
+	    budget->total <= budget->limit)
+		return;
+	uint64_t others = budget->total - config->slots * config->state_memory;
+	uint64_t left = budget->limit > others ? (budget->limit - others) / config->slots / MIB * MIB : 0;
+	config->state_memory = left < STATE_MEMORY_MIN ? STATE_MEMORY_MIN : left;
+	struct budget limit = *budget;
+	budget_compute(budget, config, descriptor);
+	budget->limit = limit.limit;
+	memcpy(budget->from, limit.from, sizeof(budget->from));
+}
+
 bool budget_check(const struct budget *budget, const struct config *config, struct findings *findings)
 {
 	char total[UNITS_TEXT_MAX], limit[UNITS_TEXT_MAX], session[UNITS_TEXT_MAX];
@@ -227,7 +245,7 @@ bool budget_check(const struct budget *budget, const struct config *config, stru
 	findings_add(
 	    findings,
 	    "memory: the sidecar may come to use %s, and %s allows %s: lower --slots%s, or --sessions-per-slot "
-	    "(%u now, %s each), --window-bytes, --message-max or --connections, or raise the limit",
+	    "(%u now, %s each), --state-memory, --window-bytes, --message-max or --connections, or raise the limit",
 	    size_rounded(total, budget->total), budget->from, size_rounded(limit, budget->limit),
 	    fit == 0 ? " (not even one fits)" : "", config->sessions_per_slot,
 	    size_rounded(session, 2 * config->session_ring));

@@ -38,6 +38,9 @@ void budget_compute(struct budget *budget, const struct config *config, const st
  * `root` is put before every path that is read ("" but in tests). */
 void budget_find_limit(struct budget *budget, const struct config *config, const char *root);
 
+/* Lowers the state memory that nobody asked for by name to what fits, down to STATE_MEMORY_MIN. */
+void budget_fit_state(struct budget *budget, struct config *config, const struct descriptor *descriptor);
+
 /* Whether it fits; if not a finding says which flags to lower, and to what. */
 bool budget_check(const struct budget *budget, const struct config *config, struct findings *findings);
 

@@ -16,6 +16,11 @@
 
 enum { LISTEN_MAX = 8 };
 
+/* Bounds of a slot's state memory, and what it is where nobody says and memory is plenty. */
+#define STATE_MEMORY_MIN (UINT64_C(8) << 20)
+#define STATE_MEMORY_PLENTY (UINT64_C(256) << 20)
+#define STATE_MEMORY_MAX (UINT64_C(64) << 30)
+
 enum flag_type {
 	FLAG_TYPE_PATH,
 	FLAG_TYPE_ADDRESSES,
@@ -60,6 +65,9 @@ struct config {
 	uint64_t record_max;               /* bytes of one record */
 	uint64_t unary_message_max;        /* bytes of one unary request or reply */
 	uint64_t session_ring, unary_ring; /* bytes, powers of two, >= four times the largest message */
+	uint64_t state_memory;             /* bytes of a slot's arena, whole pages */
+	bool state_memory_auto; /* nobody said how much: less will do where the memory for everything is short */
+	char *state_dir;        /* where arenas are files, or NULL */
 	uint32_t sessions_per_slot;
 	uint32_t connections_max;
 	uint64_t memory_limit; /* bytes for everything; 0: the container's or machine's */

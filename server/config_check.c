@@ -108,6 +108,17 @@ static void check_rest(const struct config *config, struct findings *findings)
 		findings_add(findings, "--json: goes with --check only; the stats socket answers in JSON by itself");
 }
 
+/* State memory: whole pages. */
+static void check_state(struct config *config)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	config->state_memory_auto = config->state_memory == CONFIG_AUTO;
+	if (config->state_memory_auto)
+		config->state_memory = STATE_MEMORY_PLENTY;
+	config->state_memory = (config->state_memory + page - 1) / page * page;
+}
+
 void config_check(struct config *config, struct findings *findings)
 {
 	if (config->descriptor == NULL)
@@ -116,6 +127,7 @@ void config_check(struct config *config, struct findings *findings)
 	check_record(config, findings);
 	check_ring(&config->session_ring, "session-ring", config->message_max, "message-max", findings);
 	check_ring(&config->unary_ring, "unary-ring", config->unary_message_max, "unary-message-max", findings);
+	check_state(config);
 	check_rest(config, findings);
 	if (config->memory_limit == CONFIG_AUTO)
 		config->memory_limit = 0;
@@ -165,5 +177,6 @@ struct slot_sizes config_slot_sizes(const struct config *config)
 	    .channel_count = config->sessions_per_slot + 1,
 	    .unary_ring = config->unary_ring,
 	    .session_ring = config->session_ring,
+	    .arena = config->state_memory,
 	};
 }

@@ -15,6 +15,7 @@ struct sidecar {
 	const struct descriptor *descriptor;
 	struct control_memory control;
 	struct slot_memory slots[SLOTS_MAX]; /* config.slots of them */
+	int state_dir; /* the directory that arenas are files in, locked; -1: they are memfds. The supervisor's alone */
 };
 
 /* Exit codes of children, beyond 0 (orderly). */

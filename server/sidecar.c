@@ -2,14 +2,17 @@
 #include "server/sidecar.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "descriptor/diagnostics.h"
 #include "shared/json.h"
+#include "shared/units.h"
 
 /* Writes diagnostics as a value of an object: their own printer ends with a line break, which has no place there. */
 static void diagnostics_value(const struct diagnostics *diagnostics, struct json *json)
@@ -47,6 +50,7 @@ bool sidecar_check(struct sidecar *sidecar, struct budget *budget, struct findin
 	config_complete(&sidecar->config, sidecar->descriptor->segment_count, findings);
 	budget_compute(budget, &sidecar->config, sidecar->descriptor);
 	budget_find_limit(budget, &sidecar->config, "");
+	budget_fit_state(budget, &sidecar->config, sidecar->descriptor);
 	budget_check(budget, &sidecar->config, findings);
 	return findings->count == 0;
 }
@@ -63,20 +67,66 @@ static void raise_descriptor_limit(void)
 		log_warn("the limit of open files stays where it is: %s", strerror(errno));
 }
 
+/* Lets go of it. */
+static void close_state_dir(struct sidecar *sidecar)
+{
+	if (sidecar->state_dir >= 0)
+		close(sidecar->state_dir);
+	sidecar->state_dir = -1;
+}
+
+/* Says why a slot's memory could not be made. */
+static void explain_memory(const struct sidecar *sidecar, uint32_t slot, int error)
+{
+	const struct config *config = &sidecar->config;
+	char size[UNITS_TEXT_MAX];
+
+	if (config->state_dir != NULL && (error == ENOSPC || error == EDQUOT || error == EFBIG))
+		log_error("cannot start: %s has no room for the state of slot %u (%s): %s; each of the %u slots takes "
+			  "that much there: make room, lower --state-memory, or choose another --state-dir",
+			  config->state_dir, slot, size_rounded(size, config->state_memory), strerror(error),
+			  config->slots);
+	else
+		log_error("cannot start: no memory for slot %u: %s", slot, strerror(error));
+}
+
 /* Makes the memories of all slots. */
 static bool create_slots(struct sidecar *sidecar)
 {
 	struct slot_sizes sizes = config_slot_sizes(&sidecar->config);
 
 	for (uint32_t i = 0; i < sidecar->config.slots; i++) {
-		if (slot_memory_create(&sidecar->slots[i], i, &sizes) == 0)
+		if (slot_memory_create(&sidecar->slots[i], i, &sizes, sidecar->state_dir) == 0)
 			continue;
-		log_error("cannot start: no memory for slot %u: %s", i, strerror(errno));
+		explain_memory(sidecar, i, errno);
 		while (i-- > 0)
 			slot_memory_destroy(&sidecar->slots[i]);
 		return false;
 	}
 	return true;
+}
+
+/* Takes the directory of state files: its lock says that no other sidecar keeps any there. */
+static bool open_state_dir(struct sidecar *sidecar)
+{
+	const char *path = sidecar->config.state_dir;
+
+	sidecar->state_dir = -1;
+	if (path == NULL)
+		return true;
+	sidecar->state_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (sidecar->state_dir >= 0 && flock(sidecar->state_dir, LOCK_EX | LOCK_NB) == 0)
+		return true;
+	if (sidecar->state_dir >= 0 && errno == EWOULDBLOCK)
+		log_error("cannot start: another bridged keeps its state in %s: stop that one, or choose another "
+			  "--state-dir",
+			  path);
+	else
+		log_error("cannot start: --state-dir %s cannot be used: %s; it must be a directory that this process "
+			  "may write to",
+			  path, strerror(errno));
+	close_state_dir(sidecar);
+	return false;
 }
 
 bool sidecar_create(struct sidecar *sidecar, struct socket_claims *claims)
@@ -89,6 +139,10 @@ bool sidecar_create(struct sidecar *sidecar, struct socket_claims *claims)
 		log_error("cannot start: %s", why);
 		return false;
 	}
+	if (!open_state_dir(sidecar)) {
+		sockets_release(claims);
+		return false;
+	}
 	if (control_create(&sidecar->control, sidecar->config.slots, (uint32_t)descriptor->segment_count,
 			   descriptor->step_count) != 0) {
 		log_error("cannot start: no control memory: %s", strerror(errno));
@@ -97,6 +151,7 @@ bool sidecar_create(struct sidecar *sidecar, struct socket_claims *claims)
 	} else {
 		control_destroy(&sidecar->control);
 	}
+	close_state_dir(sidecar);
 	sockets_release(claims);
 	return false;
 }
@@ -106,5 +161,6 @@ void sidecar_destroy(struct sidecar *sidecar, struct socket_claims *claims)
 	for (uint32_t i = 0; i < sidecar->config.slots; i++)
 		slot_memory_destroy(&sidecar->slots[i]);
 	control_destroy(&sidecar->control);
+	close_state_dir(sidecar);
 	sockets_release(claims);
 }

@@ -4,7 +4,7 @@
  *   channels mapping   | struct channels | request 0 | response 0 | request 1 | response 1 | ...
  *                        head pages        unary_ring each          session_ring each
  *
- * All sizes are fixed when the supervisor makes the memory and the memfds are sealed at them, so no process can make
+ * The arena is a mapping of its own, as large as --state-memory says; what is in it is the worker's business. All sizes are fixed when the supervisor makes the memory and the memfds are sealed at them, so no process can make
  * another one's access fail by truncating. What is used is allocated beforehand, so that a lack of memory is an errno in
  * the process that asks and never a SIGBUS in one that writes. (Where a cgroup's limit is hit the kernel may still kill;
  * the budget is checked against it at start.)
@@ -28,7 +28,6 @@
 #include "shared/log.h"
 
 #define CHANNELS_MAGIC UINT64_C(0x314c4e4e41484346) /* "FCHANNL1" */
-#define ARENA_MAGIC UINT64_C(0x31414e4552414346)    /* "FCARENA1" */
 
 enum { LAYOUT_VERSION = 1 };
 
@@ -66,15 +65,9 @@ static uint64_t channels_bytes(const struct slot_sizes *sizes)
 	return channel_offset(sizes, sizes->channel_count);
 }
 
-/* Bytes of the arena. */
-static uint64_t arena_bytes(void)
-{
-	return whole_pages(sizeof(struct slot_positions));
-}
-
 uint64_t slot_memory_max(const struct slot_sizes *sizes)
 {
-	return channels_bytes(sizes) + arena_bytes() + page_size();
+	return channels_bytes(sizes) + sizes->arena + page_size();
 }
 
 uint64_t channel_ring_size(const struct slot_memory *memory, uint32_t channel)
@@ -101,6 +94,12 @@ static bool ring_size_is_sound(uint64_t size)
 	return size >= page_size() && size <= RING_SIZE_MAX && (size & (size - 1)) == 0;
 }
 
+/* Whether an arena can have this size: whole pages, and room for the positions. */
+static bool arena_size_is_sound(uint64_t size)
+{
+	return size >= sizeof(struct slot_positions) && size % page_size() == 0;
+}
+
 /* Allocates pages of a memfd, however often a signal comes between. 0, or -1 with errno. */
 static int allocate(int fd, uint64_t offset, uint64_t bytes)
 {
@@ -119,7 +118,7 @@ static int make_memfd(const char *what, uint32_t slot, uint64_t bytes, uint64_t 
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -1;
-	if (ftruncate(fd, (off_t)bytes) == 0 && allocate(fd, 0, allocated) == 0 &&
+	if (ftruncate(fd, (off_t)bytes) == 0 && (allocated == 0 || allocate(fd, 0, allocated) == 0) &&
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
 		return fd;
 	int error = errno;
@@ -134,8 +133,8 @@ static void clear_position(struct session_position *position)
 	*position = (struct session_position){.watermark = INT64_MIN};
 }
 
-/* Writes the constant part of both heads. 0, or -1 with errno. */
-static int write_heads(const struct slot_memory *memory)
+/* Writes the constant part of the channels' head. 0, or -1 with errno. */
+static int write_head(const struct slot_memory *memory)
 {
 	const struct slot_sizes *sizes = &memory->sizes;
 	struct channels channels = {
@@ -148,13 +147,39 @@ static int write_heads(const struct slot_memory *memory)
 	    .rings_offset = rings_offset(),
 	    .bytes = channels_bytes(sizes),
 	};
-	struct slot_positions arena = {.magic = ARENA_MAGIC, .version = LAYOUT_VERSION, .slot = memory->slot};
-	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
-		clear_position(&arena.position[i]);
-	if (pwrite(memory->channels_fd, &channels, sizeof(channels), 0) != (ssize_t)sizeof(channels) ||
-	    pwrite(memory->arena_fd, &arena, sizeof(arena), 0) != (ssize_t)sizeof(arena))
+	return pwrite(memory->channels_fd, &channels, sizeof(channels), 0) == (ssize_t)sizeof(channels) ? 0 : -1;
+}
+
+/* A file of a fixed size in a directory, allocated whole and without a name. The descriptor, or -1 with errno. */
+static int make_file(int directory, uint32_t slot, uint64_t bytes)
+{
+	char name[64];
+	int error;
+	snprintf(name, sizeof(name), "bridge-arena-%u", slot);
+	/* The directory is locked: what has this name is left over from a sidecar that was killed while it made it. */
+	if (unlinkat(directory, name, 0) != 0 && errno != ENOENT)
 		return -1;
-	return 0;
+	int fd = openat(directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -1;
+	do
+		error = posix_fallocate(fd, 0, (off_t)bytes);
+	while (error == EINTR);
+	if (unlinkat(directory, name, 0) != 0 && error == 0)
+		error = errno;
+	if (error == 0)
+		return fd;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* Makes the arena, zeroed. The descriptor, or -1 with errno. */
+static int make_arena(const struct slot_memory *memory, int state_dir)
+{
+	if (state_dir >= 0)
+		return make_file(state_dir, memory->slot, memory->sizes.arena);
+	return make_memfd("arena", memory->slot, memory->sizes.arena, 0);
 }
 
 /* Maps the owner page between two pages that nobody may touch. The page, or NULL with errno. */
@@ -192,13 +217,13 @@ static int init_owner(pthread_mutex_t *owner)
 }
 
 /* The steps of slot_memory_create; what they have made when one fails is undone by the caller. 0, or -1 with errno. */
-static int make_all(struct slot_memory *memory)
+static int make_all(struct slot_memory *memory, int state_dir)
 {
 	memory->channels_fd = make_memfd("channels", memory->slot, channels_bytes(&memory->sizes), rings_offset());
-	if (memory->channels_fd < 0)
+	if (memory->channels_fd < 0 || write_head(memory) != 0)
 		return -1;
-	memory->arena_fd = make_memfd("arena", memory->slot, arena_bytes(), arena_bytes());
-	if (memory->arena_fd < 0 || write_heads(memory) != 0)
+	memory->arena_fd = make_arena(memory, state_dir);
+	if (memory->arena_fd < 0)
 		return -1;
 	memory->owner_fd = make_memfd("owner", memory->slot, page_size(), page_size());
 	if (memory->owner_fd < 0)
@@ -213,7 +238,7 @@ static int make_all(struct slot_memory *memory)
 	return memory->worker_bell < 0 ? -1 : 0;
 }
 
-int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes)
+int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes, int state_dir)
 {
 	*memory = (struct slot_memory){
 	    .slot = slot,
@@ -224,11 +249,12 @@ int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct s
 	    .sizes = *sizes,
 	};
 	if (slot >= SLOTS_MAX || sizes->channel_count < 1 || sizes->channel_count > SLOT_CHANNELS_MAX ||
-	    !ring_size_is_sound(sizes->unary_ring) || !ring_size_is_sound(sizes->session_ring)) {
+	    !ring_size_is_sound(sizes->unary_ring) || !ring_size_is_sound(sizes->session_ring) ||
+	    !arena_size_is_sound(sizes->arena)) {
 		errno = EINVAL;
 		return -1;
 	}
-	if (make_all(memory) == 0)
+	if (make_all(memory, state_dir) == 0)
 		return 0;
 	int error = errno;
 	slot_memory_destroy(memory);
@@ -282,12 +308,12 @@ int slot_attach_front(struct slot_memory *memory)
 int slot_attach_worker(struct slot_memory *memory)
 {
 	memory->channels = map_shared(memory->channels_fd, channels_bytes(&memory->sizes));
-	memory->arena = map_shared(memory->arena_fd, arena_bytes());
+	memory->arena = map_shared(memory->arena_fd, memory->sizes.arena);
 	if (memory->channels == NULL || memory->arena == NULL)
 		return -1;
 	/* A child that user code forks must not go on writing here after this process is gone. */
 	if (madvise(memory->channels, channels_bytes(&memory->sizes), MADV_DONTFORK) != 0 ||
-	    madvise(memory->arena, arena_bytes(), MADV_DONTFORK) != 0 ||
+	    madvise(memory->arena, memory->sizes.arena, MADV_DONTFORK) != 0 ||
 	    madvise(memory->owner, page_size(), MADV_DONTFORK) != 0)
 		return -1;
 	close_fd(&memory->channels_fd);
@@ -301,7 +327,7 @@ void slot_memory_destroy(struct slot_memory *memory)
 	if (memory->channels != NULL)
 		munmap(memory->channels, channels_bytes(&memory->sizes));
 	if (memory->arena != NULL)
-		munmap(memory->arena, arena_bytes());
+		munmap(memory->arena, memory->sizes.arena);
 	memory->channels = NULL;
 	memory->arena = NULL;
 	unmap_owner_page(memory);
@@ -402,8 +428,9 @@ void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch)
 
 void slot_reset_worker(struct slot_memory *memory)
 {
+	struct slot_positions *positions = memory->arena;
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
-		clear_position(&memory->arena->position[i]);
+		clear_position(&positions->position[i]);
 		clear_worker_words(&memory->channels->worker[i]);
 		atomic_store_explicit(&memory->channels->worker[i].closed_epoch, 0, memory_order_release);
 	}

@@ -5,8 +5,11 @@
  *
  *   mapping     who maps it           what it holds                                    made as
  *   channels    front, worker         the slot's channel table and ring pairs          memfd, sealed against shrink and grow
- *   arena       worker                sessions' positions (later: state, timers, log)  memfd, sealed likewise
+ *   arena       worker                what sessions are and hold (worker/arena.h)      memfd, sealed; or a file, see below
  *   owner page  supervisor, worker    the robust mutex that says who owns the slot     memfd, one page between guard pages
+ *
+ * The arena is made zeroed and formatted by its first owner. As a memfd it takes memory as state grows, up to its size; as
+ * a file it is allocated whole when it is made, because a disk that is full later would be a SIGBUS, and has no name any more.
  *
  * All are MADV_DONTFORK in the worker and MADV_DONTDUMP. A channel is a pair of rings: channel 0 carries all unary
  * calls of the slot, the others one session each. The pages of a channel are allocated when the front opens it and
@@ -95,9 +98,6 @@ struct session_position {
 
 /* The first pages of the arena. Written by the slot's owner alone. */
 struct slot_positions {
-	uint64_t magic;
-	uint32_t version;
-	uint32_t slot;
 	_Atomic uint64_t commit; /* number of units committed */
 	struct session_position position[SLOT_CHANNELS_MAX];
 };
@@ -107,6 +107,7 @@ struct slot_sizes {
 	uint32_t channel_count;
 	uint64_t unary_ring;   /* bytes, power of two */
 	uint64_t session_ring; /* bytes, power of two */
+	uint64_t arena;        /* bytes of the whole mapping, whole pages */
 };
 
 /* One slot's memory as the supervisor made it; descriptors are inherited by fork and closed by who needs them not. */
@@ -116,17 +117,18 @@ struct slot_memory {
 	int worker_bell; /* eventfd, edge-triggered in the worker's epoll; written by front and supervisor */
 	struct slot_sizes sizes;
 	struct channels *channels; /* NULL where not mapped */
-	struct slot_positions *arena;       /* NULL where not mapped */
+	void *arena;               /* sizes.arena bytes; NULL where not mapped */
 	pthread_mutex_t *owner;    /* NULL where not mapped */
 };
 
 /* ---- Supervisor ---- */
 
-/* Bytes of shared memory that one slot may come to use (all channels open). */
+/* Bytes of shared memory that one slot may come to use (all channels open, all state memory taken). */
 uint64_t slot_memory_max(const struct slot_sizes *sizes);
 
-/* Makes the memfds, writes their heads, maps the owner page. 0, or -1 with errno. */
-int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes);
+/* Makes the memories, writes the channels' head, maps the owner page. The arena becomes a nameless file in the directory
+ * `state_dir`, allocated whole, or a memfd when that is -1. 0, or -1 with errno. */
+int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes, int state_dir);
 
 /* Unmaps and closes everything. Any process. */
 void slot_memory_destroy(struct slot_memory *memory);

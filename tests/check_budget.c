@@ -78,6 +78,47 @@ START_TEST(the_sum_is_that_of_its_lines_and_of_the_slots)
 }
 END_TEST
 
+START_TEST(state_memory_that_nobody_asked_for_makes_room)
+{
+	make(4);
+	uint64_t total = budget.total;
+	ck_assert_uint_eq(config.state_memory, STATE_MEMORY_PLENTY);
+	config.memory_limit = total;
+	budget_find_limit(&budget, &config, root);
+	budget_fit_state(&budget, &config, &two_segments);
+	ck_assert_uint_eq(config.state_memory, STATE_MEMORY_PLENTY);
+	config.memory_limit = total - 4 * (UINT64_C(100) << 20);
+	budget_find_limit(&budget, &config, root);
+	budget_fit_state(&budget, &config, &two_segments);
+	ck_assert_uint_eq(config.state_memory, UINT64_C(156) << 20);
+	ck_assert_uint_eq(budget.total, config.memory_limit);
+	ck_assert_str_eq(budget.from, "--memory-limit");
+	ck_assert(budget_check(&budget, &config, &findings));
+	config.memory_limit = total - 4 * (UINT64_C(255) << 20);
+	budget_find_limit(&budget, &config, root);
+	budget_fit_state(&budget, &config, &two_segments);
+	ck_assert_uint_eq(config.state_memory, STATE_MEMORY_MIN);
+}
+END_TEST
+
+/* What was asked for by name is refused rather than made less; what is kept in files is no memory. */
+START_TEST(state_memory_that_was_asked_for_stays)
+{
+	make(4);
+	uint64_t total = budget.total;
+	config.state_memory_auto = false;
+	config.memory_limit = total - 1;
+	budget_find_limit(&budget, &config, root);
+	budget_fit_state(&budget, &config, &two_segments);
+	ck_assert_uint_eq(config.state_memory, STATE_MEMORY_PLENTY);
+	ck_assert(!budget_check(&budget, &config, &findings));
+	ck_assert_ptr_nonnull(strstr(findings.text[0], "--state-memory"));
+	config.state_dir = strdup("/var/lib/bridge");
+	budget_compute(&budget, &config, &two_segments);
+	ck_assert_uint_eq(budget.total, total - 4 * STATE_MEMORY_PLENTY);
+}
+END_TEST
+
 START_TEST(the_machine_is_the_limit_where_there_is_no_other)
 {
 	make(1);
@@ -221,6 +262,8 @@ static Suite *budget_suite(void)
 
 	tcase_add_checked_fixture(tests, set_up, clean);
 	tcase_add_test(tests, the_sum_is_that_of_its_lines_and_of_the_slots);
+	tcase_add_test(tests, state_memory_that_nobody_asked_for_makes_room);
+	tcase_add_test(tests, state_memory_that_was_asked_for_stays);
 	tcase_add_test(tests, the_machine_is_the_limit_where_there_is_no_other);
 	tcase_add_test(tests, the_flag_wins_over_everything);
 	tcase_add_test(tests, any_group_above_binds_in_version_two);

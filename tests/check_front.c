@@ -123,11 +123,11 @@ static void stage_config(void)
 
 static void stage_set(void)
 {
-	struct slot_sizes sizes = {.channel_count = 4, .unary_ring = RING, .session_ring = RING};
+	struct slot_sizes sizes = {.channel_count = 4, .unary_ring = RING, .session_ring = RING, .arena = 1 << 20};
 	stage_config();
 	ck_assert_int_eq(control_create(&sidecar.control, SLOTS, 2, 2), 0);
 	for (uint32_t i = 0; i < SLOTS; i++) {
-		ck_assert_int_eq(slot_memory_create(&sidecar.slots[i], i, &sizes), 0);
+		ck_assert_int_eq(slot_memory_create(&sidecar.slots[i], i, &sizes, -1), 0);
 		fakes[i] = (struct fake){.slot = i, .memory = &worker_memory[i]};
 	}
 	fronts_fork();

@@ -7,6 +7,12 @@
 
 static struct rig rig;
 
+/* Where the sessions are, as the worker has it. */
+static struct slot_positions *positions(void)
+{
+	return rig.sidecar.slots[0].arena;
+}
+
 /* A rig with one segment of the kinds given. */
 static void setup_identity(void)
 {
@@ -51,8 +57,8 @@ START_TEST(open_is_answered_with_epoch_and_limits)
 			      ? ring_payload_max(rig.sizes.session_ring)
 			      : 256 << 10);
 	answer_free(&answer);
-	ck_assert_uint_eq(rig.sidecar.slots[0].arena->position[3].seq, 1);
-	ck_assert_int_eq(rig.sidecar.slots[0].arena->position[3].processing_time, RIG_TIME);
+	ck_assert_uint_eq(positions()->position[3].seq, 1);
+	ck_assert_int_eq(positions()->position[3].processing_time, RIG_TIME);
 	rig_stop(&rig);
 }
 END_TEST
@@ -134,7 +140,7 @@ START_TEST(time_and_status_are_answered_by_results)
 	rig_serve(&rig);
 	for (uint64_t seq = 2; seq <= 7; seq++)
 		rig_take_results(&rig, 1, seq, true, NULL);
-	ck_assert(rig.sidecar.slots[0].arena->position[1].watermark == INT64_MAX);
+	ck_assert(positions()->position[1].watermark == INT64_MAX);
 	rig_stop(&rig);
 }
 END_TEST
@@ -817,7 +823,7 @@ START_TEST(a_closed_channel_opens_again)
 		rig_close_channel(&rig, 1);
 		rig_serve(&rig);
 		ck_assert(rig_free_channel(&rig, 1));
-		ck_assert_uint_eq(rig.sidecar.slots[0].arena->position[1].epoch, 0);
+		ck_assert_uint_eq(positions()->position[1].epoch, 0);
 	}
 	rig_stop(&rig);
 }
@@ -978,7 +984,7 @@ START_TEST(counters_and_progress_tell_what_happened)
 	ck_assert_uint_eq(atomic_load(&rig.workspace.page->progress.seq), 2);
 	ck_assert_uint_eq(atomic_load(&rig.workspace.page->progress.channel), 1);
 	ck_assert_uint_eq(atomic_load(&rig.workspace.page->progress.step), 1);
-	ck_assert_uint_eq(atomic_load(&rig.sidecar.slots[0].arena->commit), 3); /* Open, one unit, the batch */
+	ck_assert_uint_eq(atomic_load(&positions()->commit), 3); /* Open, one unit, the batch */
 	rig_stop(&rig);
 }
 END_TEST

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -16,12 +17,13 @@
 #include "shared/slot.h"
 #include "tests/check_main.h"
 
-static const struct slot_sizes sizes = {.channel_count = 5, .unary_ring = 1 << 16, .session_ring = 1 << 14};
+static const struct slot_sizes sizes = {
+    .channel_count = 5, .unary_ring = 1 << 16, .session_ring = 1 << 14, .arena = 1 << 16};
 static struct slot_memory memory; /* as the supervisor has it */
 
 static void setup(void)
 {
-	ck_assert_int_eq(slot_memory_create(&memory, 3, &sizes), 0);
+	ck_assert_int_eq(slot_memory_create(&memory, 3, &sizes, -1), 0);
 }
 
 static void teardown(void)
@@ -96,16 +98,18 @@ static bool is_forbidden(void *address)
 START_TEST(sizes_are_checked)
 {
 	static const struct slot_sizes wrong[] = {
-	    {0, 1 << 16, 1 << 16},          {65, 1 << 16, 1 << 16}, {4, 1 << 11, 1 << 16},
-	    {4, (1 << 16) + 4096, 1 << 16}, {4, 1 << 16, 0},        {4, 1 << 16, 2 * RING_SIZE_MAX},
+	    {0, 1 << 16, 1 << 16, 1 << 16}, {65, 1 << 16, 1 << 16, 1 << 16},
+	    {4, 1 << 11, 1 << 16, 1 << 16}, {4, (1 << 16) + 4096, 1 << 16, 1 << 16},
+	    {4, 1 << 16, 0, 1 << 16},       {4, 1 << 16, 2 * RING_SIZE_MAX, 1 << 16},
+	    {4, 1 << 16, 1 << 16, 0},       {4, 1 << 16, 1 << 16, 65537},
 	};
 	struct slot_memory refused;
 	int before = count_fds();
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		ck_assert_int_eq(slot_memory_create(&refused, 0, &wrong[i]), -1);
+		ck_assert_int_eq(slot_memory_create(&refused, 0, &wrong[i], -1), -1);
 		ck_assert_int_eq(errno, EINVAL);
 	}
-	ck_assert_int_eq(slot_memory_create(&refused, SLOTS_MAX, &sizes), -1);
+	ck_assert_int_eq(slot_memory_create(&refused, SLOTS_MAX, &sizes, -1), -1);
 	ck_assert_int_eq(errno, EINVAL);
 	ck_assert_int_eq(count_fds(), before);
 }
@@ -121,12 +125,60 @@ START_TEST(want_of_descriptors_is_an_error_and_leaves_none)
 		struct slot_memory refused;
 		struct rlimit few = {.rlim_cur = (rlim_t)(lowest_free + spare), .rlim_max = limit.rlim_max};
 		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-		int result = slot_memory_create(&refused, 0, &sizes), error = errno;
+		int result = slot_memory_create(&refused, 0, &sizes, -1), error = errno;
 		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 		ck_assert_int_eq(result, -1);
 		ck_assert_int_eq(error, EMFILE);
 		ck_assert_int_eq(count_fds(), before);
 	}
+}
+END_TEST
+
+/* An arena in a file has all its blocks from the start, and no name; leftovers of a sidecar that was killed are no trap. */
+START_TEST(an_arena_can_be_a_file_without_a_name)
+{
+	char path[] = "/tmp/stateXXXXXX", name[64];
+	struct slot_memory other;
+	struct stat status;
+
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	snprintf(name, sizeof(name), "bridge-arena-%u", 1);
+	close(openat(directory, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	ck_assert_int_eq(slot_memory_create(&other, 1, &sizes, directory), 0);
+	ck_assert_int_eq(fstat(other.arena_fd, &status), 0);
+	ck_assert_uint_eq((uint64_t)status.st_size, sizes.arena);
+	ck_assert_uint_ge((uint64_t)status.st_blocks * 512, sizes.arena);
+	ck_assert_uint_eq(status.st_nlink, 0);
+	ck_assert_int_eq(slot_attach_worker(&other), 0);
+	memset(other.arena, 7, sizes.arena);
+	slot_memory_destroy(&other);
+	ck_assert_int_eq(rmdir(path), 0);
+	close(directory);
+}
+END_TEST
+
+START_TEST(a_file_that_finds_no_room_is_an_error_and_leaves_nothing)
+{
+	char path[] = "/tmp/stateXXXXXX";
+	struct rlimit limit, small;
+	struct slot_memory other;
+	int before = count_fds();
+
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = (struct rlimit){.rlim_cur = sizes.arena / 2, .rlim_max = limit.rlim_max};
+	struct slot_sizes large = {.channel_count = 1, .unary_ring = 4096, .session_ring = 4096, .arena = sizes.arena};
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+	int result = slot_memory_create(&other, 1, &large, directory), error = errno;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	ck_assert_int_eq(result, -1);
+	ck_assert_int_eq(error, EFBIG);
+	ck_assert_int_eq(rmdir(path), 0);
+	close(directory);
+	ck_assert_int_eq(count_fds(), before);
 }
 END_TEST
 
@@ -141,13 +193,9 @@ START_TEST(heads_say_what_is_where)
 	ck_assert_uint_ge(channels->rings_offset, sizeof(struct channels));
 	ck_assert_uint_eq(channels->rings_offset % 4096, 0);
 	ck_assert_uint_eq(channels->bytes, channels->rings_offset + 2 * (1 << 16) + 4 * 2 * (1 << 14));
-	ck_assert_uint_ge(slot_memory_max(&sizes), channels->bytes + sizeof(struct slot_positions) + 4096);
-	ck_assert_uint_eq(memory.arena->slot, 3);
-	ck_assert_uint_eq(memory.arena->commit, 0);
-	for (int i = 0; i < SLOT_CHANNELS_MAX; i++) {
-		ck_assert_uint_eq(memory.arena->position[i].epoch, 0);
-		ck_assert_int_eq(memory.arena->position[i].watermark, INT64_MIN);
-	}
+	ck_assert_uint_ge(slot_memory_max(&sizes), channels->bytes + sizes.arena + 4096);
+	for (uint64_t i = 0; i < sizes.arena; i++)
+		ck_assert_uint_eq(((const uint8_t *)memory.arena)[i], 0);
 }
 END_TEST
 
@@ -269,7 +317,7 @@ START_TEST(destroying_leaves_nothing_open)
 	int before = count_fds();
 	for (int round = 0; round < 3; round++) {
 		struct slot_memory other;
-		ck_assert_int_eq(slot_memory_create(&other, 1, &sizes), 0);
+		ck_assert_int_eq(slot_memory_create(&other, 1, &sizes, -1), 0);
 		uint8_t *owner = (uint8_t *)other.owner;
 		if (round == 1)
 			ck_assert_int_eq(slot_attach_front(&other), 0);
@@ -395,10 +443,11 @@ START_TEST(a_new_worker_starts_from_zero)
 	struct slot_memory worker = clone_memory();
 	ck_assert_int_eq(slot_attach_front(&memory), 0);
 	ck_assert_int_eq(slot_attach_worker(&worker), 0);
+	struct slot_positions *positions = worker.arena;
 	for (uint32_t i = 1; i < sizes.channel_count; i++) {
 		open_channel(&memory, i, 40 + i);
 		use_channel(&memory, i);
-		worker.arena->position[i] = (struct session_position){.epoch = 40 + i, .seq = 5, .watermark = 6};
+		positions->position[i] = (struct session_position){.epoch = 40 + i, .seq = 5, .watermark = 6};
 		worker.channels->worker[i].closed_epoch = 30;
 	}
 	worker.channels->worker_sleeps = 1;
@@ -406,9 +455,9 @@ START_TEST(a_new_worker_starts_from_zero)
 	ck_assert_uint_eq(memory.channels->worker_sleeps, 0);
 	for (uint32_t i = 1; i < sizes.channel_count; i++) {
 		ck_assert_uint_eq(memory.channels->worker[i].closed_epoch, 0);
-		ck_assert_uint_eq(worker.arena->position[i].epoch, 0);
-		ck_assert_uint_eq(worker.arena->position[i].seq, 0);
-		ck_assert_int_eq(worker.arena->position[i].watermark, INT64_MIN);
+		ck_assert_uint_eq(positions->position[i].epoch, 0);
+		ck_assert_uint_eq(positions->position[i].seq, 0);
+		ck_assert_int_eq(positions->position[i].watermark, INT64_MIN);
 		ck_assert_uint_eq(channel_epoch_of(memory.channels->front[i].state),
 				  40 + i); /* the front's, untouched */
 		channel_free(&memory, i);
@@ -541,6 +590,8 @@ static Suite *slot_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, sizes_are_checked);
 	tcase_add_test(tests, want_of_descriptors_is_an_error_and_leaves_none);
+	tcase_add_test(tests, an_arena_can_be_a_file_without_a_name);
+	tcase_add_test(tests, a_file_that_finds_no_room_is_an_error_and_leaves_nothing);
 	tcase_add_test(tests, heads_say_what_is_where);
 	tcase_add_test(tests, rings_follow_one_another);
 	tcase_add_test(tests, nobody_goes_by_the_head);

@@ -66,7 +66,8 @@ static inline void rig_init(struct rig *rig)
 {
 	memset(rig, 0, sizeof(*rig));
 	rig->generation = 1;
-	rig->sizes = (struct slot_sizes){.channel_count = RIG_CHANNELS, .unary_ring = 1 << 20, .session_ring = 1 << 20};
+	rig->sizes = (struct slot_sizes){
+	    .channel_count = RIG_CHANNELS, .unary_ring = 1 << 20, .session_ring = 1 << 20, .arena = 8 << 20};
 	rig->sidecar.config = (struct config){
 	    .slots = 1,
 	    .message_max = 256 << 10,
@@ -107,7 +108,7 @@ static inline void rig_make(struct rig *rig)
 	ck_assert_int_eq(control_create(&rig->sidecar.control, 1, (uint32_t)rig->descriptor.segment_count,
 					rig->descriptor.step_count),
 			 0);
-	ck_assert_int_eq(slot_memory_create(memory, 0, &rig->sizes), 0);
+	ck_assert_int_eq(slot_memory_create(memory, 0, &rig->sizes, -1), 0);
 	rig->front = *memory;
 	rig->front.channels_fd = dup(memory->channels_fd);
 	rig->front.worker_bell = dup(memory->worker_bell);

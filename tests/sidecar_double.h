@@ -192,7 +192,7 @@ static inline void sut_create(uint32_t slots)
 	struct slot_sizes sizes = config_slot_sizes(&sut.sidecar.config);
 	ck_assert_int_eq(control_create(&sut.sidecar.control, slots, 2, 3), 0);
 	for (uint32_t i = 0; i < slots; i++)
-		ck_assert_int_eq(slot_memory_create(&sut.sidecar.slots[i], i, &sizes), 0);
+		ck_assert_int_eq(slot_memory_create(&sut.sidecar.slots[i], i, &sizes, -1), 0);
 }
 
 /* Runs the supervisor in a process of its own, its log in a file. */

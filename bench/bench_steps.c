@@ -67,7 +67,7 @@ static void measure(const char *name, struct spec *spec)
 	struct failure failure;
 	struct run run;
 	uint64_t best = UINT64_MAX, all = 0;
-	struct chain *chain = chain_create(&spec->segment, counters, &failure);
+	struct chain *chain = chain_create(&spec->segment, NULL, counters, &failure);
 
 	if (!chain)
 		fatalx("%s", failure.message);

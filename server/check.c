@@ -29,7 +29,7 @@ static int probe_chains(void *context, int out)
 	for (size_t i = 0; i < descriptor->segment_count; i++) {
 		const struct segment *segment = &descriptor->segments[i];
 		struct failure failure = {0};
-		struct chain *chain = chain_create(segment, NULL, &failure);
+		struct chain *chain = chain_create(segment, NULL, NULL, &failure);
 		if (chain != NULL) {
 			chain_destroy(chain);
 			continue;

@@ -56,13 +56,24 @@ static const char *payloads(void)
 
 static struct chain *make(struct worker_step_counters *counters)
 {
-	struct chain *chain = chain_create(&spec.segment, counters, &failure);
+	struct chain *chain = chain_create(&spec.segment, NULL, counters, &failure);
 
 	ck_assert_msg(chain != NULL, "%s", failure.message);
 	return chain;
 }
 
 static const struct step_time at_zero = {0, INT64_MIN};
+
+/* Releases into the run; nothing may be left to release. */
+static bool release(struct chain *chain, enum release_cause cause, struct step_time time)
+{
+	bool more;
+
+	if (!chain_release(chain, cause, time, 1, &run, &more, &failure))
+		return false;
+	ck_assert(!more);
+	return true;
+}
 
 START_TEST(test_identity)
 {
@@ -115,7 +126,7 @@ START_TEST(test_nothing_in_nothing_out)
 	struct chain *chain = make(NULL);
 
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
-	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert(release(chain, RELEASE_END, at_zero));
 	ck_assert_uint_eq(run.count, 0);
 	chain_destroy(chain);
 }
@@ -134,10 +145,10 @@ START_TEST(test_release_is_a_wave)
 		push(&"1\0002\0003\0004\0005"[2 * i]);
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
 	ck_assert_uint_eq(run.count, 0);
-	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert(release(chain, RELEASE_END, at_zero));
 	ck_assert_str_eq(payloads(), "{\"sums\":[3,7,5]}");
 	run_clear(&run);
-	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert(release(chain, RELEASE_END, at_zero));
 	ck_assert_uint_eq(run.count, 0);
 	chain_destroy(chain);
 }
@@ -153,10 +164,10 @@ START_TEST(test_wakeup_is_the_earliest)
 	push("1");
 	ck_assert(chain_process(chain, &run, (struct step_time){100, INT64_MIN}, &failure));
 	ck_assert_int_eq(chain_next_wakeup(chain), 5100);
-	ck_assert(chain_release(chain, RELEASE_TICK, (struct step_time){5100, INT64_MIN}, &run, &failure));
+	ck_assert(release(chain, RELEASE_TICK, (struct step_time){5100, INT64_MIN}));
 	ck_assert_uint_eq(run.count, 0);
 	ck_assert_int_eq(chain_next_wakeup(chain), 6100);
-	ck_assert(chain_release(chain, RELEASE_TICK, (struct step_time){6100, INT64_MIN}, &run, &failure));
+	ck_assert(release(chain, RELEASE_TICK, (struct step_time){6100, INT64_MIN}));
 	ck_assert_str_eq(payloads(), "[[1]]");
 	chain_destroy(chain);
 }
@@ -209,7 +220,7 @@ START_TEST(test_failure_in_release)
 
 	push("1");
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
-	ck_assert(!chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert(!release(chain, RELEASE_END, at_zero));
 	ck_assert_uint_eq(failure.step, 1);
 	ck_assert_uint_eq(run.count, 0);
 	chain_destroy(chain);
@@ -222,7 +233,7 @@ START_TEST(test_failure_to_open)
 	spec_add(&spec, STEP_batch, NULL);
 	spec_add(&spec, STEP_flat_map, "program", ".", NULL);
 	spec_add(&spec, STEP_map, "program", "nosuch", NULL);
-	ck_assert_ptr_null(chain_create(&spec.segment, NULL, &failure));
+	ck_assert_ptr_null(chain_create(&spec.segment, NULL, NULL, &failure));
 	ck_assert_uint_eq(failure.step, 2);
 	ck_assert_str_eq(failure.message, "the program in option `program` does not compile: nosuch/0 is not defined "
 					  "at <top-level>, line 1: nosuch");
@@ -244,7 +255,7 @@ START_TEST(test_counters)
 	push("{\"v\":4}");
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
 	run_clear(&run);
-	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert(release(chain, RELEASE_END, at_zero));
 	static const uint64_t in[] = {4, 3, 3}, out[] = {3, 3, 2};
 	for (int i = 0; i < 3; i++) {
 		ck_assert_uint_eq(counter_read(&counters[i].records_in), in[i]);
@@ -282,7 +293,7 @@ START_TEST(test_progress)
 	push("1");
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
 	ck_assert_str_eq(steps, "01");
-	ck_assert(chain_release(chain, RELEASE_ALL, at_zero, &run, &failure));
+	ck_assert(release(chain, RELEASE_END, at_zero));
 	ck_assert_str_eq(steps, "0112");
 	chain_destroy(chain);
 }

@@ -358,7 +358,7 @@ static const char *try(const char *lines)
 {
 	static char out[OUT_SIZE];
 	struct failure failure = {.origin = 99, .step = 99};
-	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
 
 	out[0] = '\0';
 	if (!chain) {
@@ -599,7 +599,7 @@ START_TEST(test_key_by_hashes_the_key)
 	struct failure failure;
 
 	spec_add(&spec, STEP_key_by, "key", ".user", NULL);
-	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
 	fill("{\"user\":\"bob\"}");
 	run.records[0].key_group = 77;
 	ck_assert(chain_process(chain, &run, (struct step_time){0, 0}, &failure));
@@ -616,7 +616,7 @@ START_TEST(test_enrich_without_key_and_time)
 	struct failure failure;
 
 	spec_add(&spec, STEP_enrich, "fields", "at=timestamp\nwho=key", NULL);
-	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
 	fill("{}\n{}");
 	run.records[0].keyed = false;
 	run.records[0].timestamp = INT64_MIN;
@@ -643,7 +643,7 @@ static struct chain *batch_chain(bool keyed, const char *size, const char *time)
 		spec_add(&spec, STEP_batch, "size", size, "time", time, NULL);
 	else
 		spec_add(&spec, STEP_batch, "size", size, NULL);
-	struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
 	ck_assert_msg(chain != NULL, "%s", failure.message);
 	return chain;
 }
@@ -674,10 +674,12 @@ static uint32_t give(struct chain *chain, const char *payload, const char *key, 
 static uint32_t release(struct chain *chain, enum release_cause cause, struct step_time time)
 {
 	struct failure failure;
+	bool more;
 
 	run_clear(&run);
 	scratch_reset(scratch);
-	ck_assert(chain_release(chain, cause, time, &run, &failure));
+	ck_assert(chain_release(chain, cause, time, 1, &run, &more, &failure));
+	ck_assert(!more);
 	return run.count;
 }
 
@@ -727,7 +729,7 @@ START_TEST(test_batch_due_before_a_record)
 	ck_assert_uint_eq(give(chain, "2", NULL, 2, (struct step_time){2000, INT64_MIN}), 1);
 	expect(0, "[1]", NULL, 1);
 	ck_assert_int_eq(chain_next_wakeup(chain), 3000);
-	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){2000, INT64_MIN}), 1);
+	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){2000, INT64_MIN}), 1);
 	expect(0, "[2]", NULL, 2);
 	chain_destroy(chain);
 }
@@ -743,7 +745,7 @@ START_TEST(test_batch_is_never_late)
 	ck_assert_uint_eq(give(chain, "2", NULL, 20, (struct step_time){0, 500}), 1);
 	expect(0, "[1,2]", NULL, 500);
 	give(chain, "3", NULL, INT64_MAX, (struct step_time){0, 500});
-	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){0, 600}), 1);
+	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){0, 600}), 1);
 	expect(0, "[3]", NULL, INT64_MAX);
 	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
 	chain_destroy(chain);
@@ -764,7 +766,7 @@ START_TEST(test_batch_by_key)
 	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){1600, INT64_MIN}), 2);
 	expect(0, "[1]", "a", 1);
 	expect(1, "[3]", NULL, 3);
-	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){1600, INT64_MIN}), 1);
+	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){1600, INT64_MIN}), 1);
 	expect(0, "[4]", "", 4);
 	chain_destroy(chain);
 }
@@ -785,7 +787,6 @@ END_TEST
 START_TEST(test_batch_open_keys_are_bounded)
 {
 	struct chain *chain = batch_chain(true, "100", NULL);
-	struct failure failure;
 	char key[16];
 
 	for (int i = 0; i < 65536; i++) {
@@ -794,9 +795,7 @@ START_TEST(test_batch_open_keys_are_bounded)
 	}
 	ck_assert_uint_eq(give(chain, "2", "one more", 1, (struct step_time){0, INT64_MIN}), 1);
 	expect(0, "[1]", "0", 1);
-	run_clear(&run);
-	ck_assert(chain_release(chain, RELEASE_ALL, (struct step_time){0, INT64_MIN}, &run, &failure));
-	ck_assert_uint_eq(run.count, 65536);
+	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){0, INT64_MIN}), 65536);
 	expect(0, "[1]", "1", 1);
 	expect(65535, "[2]", "one more", 1);
 	chain_destroy(chain);
@@ -809,7 +808,7 @@ START_TEST(test_batch_time_at_the_limits)
 
 	give(chain, "1", NULL, INT64_MIN, (struct step_time){INT64_MAX - 5, INT64_MIN});
 	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
-	ck_assert_uint_eq(release(chain, RELEASE_ALL, (struct step_time){INT64_MAX, INT64_MIN}), 1);
+	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){INT64_MAX, INT64_MIN}), 1);
 	expect(0, "[1]", NULL, INT64_MIN);
 	chain_destroy(chain);
 }

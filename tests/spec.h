@@ -4,7 +4,7 @@
  *   struct spec spec;
  *   spec_init(&spec);
  *   spec_add(&spec, STEP_map, "program", ".a", "payload", "text", NULL);
- *   struct chain *chain = chain_create(&spec.segment, NULL, &failure);
+ *   struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
  *   ...
  *   spec_deinit(&spec);
  *

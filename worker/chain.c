@@ -32,8 +32,8 @@ static bool kind_only_looks(enum step_kind kind)
 	       kind == STEP_broadcast;
 }
 
-struct chain *chain_create(const struct segment *segment, struct worker_step_counters *counters,
-			   struct failure *failure)
+struct chain *chain_create(const struct segment *segment, struct state_store *store,
+			   struct worker_step_counters *counters, struct failure *failure)
 {
 	struct chain *chain = calloc(1, sizeof(*chain));
 
@@ -49,7 +49,7 @@ struct chain *chain_create(const struct segment *segment, struct worker_step_cou
 		struct step *step = &chain->steps[i];
 
 		CHECK(spec->kind < STEP_KIND_COUNT);
-		*step = (struct step){step_kinds[spec->kind], spec, segment, NULL};
+		*step = (struct step){.ops = step_kinds[spec->kind], .spec = spec, .segment = segment, .store = store};
 		if (step->ops->open && !step->ops->open(step, failure)) {
 			failure->step = i;
 			failure->origin = 0;
@@ -173,9 +173,11 @@ static bool chain_let_go(struct chain *chain, uint32_t index, enum release_cause
 	return true;
 }
 
-bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, struct run *out,
-		   struct failure *failure)
+bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, uint32_t limit,
+		   struct run *out, bool *more, struct failure *failure)
 {
+	(void)limit;
+	*more = false;
 	for (uint32_t i = 0; i < chain->step_count; i++) {
 		if (out->count > 0 && !chain_step(chain, i, out, time, failure))
 			return false;

@@ -12,11 +12,12 @@ struct worker_step_counters;
 /* Called as the chain moves on, so that progress words name the step at work; cheap, once per run and step. */
 typedef void chain_progress(void *context, uint32_t step);
 
-/* Opens all steps of a segment. `counters`: step_count of them, or NULL. On failure NULL and `failure`. */
-struct chain *chain_create(const struct segment *segment, struct worker_step_counters *counters,
-			   struct failure *failure);
+/* Opens all steps of a segment, whose states are, or come to be, in `store`; NULL: the chain is only opened to see whether it
+ * opens. `counters`: step_count of them, or NULL. On failure NULL and `failure`. */
+struct chain *chain_create(const struct segment *segment, struct state_store *store,
+			   struct worker_step_counters *counters, struct failure *failure);
 
-/* Closes the steps; what they hold back is lost. */
+/* Closes the steps. Their states stay in the store; what they hold back elsewhere is lost. */
 void chain_destroy(struct chain *chain);
 
 /* Who is told about progress. */
@@ -26,9 +27,11 @@ void chain_on_progress(struct chain *chain, chain_progress *progress, void *cont
  * the run is then empty and what steps held back is as undefined as after a crash: end the session. */
 bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure);
 
-/* Lets each step in turn release what it holds, through the steps behind it, into `out` (empty on entry). */
-bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, struct run *out,
-		   struct failure *failure);
+/* Lets each step in turn fire the timers that are due and release what it holds, through the steps behind it, into `out` (empty on
+ * entry). `limit` bounds the timers of all steps together: when *more is set some are left, and the same call is to be made again,
+ * until it is not. */
+bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, uint32_t limit,
+		   struct run *out, bool *more, struct failure *failure);
 
 /* The earliest processing time in ms at which a step wants a tick; INT64_MAX: none. */
 int64_t chain_next_wakeup(const struct chain *chain);

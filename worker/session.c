@@ -459,9 +459,10 @@ static bool release(struct session *session, enum release_cause cause)
 {
 	struct workspace *workspace = session->workspace;
 	struct failure failure = {0};
+	bool more;
 
 	workspace_clear(workspace);
-	if (!chain_release(session->chain, cause, time_now(session), &workspace->run, &failure))
+	if (!chain_release(session->chain, cause, time_now(session), UINT32_MAX, &workspace->run, &more, &failure))
 		return fail_step(session, &failure, 0);
 	return unit_write(session, 0);
 }
@@ -532,7 +533,7 @@ static bool take_barrier(struct session *session, struct view body)
 
 	if (wire_parse_number(body, &checkpoint) != WIRE_OK)
 		return fail_malformed(session, "Barrier");
-	if (!release(session, RELEASE_ALL))
+	if (!release(session, RELEASE_END))
 		return false;
 	if (output_results_open(session->output))
 		output_results_end(session->output, false, false, 0);
@@ -548,7 +549,7 @@ static bool take_end_input(struct session *session, struct view body)
 	if (session->position->ended)
 		return fail(session, FAULT_STATE, "EndInput came twice");
 	session->position->ended = 1;
-	if (!release(session, RELEASE_ALL))
+	if (!release(session, RELEASE_END))
 		return false;
 	if (output_results_open(session->output))
 		output_results_end(session->output, false, false, 0);

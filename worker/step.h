@@ -1,8 +1,9 @@
 /*
  * A step, as the chain sees it: one entry of the table of kinds in worker/steps/table.c, in the order of descriptor/steps.def.
  *
- * A step is opened once per session (and once per worker for unary calls), works on runs, and may hold records back. All
- * functions run in the worker's only thread.
+ * A step is opened once per session (and once per worker for unary calls), works on runs, and may hold records back. What it
+ * must remember it keeps in the states that its kind declares (STEP_STATE in steps.def): those outlive the worker. All else that a
+ * step has is gone with the process, at any moment. All functions run in the worker's only thread.
  */
 #ifndef WORKER_STEP_H
 #define WORKER_STEP_H
@@ -10,6 +11,7 @@
 #include "descriptor/descriptor.h"
 #include "worker/failure.h"
 #include "worker/run.h"
+#include "worker/state.h"
 
 /* Time as it is carried by messages; it never goes back. */
 struct step_time {
@@ -21,14 +23,21 @@ struct step_time {
 enum release_cause {
 	RELEASE_WATERMARK, /* event time moved to time.watermark_ms */
 	RELEASE_TICK,      /* processing time moved to time.processing_ms */
-	RELEASE_ALL,       /* barrier or end of input: everything must go */
+	RELEASE_END,       /* no input will come any more */
 };
+
+enum { STEP_STATES_MAX = 4 };
 
 struct step {
 	const struct step_kind_ops *ops;
 	const struct step_spec *spec;
 	const struct segment *segment;
 	void *own; /* the kind's own */
+	/* Handles of the states that the kind declares, in the order of its STEP_STATE lines; NULL: the segment has no keys and the
+	 * state needs some. Without a store (a chain that is opened to see whether it opens) all are NULL, and only `open` and
+	 * `close` are called. */
+	struct state_store *store;
+	struct state *states[STEP_STATES_MAX];
 };
 
 struct step_kind_ops {
@@ -38,12 +47,26 @@ struct step_kind_ops {
 	void (*close)(struct step *step);
 	/* Replaces the records of `run` by what the step makes of them, in order. False and `failure` on the first one that fails. */
 	bool (*process)(struct step *step, struct run *run, struct step_time time, struct failure *failure);
-	/* Appends to `out` what the step lets go; NULL for kinds that hold nothing back. */
+	/* A timer of one of its TIMERS states is due, and gone from the state: appends to `out` what the step makes of it. The timer's
+	 * key is the current one; its views are good throughout the call. NULL for kinds without timers. */
+	bool (*fire)(struct step *step, enum state_time domain, const struct state_timer *timer, struct step_time time,
+		     struct run *out, struct failure *failure);
+	/* Appends to `out` what the step lets go beside its timers, all at once; NULL for kinds that hold nothing back outside of
+	 * keys. */
 	bool (*release)(struct step *step, enum release_cause cause, struct step_time time, struct run *out,
 			struct failure *failure);
 	/* Processing time in ms at which a tick is wanted; INT64_MAX: none. NULL for kinds that want none. */
 	int64_t (*next_wakeup)(const struct step *step);
+	/* Whether all timers fire at the end of input, whatever their time. Else those of processing time are dropped, as Flink does. */
+	bool flushes;
 };
+
+/* Makes a record's key the one that the step's states are about. */
+static inline void step_key(const struct step *step, const struct record *record)
+{
+	if (step->segment->keyed)
+		state_key(step->store, record->key, record->key_hash, record->key_group);
+}
 
 /* The table. */
 extern const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT];

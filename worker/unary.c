@@ -340,10 +340,10 @@ static bool release(struct call *call)
 	struct unary_segment *state = call->state;
 	struct run *run = &unary->workspace->run, *ticked = &unary->ticked;
 	struct failure failure = {0};
-	bool room = true;
+	bool room = true, more;
 
-	if (!chain_release(state->chain, RELEASE_WATERMARK, time_of(state), run, &failure) ||
-	    !chain_release(state->chain, RELEASE_TICK, time_of(state), ticked, &failure))
+	if (!chain_release(state->chain, RELEASE_WATERMARK, time_of(state), UINT32_MAX, run, &more, &failure) ||
+	    !chain_release(state->chain, RELEASE_TICK, time_of(state), UINT32_MAX, ticked, &more, &failure))
 		return refuse_step(call, &failure);
 	for (uint32_t i = 0; i < ticked->count && room; i++)
 		room = run_push_copy(run, &ticked->records[i]) != NULL;

@@ -66,7 +66,7 @@ struct chain *workspace_chain(struct workspace *workspace, const struct segment 
 
 	if (segment->step_count > 0)
 		counters = control_worker_step(workspace->control, workspace->slot, segment->steps[0].index);
-	chain = chain_create(segment, counters, failure);
+	chain = chain_create(segment, NULL, counters, failure);
 	if (chain != NULL)
 		chain_on_progress(chain, step_began, workspace);
 	return chain;

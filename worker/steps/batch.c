@@ -319,7 +319,7 @@ static bool batch_release(struct step *step, enum release_cause cause, struct st
 		return true;
 	case RELEASE_TICK:
 		return close_due(own, 0, time, out, failure);
-	case RELEASE_ALL:
+	case RELEASE_END:
 		while (own->oldest)
 			/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): as above */
 			if (!batch_close(own, own->oldest, 0, time, out, failure))

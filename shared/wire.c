@@ -1,16 +1,15 @@
 /*
  * Reading protobuf wire bytes. See wire.h for what is accepted.
  *
- * The cursor functions below return where to go on, or NULL when the bytes are malformed; so a parser is a loop over a
- * local pointer that the compiler keeps in a register. Records, which come by the thousand, have a parser of their own
- * that switches on the key byte; messages, which come one by one, are read field by field with wire_next. Nothing
- * recurses: nesting is as deep as the contracts are, each level with a function of its own.
+ * Records, which come by the thousand, have a parser of their own that switches on the key byte; messages, which come one by
+ * one, are read field by field with wire_next. Nothing recurses: nesting is as deep as the contracts are, each level with
+ * a function of its own. Entries of state are read in wire_state.c.
  */
 #include <stdlib.h>
 
 #include "shared/frame.h"
 #include "shared/log.h"
-#include "shared/wire.h"
+#include "shared/wire_cursor.h"
 
 enum {
 	VARINT_BYTES_MAX = 10,
@@ -20,13 +19,10 @@ enum {
 	LINEAR_MAX = 16,   /* headers up to which comparing all of them is faster than that table */
 };
 
-#define LIKELY(condition) __builtin_expect(!!(condition), 1)
-#define KEY(number, type) ((uint32_t)(number) << 3 | (type))
-
 /* ---- Cursor ---- */
 
 /* The rest of a varint of more than one byte. */
-static __attribute__((noinline)) const uint8_t *varint_long(const uint8_t *at, const uint8_t *end, uint64_t *value)
+const uint8_t *wire_varint_long(const uint8_t *at, const uint8_t *end, uint64_t *value)
 {
 	uint64_t sum = 0;
 	size_t room = (size_t)(end - at);
@@ -41,18 +37,8 @@ static __attribute__((noinline)) const uint8_t *varint_long(const uint8_t *at, c
 	return NULL;
 }
 
-/* Reads a varint; NULL when there is none. */
-static inline const uint8_t *varint_read(const uint8_t *at, const uint8_t *end, uint64_t *value)
-{
-	if (LIKELY(at < end && *at < 0x80)) {
-		*value = *at;
-		return at + 1;
-	}
-	return varint_long(at, end, value);
-}
-
 /* A key or length of more than one byte: up to five, below 2^32. */
-static __attribute__((noinline)) const uint8_t *prefix_long(const uint8_t *at, const uint8_t *end, uint32_t *value)
+const uint8_t *wire_prefix_long(const uint8_t *at, const uint8_t *end, uint32_t *value)
 {
 	uint64_t sum = 0;
 	for (int i = 0; i < PREFIX_BYTES_MAX && at + i < end; i++) {
@@ -63,57 +49,6 @@ static __attribute__((noinline)) const uint8_t *prefix_long(const uint8_t *at, c
 		}
 	}
 	return NULL;
-}
-
-/* Reads a field's key: number and type in one. */
-static inline const uint8_t *key_read(const uint8_t *at, const uint8_t *end, uint32_t *key)
-{
-	if (LIKELY(*at < 0x80)) {
-		*key = *at;
-		return at + 1;
-	}
-	return prefix_long(at, end, key);
-}
-
-/* Reads a length and the bytes that it announces. */
-static inline const uint8_t *bytes_read(const uint8_t *at, const uint8_t *end, struct view *bytes)
-{
-	uint32_t size;
-	if (LIKELY(at < end && *at < 0x80)) {
-		size = *at++;
-	} else if (end - at >= 2 && at[1] < 0x80) {
-		size = (uint32_t)(at[0] & 0x7f) | (uint32_t)at[1] << 7;
-		at += 2;
-	} else {
-		at = prefix_long(at, end, &size);
-		if (at == NULL)
-			return NULL;
-	}
-	if (size > (size_t)(end - at))
-		return NULL;
-	*bytes = (struct view){at, size};
-	return at + size;
-}
-
-/* Reads four bytes, the lowest first; NULL when there are not that many. */
-static inline const uint8_t *fixed32_read(const uint8_t *at, const uint8_t *end, uint32_t *value)
-{
-	if (end - at < 4)
-		return NULL;
-	*value = (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-	return at + 4;
-}
-
-/* Reads eight bytes, the lowest first; NULL when there are not that many. */
-static inline const uint8_t *fixed64_read(const uint8_t *at, const uint8_t *end, uint64_t *value)
-{
-	if (end - at < 8)
-		return NULL;
-	uint32_t low = 0, high = 0;
-	fixed32_read(at, end, &low);
-	fixed32_read(at + 4, end, &high);
-	*value = (uint64_t)high << 32 | low;
-	return at + 8;
 }
 
 /* Reads the value that belongs to a key already read. */
@@ -140,10 +75,7 @@ static const uint8_t *value_read(const uint8_t *at, const uint8_t *end, uint32_t
 	return NULL; /* groups, and types that do not exist */
 }
 
-/* Skips the value of a key that the message's contract does not know; NULL when its number is one up to `known`: then
- * the type was wrong. */
-static __attribute__((noinline)) const uint8_t *unknown_skip(const uint8_t *at, const uint8_t *end, uint32_t key,
-							     uint32_t known)
+const uint8_t *wire_unknown_skip(const uint8_t *at, const uint8_t *end, uint32_t key, uint32_t known)
 {
 	struct wire_field field;
 	if (key >> 3 <= known)
@@ -256,7 +188,7 @@ static bool header_read(struct view entry, struct wire_header *header)
 		else if (key == KEY(2, WIRE_BYTES))
 			at = bytes_read(at, end, &header->value);
 		else
-			at = unknown_skip(at, end, key, 2);
+			at = wire_unknown_skip(at, end, key, 2);
 	}
 	return at != NULL && utf8_valid(header->key) && utf8_valid(header->value);
 }
@@ -359,7 +291,7 @@ static inline const uint8_t *record_field(const uint8_t *at, const uint8_t *end,
 		record->route = (uint32_t)number;
 		return at;
 	}
-	return unknown_skip(at, end, key, RECORD_FIELDS);
+	return wire_unknown_skip(at, end, key, RECORD_FIELDS);
 }
 
 /* Reads the fields of a record; headers go to the batch. */
@@ -440,7 +372,7 @@ static enum wire_result records_read(struct wire_reader *reader, struct wire_bat
 			at = varint_read(at, end, &flag);
 			*more = flag != 0;
 		} else {
-			at = unknown_skip(at, end, key, more != NULL ? 2 : 1);
+			at = wire_unknown_skip(at, end, key, more != NULL ? 2 : 1);
 		}
 		if (at == NULL)
 			return WIRE_MALFORMED;
@@ -467,12 +399,13 @@ enum wire_result wire_parse_records(struct view body, struct wire_batch *batch, 
 
 #define BIT(number) (UINT32_C(1) << (number))
 
-static const uint32_t TO_WORKER_KINDS = BIT(TO_WORKER_OPEN) | BIT(TO_WORKER_BATCH) | BIT(TO_WORKER_WATERMARK) |
+static const uint32_t TO_WORKER_KINDS = BIT(TO_WORKER_OPEN) | BIT(TO_WORKER_RESTORE_CHUNK) |
+					BIT(TO_WORKER_RESTORE_END) | BIT(TO_WORKER_BATCH) | BIT(TO_WORKER_WATERMARK) |
 					BIT(TO_WORKER_WATERMARK_STATUS) | BIT(TO_WORKER_TIMER_TICK) |
 					BIT(TO_WORKER_BARRIER) | BIT(TO_WORKER_END_INPUT) | BIT(TO_WORKER_CLOSE);
-static const uint32_t FROM_WORKER_KINDS = BIT(FROM_WORKER_OPEN_ACK) | BIT(FROM_WORKER_RESULTS) |
-					  BIT(FROM_WORKER_BARRIER_ACK) | BIT(FROM_WORKER_END_ACK) |
-					  BIT(FROM_WORKER_ERROR);
+static const uint32_t FROM_WORKER_KINDS =
+    BIT(FROM_WORKER_OPEN_ACK) | BIT(FROM_WORKER_RESTORE_ACK) | BIT(FROM_WORKER_RESULTS) | BIT(FROM_WORKER_STATE_DELTA) |
+    BIT(FROM_WORKER_BARRIER_ACK) | BIT(FROM_WORKER_END_ACK) | BIT(FROM_WORKER_ERROR);
 
 /* Reads an envelope: two numbers and one of the `kinds`. */
 static inline enum wire_result envelope_read(struct view message, uint32_t kinds, struct wire_to_worker *out)

@@ -7,12 +7,12 @@
  * of a repeated scalar, string or bytes field wins, a known field of another wire type is malformed, and so are groups.
  *
  * Where it does not agree, on purpose (tests/check_wire.c and tests/fuzz_wire.c know this list):
- *   W1  Strings (header keys and values, partition keys, reasons) must be UTF-8; protobuf-c does not look.
+ *   W1  Strings (header keys and values, partition keys, reasons, names of states) must be UTF-8; protobuf-c does not look.
  *   W2  Field number 0 and numbers above 2^29 - 1 are malformed, as protobuf says; protobuf-c skips most of them.
  *   W3  A second embedded message of one field (`message`, `window_id`), and a second member of `kind`, are malformed:
  *       protobuf would merge the two or let the last win. No client's library writes such bytes.
  *   W4  A header given twice is one header with the last value, as in any protobuf map; protobuf-c keeps both.
- *   W5  A bool (`more`, `idle`) of another wire type is malformed; protobuf-c takes it. One whose set bits all lie
+ *   W5  A bool (`more`, `idle`, `removed`) of another wire type is malformed; protobuf-c takes it. One whose set bits all lie
  *       beyond the 64th is false; protobuf-c says true.
  *   W6  More than WIRE_HEADERS_MAX header entries in one record are refused.
  *   W7  A Message is read as the Record that it is a part of: fields 4 to 8, unknown to it, are known here.
@@ -119,6 +119,8 @@ struct wire_to_worker {
 /* Field numbers of ToWorker.kind and FromWorker.kind, as in flink_bridge.proto. */
 enum {
 	TO_WORKER_OPEN = 3,
+	TO_WORKER_RESTORE_CHUNK = 4,
+	TO_WORKER_RESTORE_END = 5,
 	TO_WORKER_BATCH = 6,
 	TO_WORKER_WATERMARK = 7,
 	TO_WORKER_WATERMARK_STATUS = 8,
@@ -127,7 +129,9 @@ enum {
 	TO_WORKER_END_INPUT = 11,
 	TO_WORKER_CLOSE = 12,
 	FROM_WORKER_OPEN_ACK = 3,
+	FROM_WORKER_RESTORE_ACK = 4,
 	FROM_WORKER_RESULTS = 6,
+	FROM_WORKER_STATE_DELTA = 9,
 	FROM_WORKER_BARRIER_ACK = 10,
 	FROM_WORKER_END_ACK = 11,
 	FROM_WORKER_ERROR = 13,
@@ -143,7 +147,7 @@ enum wire_result wire_parse_from_worker(struct view message, struct wire_to_work
  * field). On failure the batch is as before. */
 enum wire_result wire_parse_records(struct view body, struct wire_batch *batch, bool *more);
 
-/* Reads a body whose only field is a number: Watermark, Barrier, BarrierAck. */
+/* Reads a body whose only field is a number: Watermark, Barrier, BarrierAck, RestoreEnd. */
 enum wire_result wire_parse_number(struct view body, uint64_t *value);
 
 /* Reads a body whose only field is a bool: WatermarkStatus. */
@@ -154,6 +158,54 @@ enum wire_result wire_parse_text(struct view body, struct view *text);
 
 /* Reads a body that has no field: TimerTick, EndInput, EndAck. */
 enum wire_result wire_parse_empty(struct view body);
+
+/* ---- State: what StateDelta and RestoreChunk carry, and what it means ---- */
+
+/* An entry of state, or a part of one, as views into the message it came in. */
+struct wire_entry {
+	struct view key, sub_key, value;
+	uint32_t state; /* index in the manifest */
+	uint32_t key_group;
+	int32_t key_hash;
+	bool removed; /* there is no value */
+	bool more;    /* the value goes on in the next entry */
+};
+
+/* What a StateDelta or RestoreChunk says as a whole. */
+struct wire_entries {
+	uint64_t count;    /* entries, each part of a large one counted */
+	uint64_t checksum; /* as it was sent */
+	uint64_t computed; /* as it has to be */
+};
+
+/* Reads the outside of a StateDelta or RestoreChunk body, and computes its checksum. Entries are not looked into. */
+enum wire_result wire_parse_entries(struct view body, struct wire_entries *out);
+
+/* Reads on to the next entry of a body that wire_parse_entries took; begin with wire_reader_init on the body, or on what is left
+ * of it behind an entry. False at the end, or at an entry that is malformed (then reader->malformed is set). */
+bool wire_next_entry(struct wire_reader *reader, struct wire_entry *entry);
+
+/* The checksum of a message whose `entries` fields, tags and lengths included, are these bytes. */
+uint64_t wire_checksum(struct view entries);
+
+/* A StateDeclaration. What its numbers stand for is up to who uses them: values that no enum has come as they are. */
+struct wire_declaration {
+	struct view step, name;
+	uint32_t kind, partition, version;
+	int64_t ttl_ms;
+};
+
+/* The field numbers of manifests. */
+enum { OPEN_STATE_MANIFEST = 16, OPEN_ACK_STATE_MANIFEST = 6 };
+
+/* Reads on to the next declaration of a manifest, which is field `field` of the message that the reader is on. False at the
+ * end or when malformed. */
+bool wire_next_declaration(struct wire_reader *reader, uint32_t field, struct wire_declaration *out);
+
+/* Reads a RestoreAck body. */
+enum wire_result wire_parse_restore_ack(struct view body, uint64_t *entries, uint64_t *dropped);
+
+/* ---- Unary requests ---- */
 
 /* What the front must know of a unary request, and the worker too. Absent parts are zero. The Message is not looked
  * into (wire_parse_record does that); all else is. */
@@ -179,6 +231,7 @@ struct wire_writer {
 
 void wire_put_varint_field(struct wire_writer *writer, uint32_t field, uint64_t value);
 void wire_put_fixed32_field(struct wire_writer *writer, uint32_t field, uint32_t value);
+void wire_put_fixed64_field(struct wire_writer *writer, uint32_t field, uint64_t value);
 void wire_put_bytes_field(struct wire_writer *writer, uint32_t field, struct view bytes);
 
 /* Starts an embedded message whose size is not known yet (a length of five bytes is kept free), and ends it. */
@@ -192,5 +245,26 @@ void wire_end(struct wire_writer *writer, uint8_t *start);
 uint64_t wire_record_size(const struct wire_record *record, const struct wire_header *headers, bool as_message);
 void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
 		     bool as_message);
+
+/* The same for an entry of state: always the same bytes for the same entry, so that whoever holds entries can compute the checksum
+ * of a message that they came in. A removed entry has no value. */
+uint64_t wire_entry_size(const struct wire_entry *entry);
+void wire_put_entry(struct wire_writer *writer, const struct wire_entry *entry);
+
+/* Bytes of value that an entry like this one can carry when it may take `room` bytes as a whole; 0: not even one. When its value is
+ * larger, a part of so many bytes has `more` set, and the rest goes on in the next entry. */
+uint64_t wire_entry_room(const struct wire_entry *entry, uint64_t room);
+
+/* Bytes that a message of entries needs beyond those: of envelope (seq and time), body and checksum. */
+enum { WIRE_ENTRIES_AROUND = 48 };
+
+/* Ends a StateDelta or RestoreChunk begun with wire_begin, in which nothing but entries was written: puts the checksum behind them. */
+void wire_end_entries(struct wire_writer *writer, uint8_t *start);
+
+/* Writes a declaration as a field of its parent. */
+void wire_put_declaration(struct wire_writer *writer, uint32_t field, const struct wire_declaration *declaration);
+
+/* Bytes that it takes at most. */
+uint64_t wire_declaration_size(const struct wire_declaration *declaration);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * Writing protobuf wire bytes. See wire.h.
  *
- * A record's size is computed first, its room checked once, and then it is written without further checks. Defaults of
- * a record's fields are left out, as protobuf does.
+ * The size of a record, or of an entry of state, is computed first, its room checked once, and then it is written without further
+ * checks. Defaults of its fields are left out, as protobuf does.
  */
 #include "shared/log.h"
 #include "shared/wire.h"
@@ -82,6 +82,15 @@ void wire_put_fixed32_field(struct wire_writer *writer, uint32_t field, uint32_t
 	uint32_t key = KEY(field, WIRE_FIXED32);
 	if (writer_fits(writer, varint_size(key) + 4))
 		writer->at = fixed32_write(varint_write(writer->at, key), value);
+}
+
+void wire_put_fixed64_field(struct wire_writer *writer, uint32_t field, uint64_t value)
+{
+	uint32_t key = KEY(field, WIRE_FIXED64);
+	if (!writer_fits(writer, varint_size(key) + 8))
+		return;
+	writer->at = fixed32_write(varint_write(writer->at, key), (uint32_t)value);
+	writer->at = fixed32_write(writer->at, (uint32_t)(value >> 32));
 }
 
 void wire_put_bytes_field(struct wire_writer *writer, uint32_t field, struct view bytes)
@@ -201,4 +210,99 @@ void wire_put_record(struct wire_writer *writer, const struct wire_record *recor
 	if (!as_message)
 		at = routing_write(at, record);
 	writer->at = at;
+}
+
+/* ---- State ---- */
+
+/* Bytes of bytes that may be absent. */
+static inline uint64_t optional_size(struct view bytes)
+{
+	return bytes.size == 0 ? 0 : bytes_size(bytes.size);
+}
+
+/* Bytes of an entry's fields but its value. */
+static inline uint64_t entry_head_size(const struct wire_entry *entry)
+{
+	uint64_t size = number_size(entry->state) + number_size(entry->key_group);
+	if (entry->key_hash != 0)
+		size += 1 + 4;
+	return size + optional_size(entry->key) + optional_size(entry->sub_key) + number_size(entry->removed) +
+	       number_size(entry->more);
+}
+
+/* Bytes of an entry's fields. */
+static inline uint64_t entry_body_size(const struct wire_entry *entry)
+{
+	return entry_head_size(entry) + (entry->removed ? 0 : optional_size(entry->value));
+}
+
+uint64_t wire_entry_size(const struct wire_entry *entry)
+{
+	return bytes_size(entry_body_size(entry));
+}
+
+uint64_t wire_entry_room(const struct wire_entry *entry, uint64_t room)
+{
+	/* The part has `more`; two lengths are as long as they can be. */
+	uint64_t around = entry_head_size(entry) + 2 + 2 * (1 + LENGTH_BYTES);
+	return room > around ? room - around : 0;
+}
+
+/* Writes the numbers in front of an entry's bytes. */
+static inline uint8_t *entry_numbers_write(uint8_t *at, const struct wire_entry *entry)
+{
+	if (entry->state != 0)
+		at = number_write(at, KEY(1, WIRE_VARINT), entry->state);
+	if (entry->key_group != 0)
+		at = number_write(at, KEY(2, WIRE_VARINT), entry->key_group);
+	if (entry->key_hash != 0) {
+		*at++ = KEY(3, WIRE_FIXED32);
+		at = fixed32_write(at, (uint32_t)entry->key_hash);
+	}
+	return at;
+}
+
+void wire_put_entry(struct wire_writer *writer, const struct wire_entry *entry)
+{
+	uint64_t body = entry_body_size(entry);
+	if (!writer_fits(writer, bytes_size(body)))
+		return;
+	uint8_t *at = entry_numbers_write(number_write(writer->at, KEY(1, WIRE_BYTES), body), entry);
+	if (entry->key.size != 0)
+		at = bytes_write(at, KEY(4, WIRE_BYTES), entry->key);
+	if (entry->sub_key.size != 0)
+		at = bytes_write(at, KEY(5, WIRE_BYTES), entry->sub_key);
+	if (!entry->removed && entry->value.size != 0)
+		at = bytes_write(at, KEY(6, WIRE_BYTES), entry->value);
+	if (entry->removed)
+		at = number_write(at, KEY(7, WIRE_VARINT), true);
+	if (entry->more)
+		at = number_write(at, KEY(8, WIRE_VARINT), true);
+	writer->at = at;
+}
+
+void wire_end_entries(struct wire_writer *writer, uint8_t *start)
+{
+	if (start == NULL || writer->overflow)
+		return;
+	wire_put_fixed64_field(writer, 2, wire_checksum((struct view){start, (size_t)(writer->at - start)}));
+	wire_end(writer, start);
+}
+
+uint64_t wire_declaration_size(const struct wire_declaration *declaration)
+{
+	return 2 + LENGTH_BYTES + bytes_size(declaration->step.size) + bytes_size(declaration->name.size) +
+	       4 * (1 + VARINT_BYTES_MAX);
+}
+
+void wire_put_declaration(struct wire_writer *writer, uint32_t field, const struct wire_declaration *declaration)
+{
+	uint8_t *start = wire_begin(writer, field);
+	wire_put_bytes_field(writer, 1, declaration->step);
+	wire_put_bytes_field(writer, 2, declaration->name);
+	wire_put_varint_field(writer, 3, declaration->kind);
+	wire_put_varint_field(writer, 4, declaration->partition);
+	wire_put_varint_field(writer, 5, declaration->version);
+	wire_put_varint_field(writer, 6, (uint64_t)declaration->ttl_ms);
+	wire_end(writer, start);
 }

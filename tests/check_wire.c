@@ -385,8 +385,16 @@ START_TEST(envelope_fields)
 	ck_assert(out.body.data == message.data + 6 && out.body.size == 2);
 	ck_assert_int_eq(wire_parse_to_worker((struct view){NULL, 0}, &out), WIRE_OK);
 	ck_assert(out.kind == 0 && out.seq == 0);
-	ck_assert_int_eq(wire_parse_to_worker(BYTES(0x22, 0, 0x2a, 0), &out), WIRE_OK); /* 4 and 5: not ours yet */
+	ck_assert_int_eq(wire_parse_to_worker(BYTES(0x6a, 0), &out), WIRE_OK); /* 13: no kind that we know */
 	ck_assert_uint_eq(out.kind, 0);
+	ck_assert_int_eq(wire_parse_to_worker(BYTES(0x08, 2, 0x22, 0), &out), WIRE_OK);
+	ck_assert(out.seq == 2 && out.kind == TO_WORKER_RESTORE_CHUNK && out.body.size == 0);
+	ck_assert_int_eq(wire_parse_to_worker(BYTES(0x2a, 2, 0x08, 9), &out), WIRE_OK);
+	ck_assert(out.kind == TO_WORKER_RESTORE_END && out.body.size == 2);
+	ck_assert_int_eq(wire_parse_from_worker(BYTES(0x4a, 0), &out), WIRE_OK);
+	ck_assert_uint_eq(out.kind, FROM_WORKER_STATE_DELTA);
+	ck_assert_int_eq(wire_parse_from_worker(BYTES(0x22, 0), &out), WIRE_OK);
+	ck_assert_uint_eq(out.kind, FROM_WORKER_RESTORE_ACK);
 	ck_assert_int_eq(wire_parse_from_worker(BYTES(0x08, 3, 0x5a, 0), &out), WIRE_OK);
 	ck_assert(out.seq == 3 && out.kind == FROM_WORKER_END_ACK);
 }
@@ -478,6 +486,184 @@ START_TEST(unary_refuses)
 	struct wire_unary out;
 	ck_assert_int_eq(wire_parse_unary(cases[_i].kind, cases[_i].message, &out), WIRE_MALFORMED);
 	must_agree(cases[_i].surface, cases[_i].message);
+}
+END_TEST
+
+/* ---- State ---- */
+
+START_TEST(entry_all_fields)
+{
+	struct view body = BYTES(0x0a, 24, 0x08, 3, 0x10, 7, 0x1d, 0xfe, 0xff, 0xff, 0xff, 0x22, 1, 'k', 0x2a, 2, 's',
+				 't', 0x32, 1, 'v', 0x40, 1, 0x98, 0x01, 5, /* next: */ 0x0a, 2, 0x38, 1);
+	struct wire_reader reader;
+	struct wire_entry entry;
+	struct wire_entries entries;
+	ck_assert_int_eq(wire_parse_entries(body, &entries), WIRE_OK);
+	ck_assert_uint_eq(entries.count, 2);
+	ck_assert_uint_eq(entries.computed, wire_checksum(body)); /* nothing else is in it */
+	wire_reader_init(&reader, body);
+	ck_assert(wire_next_entry(&reader, &entry));
+	ck_assert(entry.state == 3 && entry.key_group == 7 && entry.key_hash == -2 && entry.more && !entry.removed);
+	ck_assert(view_equal(entry.key, TEXT("k")) && view_equal(entry.sub_key, TEXT("st")));
+	ck_assert(view_equal(entry.value, TEXT("v")));
+	ck_assert(wire_next_entry(&reader, &entry));
+	ck_assert(entry.removed && !entry.more && entry.key.size == 0 && entry.value.size == 0);
+	ck_assert(!wire_next_entry(&reader, &entry) && !reader.malformed);
+	must_agree(SURFACE_STATE_DELTA, body);
+}
+END_TEST
+
+/* The checksum is that of XXH3-64 over the entries alone, wherever they stand in the body. */
+START_TEST(entries_checksum)
+{
+	struct view together = BYTES(0x0a, 2, 0x08, 1, 0x0a, 2, 0x08, 2);
+	struct view apart = BYTES(0x0a, 2, 0x08, 1, 0x11, 1, 2, 3, 4, 5, 6, 7, 8, 0x0a, 2, 0x08, 2, 0x98, 0x01, 5);
+	struct wire_entries entries;
+	ck_assert_int_eq(wire_parse_entries(apart, &entries), WIRE_OK);
+	ck_assert_uint_eq(entries.count, 2);
+	ck_assert_uint_eq(entries.checksum, 0x0807060504030201);
+	ck_assert_uint_eq(entries.computed, wire_checksum(together));
+	ck_assert_int_eq(wire_parse_entries(together, &entries), WIRE_OK);
+	ck_assert_uint_eq(entries.computed, wire_checksum(together));
+	ck_assert_int_eq(wire_parse_entries((struct view){NULL, 0}, &entries), WIRE_OK);
+	ck_assert_uint_eq(entries.computed, 0x2d06800538d394c2); /* of nothing, as the hash is specified */
+	ck_assert_uint_eq(entries.count, 0);
+	must_agree(SURFACE_STATE_DELTA, apart);
+}
+END_TEST
+
+START_TEST(entries_refuse)
+{
+	const struct view outside[] = {
+	    BYTES(0x08, 0),                   /* an entry as a number */
+	    BYTES(0x10, 0),                   /* the checksum as a varint */
+	    BYTES(0x11, 1, 2, 3, 4, 5, 6, 7), /* half a checksum */
+	    BYTES(0x0a, 2, 0x08),             /* an entry longer than the body */
+	    BYTES(0x0a),                      /* half an entry's key */
+	    BYTES(0x1b),                      /* a group */
+	};
+	const struct view inside[] = {
+	    BYTES(0x0a, 2, 0x0a, 0),       /* state as bytes */
+	    BYTES(0x0a, 2, 0x12, 0),       /* key group as bytes */
+	    BYTES(0x0a, 2, 0x18, 0),       /* hash as a varint */
+	    BYTES(0x0a, 4, 0x1d, 0, 0, 0), /* three of four */
+	    BYTES(0x0a, 2, 0x20, 0),       /* key as a number */
+	    BYTES(0x0a, 2, 0x28, 0),       /* sub_key */
+	    BYTES(0x0a, 2, 0x30, 0),       /* value */
+	    BYTES(0x0a, 2, 0x3a, 0),       /* removed as bytes */
+	    BYTES(0x0a, 2, 0x42, 0),       /* more as bytes */
+	    BYTES(0x0a, 3, 0x32, 2, 'v'),  /* a value longer than its entry */
+	    BYTES(0x0a, 1, 0x32),          /* half a field */
+	};
+	struct wire_entries entries;
+	struct wire_reader reader;
+	struct wire_entry entry;
+	for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
+		ck_assert_int_eq(wire_parse_entries(outside[i], &entries), WIRE_MALFORMED);
+		must_agree(SURFACE_STATE_DELTA, outside[i]);
+	}
+	for (size_t i = 0; i < sizeof(inside) / sizeof(inside[0]); i++) {
+		ck_assert_int_eq(wire_parse_entries(inside[i], &entries), WIRE_OK);
+		wire_reader_init(&reader, inside[i]);
+		ck_assert(!wire_next_entry(&reader, &entry) && reader.malformed);
+		ck_assert(!wire_next_entry(&reader, &entry));
+		must_agree(SURFACE_STATE_DELTA, inside[i]);
+	}
+}
+END_TEST
+
+/* What is written for a room fits it, and is a whole entry or as large a part as it can be but for a few bytes. */
+START_TEST(entry_parts)
+{
+	uint8_t buffer[512], value[400];
+	struct wire_entry entry = {
+	    .key = TEXT("key"), .sub_key = TEXT("sub"), .state = 300, .key_group = 70, .key_hash = 9};
+	memset(value, 'v', sizeof(value));
+	entry.value = (struct view){value, sizeof(value)};
+	for (uint64_t room = 0; room < wire_entry_size(&entry); room++) {
+		uint64_t bytes = wire_entry_room(&entry, room);
+		struct wire_entry part = entry;
+		ck_assert_uint_lt(bytes, sizeof(value));
+		if (bytes == 0) {
+			ck_assert_uint_le(room, 40);
+			continue;
+		}
+		part.value.size = bytes;
+		part.more = true;
+		struct wire_writer writer = {.at = buffer, .end = buffer + room};
+		wire_put_entry(&writer, &part);
+		ck_assert(!writer.overflow);
+		ck_assert_uint_le((size_t)(writer.end - writer.at), 12);
+	}
+}
+END_TEST
+
+START_TEST(entries_written)
+{
+	uint8_t buffer[128];
+	struct wire_writer writer = {.at = buffer, .end = buffer + sizeof(buffer)};
+	struct wire_entry first = {.key = TEXT("a"), .value = TEXT("1"), .key_hash = -1};
+	struct wire_entry second = {.key = TEXT("b"), .value = TEXT("is not sent"), .removed = true, .state = 1};
+	struct wire_to_worker envelope;
+	struct wire_entries entries;
+	wire_put_varint_field(&writer, 1, 5);
+	uint8_t *start = wire_begin(&writer, FROM_WORKER_STATE_DELTA);
+	wire_put_entry(&writer, &first);
+	wire_put_entry(&writer, &second);
+	ck_assert_uint_eq((size_t)(writer.at - start), wire_entry_size(&first) + wire_entry_size(&second));
+	wire_end_entries(&writer, start);
+	struct view message = {buffer, (size_t)(writer.at - buffer)};
+	ck_assert(!writer.overflow);
+	ck_assert_int_eq(wire_parse_from_worker(message, &envelope), WIRE_OK);
+	ck_assert_uint_eq(envelope.kind, FROM_WORKER_STATE_DELTA);
+	ck_assert_int_eq(wire_parse_entries(envelope.body, &entries), WIRE_OK);
+	ck_assert_uint_eq(entries.checksum, entries.computed);
+	ck_assert_uint_eq(entries.count, 2);
+	ck_assert_uint_le(message.size, wire_entry_size(&first) + wire_entry_size(&second) + WIRE_ENTRIES_AROUND);
+	must_agree(SURFACE_FROM_WORKER, message);
+	for (size_t i = 0; i < envelope.body.size - 9; i++) { /* whatever changes is seen, or cannot be read */
+		buffer[(size_t)(envelope.body.data - buffer) + i] ^= 1;
+		if (wire_parse_entries(envelope.body, &entries) == WIRE_OK)
+			ck_assert_uint_ne(entries.checksum, entries.computed);
+		buffer[(size_t)(envelope.body.data - buffer) + i] ^= 1;
+	}
+}
+END_TEST
+
+START_TEST(manifest)
+{
+	uint8_t buffer[256];
+	struct wire_writer writer = {.at = buffer, .end = buffer + sizeof(buffer)};
+	struct wire_declaration one = {
+	    .step = TEXT("count"), .name = TEXT("sums"), .kind = 1, .version = 3, .ttl_ms = -1};
+	struct wire_declaration two = {.step = TEXT("b"), .name = TEXT(""), .kind = 2, .partition = 1}, out;
+	wire_put_varint_field(&writer, 1, 9);
+	wire_put_declaration(&writer, OPEN_STATE_MANIFEST, &one);
+	ck_assert_uint_le((size_t)(writer.at - buffer), 2 + wire_declaration_size(&one));
+	wire_put_declaration(&writer, OPEN_STATE_MANIFEST, &two);
+	struct wire_reader reader;
+	wire_reader_init(&reader, (struct view){buffer, (size_t)(writer.at - buffer)});
+	ck_assert(wire_next_declaration(&reader, OPEN_STATE_MANIFEST, &out));
+	ck_assert(view_equal(out.step, one.step) && view_equal(out.name, one.name));
+	ck_assert(out.kind == 1 && out.partition == 0 && out.version == 3 && out.ttl_ms == -1);
+	ck_assert(wire_next_declaration(&reader, OPEN_STATE_MANIFEST, &out));
+	ck_assert(view_equal(out.step, two.step) && out.name.size == 0 && out.kind == 2 && out.partition == 1);
+	ck_assert(!wire_next_declaration(&reader, OPEN_STATE_MANIFEST, &out) && !reader.malformed);
+	wire_reader_init(&reader, BYTES(0x32, 3, 0x0a, 1, 0xff)); /* a name that is no text */
+	ck_assert(!wire_next_declaration(&reader, OPEN_ACK_STATE_MANIFEST, &out) && reader.malformed);
+	wire_reader_init(&reader, BYTES(0x32, 2, 0x1a, 0)); /* a kind as bytes */
+	ck_assert(!wire_next_declaration(&reader, OPEN_ACK_STATE_MANIFEST, &out) && reader.malformed);
+}
+END_TEST
+
+START_TEST(restore_ack)
+{
+	uint64_t entries, dropped;
+	ck_assert_int_eq(wire_parse_restore_ack(BYTES(0x08, 5, 0x10, 2), &entries, &dropped), WIRE_OK);
+	ck_assert(entries == 5 && dropped == 2);
+	ck_assert_int_eq(wire_parse_restore_ack((struct view){NULL, 0}, &entries, &dropped), WIRE_OK);
+	ck_assert(entries == 0 && dropped == 0);
+	ck_assert_int_eq(wire_parse_restore_ack(BYTES(0x12, 0), &entries, &dropped), WIRE_MALFORMED);
 }
 END_TEST
 
@@ -647,6 +833,13 @@ static Suite *wire_suite(void)
 	tcase_add_test(unit, results_have_words);
 	tcase_add_test(unit, unary_fields);
 	tcase_add_loop_test(unit, unary_refuses, 0, 10);
+	tcase_add_test(unit, entry_all_fields);
+	tcase_add_test(unit, entries_checksum);
+	tcase_add_test(unit, entries_refuse);
+	tcase_add_test(unit, entry_parts);
+	tcase_add_test(unit, entries_written);
+	tcase_add_test(unit, manifest);
+	tcase_add_test(unit, restore_ack);
 	tcase_add_test(unit, writer_fields);
 	tcase_add_test(unit, writer_overflows);
 	tcase_add_test(unit, writer_as_message);

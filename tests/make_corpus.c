@@ -29,7 +29,7 @@ static void write_wire(void)
 {
 	static const char *const names[SURFACE_COUNT] = {"to-worker",     "from-worker",     "record",
 							 "results",       "process-message", "process-watermark",
-							 "add-to-window", "trigger-window"};
+							 "add-to-window", "trigger-window",  "state-delta"};
 	struct dice dice = {1};
 	for (unsigned surface = 0; surface < SURFACE_COUNT; surface++) {
 		for (unsigned i = 0; i < 6; i++) {

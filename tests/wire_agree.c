@@ -16,7 +16,8 @@ struct reading {
 	struct wire_to_worker envelope;
 	struct wire_batch batch;
 	struct wire_unary unary;
-	uint64_t number;
+	struct wire_entries entries;
+	uint64_t number, dropped;
 	bool flag, more;
 	struct view text;
 };
@@ -137,6 +138,32 @@ static bool body_unpacks(const ProtobufCMessageDescriptor *descriptor, struct vi
 	return true;
 }
 
+/* A StateDelta or RestoreChunk, all of its entries too. */
+static bool read_entries(struct view body, struct reading *out)
+{
+	struct wire_reader reader;
+	struct wire_entry entry;
+	uint64_t count = 0;
+	if (wire_parse_entries(body, &out->entries) != WIRE_OK)
+		return false;
+	wire_reader_init(&reader, body);
+	while (wire_next_entry(&reader, &entry))
+		count++;
+	CHECK(reader.malformed || count == out->entries.count);
+	return !reader.malformed;
+}
+
+/* What the view parser sees of an Open or OpenAck: the manifest. */
+static bool read_manifest(struct view body, uint32_t field)
+{
+	struct wire_reader reader;
+	struct wire_declaration declaration;
+	wire_reader_init(&reader, body);
+	while (wire_next_declaration(&reader, field, &declaration))
+		;
+	return !reader.malformed;
+}
+
 static bool read_to_worker(struct view message, struct reading *out)
 {
 	struct view body;
@@ -147,7 +174,11 @@ static bool read_to_worker(struct view message, struct reading *out)
 	case 0:
 		return true;
 	case TO_WORKER_OPEN:
-		return body_unpacks(&flink_bridge__open__descriptor, body);
+		return body_unpacks(&flink_bridge__open__descriptor, body) && read_manifest(body, OPEN_STATE_MANIFEST);
+	case TO_WORKER_RESTORE_CHUNK:
+		return read_entries(body, out);
+	case TO_WORKER_RESTORE_END:
+		return wire_parse_number(body, &out->number) == WIRE_OK;
 	case TO_WORKER_BATCH:
 		return wire_parse_records(body, &out->batch, NULL) == WIRE_OK;
 	case TO_WORKER_WATERMARK:
@@ -175,7 +206,12 @@ static bool read_from_worker(struct view message, struct reading *out)
 	case 0:
 		return true;
 	case FROM_WORKER_OPEN_ACK:
-		return body_unpacks(&flink_bridge__open_ack__descriptor, body);
+		return body_unpacks(&flink_bridge__open_ack__descriptor, body) &&
+		       read_manifest(body, OPEN_ACK_STATE_MANIFEST);
+	case FROM_WORKER_RESTORE_ACK:
+		return wire_parse_restore_ack(body, &out->number, &out->dropped) == WIRE_OK;
+	case FROM_WORKER_STATE_DELTA:
+		return read_entries(body, out);
 	case FROM_WORKER_RESULTS:
 		return wire_parse_records(body, &out->batch, &out->more) == WIRE_OK;
 	case FROM_WORKER_BARRIER_ACK:
@@ -197,6 +233,12 @@ static bool read_record(struct view message, struct reading *out)
 static bool read_results(struct view message, struct reading *out)
 {
 	return wire_parse_records(message, &out->batch, &out->more) == WIRE_OK;
+}
+
+static bool read_state_delta(struct view message, struct reading *out)
+{
+	out->envelope.body = message;
+	return read_entries(message, out);
 }
 
 /* A unary request and the Message in it, if there is one. */
@@ -323,12 +365,120 @@ static const char *compare_written(const struct wire_batch *batch)
 	return exact ? difference : "the computed size of records is not the written one";
 }
 
+static bool entry_same(const FlinkBridge__StateEntry *theirs, const struct wire_entry *ours)
+{
+	return theirs->state == ours->state && theirs->key_group == ours->key_group &&
+	       theirs->key_hash == ours->key_hash && same_bytes(theirs->key, ours->key) &&
+	       same_bytes(theirs->sub_key, ours->sub_key) && same_bytes(theirs->value, ours->value) &&
+	       /* W5 */ (theirs->removed || !ours->removed) && (theirs->more || !ours->more);
+}
+
+/* Writes an entry with wire and lets protobuf-c read it back. */
+static const char *compare_entry_written(const struct wire_entry *entry)
+{
+	uint64_t size = wire_entry_size(entry);
+	uint8_t *buffer = malloc(size + 1);
+	CHECK(buffer != NULL);
+	struct wire_writer writer = {.at = buffer, .end = buffer + size};
+	struct wire_entry shown = *entry;
+	wire_put_entry(&writer, entry);
+	if (entry->removed)
+		shown.value.size = 0;
+	FlinkBridge__StateDelta *read = flink_bridge__state_delta__unpack(NULL, size, buffer);
+	bool same = !writer.overflow && writer.at == writer.end && read != NULL && read->n_entries == 1 &&
+		    entry_same(read->entries[0], &shown) &&
+		    flink_bridge__state_delta__get_packed_size(read) == size; /* defaults are left out */
+	if (read != NULL)
+		flink_bridge__state_delta__free_unpacked(read, NULL);
+	free(buffer);
+	return same ? NULL : "a written entry is another";
+}
+
+/* The checksum over all fields that are entries, found by the reader above. */
+static uint64_t plain_checksum(struct view body)
+{
+	uint8_t *bytes = malloc(body.size + 1);
+	size_t size = 0;
+	uint64_t number;
+	unsigned type;
+	struct view value;
+	CHECK(bytes != NULL);
+	for (struct view rest = body; rest.size > 0;) {
+		const uint8_t *from = rest.data;
+		CHECK(raw_next(&rest, &number, &type, &value));
+		if (number != 1)
+			continue;
+		memcpy(bytes + size, from, (size_t)(rest.data - from));
+		size += (size_t)(rest.data - from);
+	}
+	uint64_t sum = wire_checksum((struct view){bytes, size});
+	free(bytes);
+	return sum;
+}
+
+/* Bodies of StateDelta and RestoreChunk are alike: both are compared as the first. */
+static const char *compare_entries(size_t count, FlinkBridge__StateEntry *const *theirs, uint64_t checksum,
+				   const struct reading *ours)
+{
+	struct wire_reader reader;
+	struct wire_entry entry;
+	const char *difference = NULL;
+	SAME(checksum == ours->entries.checksum);
+	SAME(count == ours->entries.count);
+	SAME(plain_checksum(ours->envelope.body) == ours->entries.computed);
+	wire_reader_init(&reader, ours->envelope.body);
+	for (size_t i = 0; i < count && difference == NULL; i++) {
+		SAME(wire_next_entry(&reader, &entry));
+		SAME(entry_same(theirs[i], &entry));
+		difference = compare_entry_written(&entry);
+	}
+	return difference;
+}
+
+/* Compares manifests, and what wire writes of theirs. */
+static const char *compare_manifest(size_t count, FlinkBridge__StateDeclaration *const *theirs, struct view body,
+				    uint32_t field)
+{
+	struct wire_reader reader;
+	struct wire_declaration ours;
+	uint8_t buffer[1024];
+	wire_reader_init(&reader, body);
+	for (size_t i = 0; i < count; i++) {
+		SAME(wire_next_declaration(&reader, field, &ours));
+		SAME(same_text(theirs[i]->step, ours.step) && same_text(theirs[i]->name, ours.name));
+		SAME((uint32_t)theirs[i]->kind == ours.kind && (uint32_t)theirs[i]->partition == ours.partition);
+		SAME(theirs[i]->format_version == ours.version && theirs[i]->ttl_ms == ours.ttl_ms);
+		uint64_t size = wire_declaration_size(&ours);
+		if (size > sizeof(buffer))
+			continue;
+		struct wire_writer writer = {.at = buffer, .end = buffer + size};
+		struct wire_declaration again;
+		struct wire_reader written;
+		wire_put_declaration(&writer, field, &ours);
+		wire_reader_init(&written, (struct view){buffer, (size_t)(writer.at - buffer)});
+		SAME(!writer.overflow && wire_next_declaration(&written, field, &again));
+		SAME(view_equal(again.step, ours.step) && view_equal(again.name, ours.name));
+		SAME(again.kind == ours.kind && again.partition == ours.partition && again.version == ours.version);
+		SAME(again.ttl_ms == ours.ttl_ms && written.at == writer.at);
+	}
+	SAME(!wire_next_declaration(&reader, field, &ours));
+	return NULL;
+}
+
 static const char *compare_to_worker(const ProtobufCMessage *message, const struct reading *ours)
 {
 	const FlinkBridge__ToWorker *theirs = (const void *)message;
 	SAME(theirs->seq == ours->envelope.seq);
 	SAME(theirs->processing_time_ms == ours->envelope.processing_time_ms);
 	SAME((uint32_t)theirs->kind_case == ours->envelope.kind);
+	if (ours->envelope.kind == TO_WORKER_OPEN)
+		return compare_manifest(theirs->open->n_state_manifest, theirs->open->state_manifest,
+					ours->envelope.body, OPEN_STATE_MANIFEST);
+	if (ours->envelope.kind == TO_WORKER_RESTORE_CHUNK)
+		return compare_entries(theirs->restore_chunk->n_entries, theirs->restore_chunk->entries,
+				       theirs->restore_chunk->checksum, ours);
+	if (ours->envelope.kind == TO_WORKER_RESTORE_END)
+		SAME(theirs->restore_end->entries == ours->number);
 	if (ours->envelope.kind == TO_WORKER_BATCH)
 		return compare_records(theirs->batch->n_records, theirs->batch->records, &ours->batch);
 	if (ours->envelope.kind == TO_WORKER_WATERMARK)
@@ -355,6 +505,14 @@ static const char *compare_from_worker(const ProtobufCMessage *message, const st
 	SAME(theirs->seq == ours->envelope.seq);
 	SAME(theirs->next_wakeup_ms == ours->envelope.processing_time_ms);
 	SAME((uint32_t)theirs->kind_case == ours->envelope.kind);
+	if (ours->envelope.kind == FROM_WORKER_OPEN_ACK)
+		return compare_manifest(theirs->open_ack->n_state_manifest, theirs->open_ack->state_manifest,
+					ours->envelope.body, OPEN_ACK_STATE_MANIFEST);
+	if (ours->envelope.kind == FROM_WORKER_STATE_DELTA)
+		return compare_entries(theirs->state_delta->n_entries, theirs->state_delta->entries,
+				       theirs->state_delta->checksum, ours);
+	if (ours->envelope.kind == FROM_WORKER_RESTORE_ACK)
+		SAME(theirs->restore_ack->entries == ours->number && theirs->restore_ack->dropped == ours->dropped);
 	if (ours->envelope.kind == FROM_WORKER_RESULTS)
 		return compare_results(&theirs->results->base, ours);
 	if (ours->envelope.kind == FROM_WORKER_BARRIER_ACK)
@@ -424,6 +582,12 @@ static const char *compare_trigger_window(const ProtobufCMessage *message, const
 	return compare_window(theirs->window_id, ours);
 }
 
+static const char *compare_state_delta(const ProtobufCMessage *message, const struct reading *ours)
+{
+	const FlinkBridge__StateDelta *theirs = (const void *)message;
+	return compare_entries(theirs->n_entries, theirs->entries, theirs->checksum, ours);
+}
+
 /* ---- The surfaces ---- */
 
 static const struct {
@@ -443,6 +607,7 @@ static const struct {
 			       compare_add_to_window},
     [SURFACE_TRIGGER_WINDOW] = {&flink_worker__trigger_window_request__descriptor, read_trigger_window,
 				compare_trigger_window},
+    [SURFACE_STATE_DELTA] = {&flink_bridge__state_delta__descriptor, read_state_delta, compare_state_delta},
 };
 
 const ProtobufCMessageDescriptor *surface_descriptor(enum surface surface)

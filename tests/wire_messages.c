@@ -102,6 +102,7 @@ static void add_unknown(struct bytes *out, struct dice *dice)
 static void add_field(struct bytes *out, const ProtobufCFieldDescriptor *field, struct dice *dice, bool plain)
 {
 	uint32_t word = (uint32_t)any_number(dice);
+	uint64_t number;
 	struct bytes inner = {0};
 	struct view text = any_text(dice);
 	switch (field->type) {
@@ -124,6 +125,11 @@ static void add_field(struct bytes *out, const ProtobufCFieldDescriptor *field, 
 	case PROTOBUF_C_TYPE_SFIXED32:
 		bytes_add_varint(out, field->id << 3 | 5);
 		bytes_add(out, &word, sizeof(word));
+		return;
+	case PROTOBUF_C_TYPE_FIXED64:
+		number = any_number(dice);
+		bytes_add_varint(out, field->id << 3 | 1);
+		bytes_add(out, &number, sizeof(number));
 		return;
 	case PROTOBUF_C_TYPE_BOOL:
 		bytes_add_varint(out, field->id << 3);

@@ -249,20 +249,26 @@ static void session_was_written(void *owner, bool ok)
 		session_pump(session);
 }
 
+/* Notes that all messages up to a seq are done with: the last answer to one stands for those before it that are not answered at all.
+ * The number is a worker's, so no more can be done than was sent. */
+static void session_settle_up_to(struct session *session, const struct frame *header)
+{
+	struct front *front = session->front;
+	if (header->seq <= session->answered || header->seq > session->seq)
+		return;
+	front->in_flight -= header->seq - session->answered;
+	session->answered = header->seq;
+	if (header->received_ns <= front->now_ns)
+		histogram_add(&front->page->segment[session->segment].latency, front->now_ns - header->received_ns);
+}
+
 /* Writes an answer and notes whether its seq is done; consumes the frame. */
 static void session_take_answer(struct session *session, const struct frame *header, const uint8_t *payload)
 {
 	struct channel_end *end = session->end;
-	struct front *front = session->front;
-	bool last = header->flags & FRAME_LAST;
-	uint64_t received_ns = header->received_ns;
 	grpc_byte_buffer *message = channel_end_take(end, header, payload);
-	if (last && session->answered < session->seq) {
-		session->answered++;
-		front->in_flight--;
-		if (received_ns <= front->now_ns)
-			histogram_add(&front->page->segment[session->segment].latency, front->now_ns - received_ns);
-	}
+	if (header->flags & FRAME_LAST)
+		session_settle_up_to(session, header);
 	gauge_set(&session->info->response_fill, end->answers.peer_tail - end->answers.position);
 	session_write(session, message, !ring_is_empty(&end->answers));
 }

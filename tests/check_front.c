@@ -432,6 +432,30 @@ START_TEST(session_ends_as_its_worker_says)
 }
 END_TEST
 
+/* Messages that are not answered are settled by the answer to a later one, and a worker's seq that was never sent settles nothing. */
+START_TEST(one_answer_settles_the_messages_before_it)
+{
+	struct client_event event;
+	struct client_stream *stream = session_running(&fakes[0], 1, &(struct open_options){0});
+	client_stream_receive(stream);
+	for (int i = 0; i < 3; i++) {
+		stream_send(stream, 100);
+		client_poll(client, clock_ns(), &event);
+		ck_assert_int_eq(fake_take(&fakes[0], 1).kind, FRAME_MESSAGE);
+	}
+	client_stream_half_close(stream);
+	ck_assert(
+	    fake_answer(&fakes[0], 1, (struct frame){.kind = FRAME_ANSWER, .flags = FRAME_LAST, .seq = 99}, "no", 2));
+	expect(CLIENT_MESSAGE, stream, &event);
+	ck_assert(
+	    fake_answer(&fakes[0], 1, (struct frame){.kind = FRAME_ANSWER, .flags = FRAME_LAST, .seq = 4}, "all", 3));
+	client_stream_receive(stream);
+	expect(CLIENT_MESSAGE, stream, &event);
+	client_stream_receive(stream);
+	expect_end(stream, GRPC_STATUS_OK, "");
+}
+END_TEST
+
 START_TEST(channel_memory_comes_back_when_the_worker_lets_go)
 {
 	struct client_stream *stream = session_running(&fakes[0], 1, &(struct open_options){0});
@@ -720,6 +744,7 @@ static Suite *front_suite(void)
 	tcase_add_test(tests, unary_refusals_come_in_words);
 	tcase_add_test(tests, unary_calls_beyond_the_ring_wait_their_turn);
 	tcase_add_test(tests, session_ends_as_its_worker_says);
+	tcase_add_test(tests, one_answer_settles_the_messages_before_it);
 	tcase_add_test(tests, channel_memory_comes_back_when_the_worker_lets_go);
 	tcase_add_test(tests, answers_lent_out_of_the_ring_arrive_whole);
 	tcase_add_test(tests, client_that_never_reads_stops_its_own_worker_side_only);

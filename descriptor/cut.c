@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "descriptor/manifest.h"
 #include "descriptor/topology.h"
 #include "shared/log.h"
 
@@ -222,6 +223,20 @@ static void segment_name_take(struct cutter *cutter, uint32_t id, const struct p
 	}
 }
 
+/* Makes a finding of a step that keeps something for each key where records are not partitioned by one. */
+static void keys_check(const struct cutter *cutter, const struct segment *segment, const struct pipeline_step *step)
+{
+	enum step_kind kind = (enum step_kind)step->kind;
+
+	if (!segment->keyed && step_kind_needs_keys(kind))
+		finding_hint(
+		    node_finding(cutter->reading->diagnostics, step->at,
+				 "step \"%s\" is a %s, which remembers something for each key, but its records are not "
+				 "partitioned by key",
+				 step->name, step_kind_name(kind)),
+		    "add a key_by before it, with nothing between that ends a segment");
+}
+
 /* Copies a step into its place of a segment. */
 static void step_copy(struct step_spec *to, const struct pipeline_step *step)
 {
@@ -254,20 +269,30 @@ static void segments_fill(struct cutter *cutter, struct descriptor *descriptor)
 		if (filled[id] == 0)
 			segment_begin(cutter, id, &pipeline->steps[index]);
 		segment_name_take(cutter, id, &pipeline->steps[index]);
+		keys_check(cutter, &cutter->segments[id], &pipeline->steps[index]);
 		step_copy(&steps[id][filled[id]++], &pipeline->steps[index]);
 	}
 }
 
-/* Names segments that nobody named after their steps, and ends them all. */
+/* The name of a segment that nobody named. Checkpoints keep state by it: so a segment with state is called after the first step that
+ * has some, wherever the cuts before and behind that fall. */
+static const char *segment_name_make(const struct cutter *cutter, const struct segment *segment)
+{
+	const char *first = segment->steps[0].name, *last = segment->steps[segment->step_count - 1].name;
+	struct state_spec state;
+
+	if (segment_manifest(segment, &state, 1) > 0)
+		return state.step;
+	return segment->step_count == 1 ? first : pool_format(cutter->reading->pool, "%s..%s", first, last);
+}
+
+/* Names segments that nobody named, and ends them all. */
 static void segments_finish(struct cutter *cutter)
 {
 	for (uint32_t id = 0; id < cutter->count; id++) {
 		struct segment *segment = &cutter->segments[id];
-		const char *first = segment->steps[0].name, *last = segment->steps[segment->step_count - 1].name;
 		if (segment->name == NULL)
-			segment->name = segment->step_count == 1
-					    ? first
-					    : pool_format(cutter->reading->pool, "%s..%s", first, last);
+			segment->name = segment_name_make(cutter, segment);
 		segment_end(cutter, id);
 	}
 	for (uint32_t id = 0; id < cutter->count; id++) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "descriptor/kinds.h"
+#include "descriptor/manifest.h"
 #include "descriptor/show.h"
 #include "shared/json.h"
 #include "shared/units.h"
@@ -122,6 +123,29 @@ static void options_print(const struct option *options, size_t count, const char
 	}
 }
 
+/* Tells what the steps of a segment remember. */
+static void states_print(const struct segment *segment, FILE *out)
+{
+	const char *label = "state";
+
+	for (size_t i = 0; i < segment->step_count; i++) {
+		const struct step_spec *step = &segment->steps[i];
+		size_t declares = step_state_count(step->kind);
+		for (size_t place = 0; place < declares; place++) {
+			struct state_spec spec;
+			char kept[UNITS_TEXT_MAX];
+			if (!step_state(segment, step, place, &spec))
+				continue;
+			fprintf(out, "  %-7s %s.%s: %s %s, version %u%s%s (%s)\n", label, spec.step, spec.name,
+				state_kind_name(spec.kind), state_partition_name(spec.partition), spec.version,
+				spec.ttl_ms > 0 ? ", kept for " : "",
+				spec.ttl_ms > 0 ? duration_exact(kept, (uint64_t)spec.ttl_ms * 1000) : "",
+				step_state_help(step->kind, place));
+			label = "";
+		}
+	}
+}
+
 /* Tells about one segment. */
 static void segment_print(const struct descriptor *descriptor, const struct segment *segment, FILE *out)
 {
@@ -133,6 +157,7 @@ static void segment_print(const struct descriptor *descriptor, const struct segm
 		fprintf(out, "  %-7s %s, %s\n", i == 0 ? "steps" : "", step->name, step_kind_name(step->kind));
 		options_print(step->options, step->option_count, "            ", out);
 	}
+	states_print(segment, out);
 	fprintf(out, "  ends    %s\n", segment->cut);
 }
 
@@ -215,6 +240,27 @@ static void head_json(struct json *json, const char *name, const char *kind)
 	json_text(json, "kind", kind);
 }
 
+/* Writes what a step remembers. */
+static void states_json(struct json *json, const struct segment *segment, const struct step_spec *step)
+{
+	size_t declares = step_state_count(step->kind);
+
+	json_open_array(json, "states");
+	for (size_t place = 0; place < declares; place++) {
+		struct state_spec spec;
+		if (!step_state(segment, step, place, &spec))
+			continue;
+		json_open_object(json, NULL);
+		json_text(json, "name", spec.name);
+		json_text(json, "kind", state_kind_name(spec.kind));
+		json_text(json, "partition", state_partition_name(spec.partition));
+		json_unsigned(json, "version", spec.version);
+		json_signed(json, "ttl_ms", spec.ttl_ms);
+		json_close_object(json);
+	}
+	json_close_array(json);
+}
+
 /* Writes one segment. */
 static void segment_json(struct json *json, const struct descriptor *descriptor, const struct segment *segment)
 {
@@ -233,6 +279,7 @@ static void segment_json(struct json *json, const struct descriptor *descriptor,
 	for (size_t i = 0; i < segment->step_count; i++) {
 		head_json(json, segment->steps[i].name, step_kind_name(segment->steps[i].kind));
 		options_json(json, segment->steps[i].options, segment->steps[i].option_count);
+		states_json(json, segment, &segment->steps[i]);
 		json_close_object(json);
 	}
 	json_close_array(json);

@@ -4,6 +4,7 @@
  *
  *   - segments stand in the order of their ids, and read only from sources and from segments of smaller ids;
  *   - what leaves a key_by is partitioned by hash, nothing else is, and a segment is keyed if all of its inputs are;
+ *   - a step that keeps state by key is in a segment that is keyed;
  *   - forward joins equal parallelism;
  *   - a step that closes a segment is its last, and the segment's routes are that step's;
  *   - the topology hash is that of the file.
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "descriptor/load.h"
+#include "descriptor/manifest.h"
 #include "descriptor/options.h"
 #include "descriptor/topology.h"
 
@@ -357,6 +359,19 @@ static const struct input *inputs_load(struct loader *loader, const struct node 
 	return inputs;
 }
 
+/* Makes findings of steps that need keys in a segment without. */
+static void keys_check(struct loader *loader, size_t index)
+{
+	const struct segment *segment = &loader->segments[index];
+
+	for (size_t i = 0; i < segment->step_count && loader->segment_at[index] != NULL; i++) {
+		const struct step_spec *step = &segment->steps[i];
+		if (!segment->keyed && step->name != NULL && step_kind_needs_keys(step->kind))
+			FIND(loader, loader->segment_at[index], "step \"%s\" is a %s in a segment that is not keyed",
+			     step->name, step_kind_name(step->kind));
+	}
+}
+
 /* Reads the inputs of all segments and sinks. */
 static void all_inputs_load(struct loader *loader, const struct node *sinks)
 {
@@ -372,6 +387,7 @@ static void all_inputs_load(struct loader *loader, const struct node *sinks)
 		if (loader->segment_at[i] != NULL && (hashed != (segment->keyed ? segment->input_count : 0)))
 			FIND(loader, loader->segment_at[i],
 			     "a segment is keyed if all of its inputs are, and only then");
+		keys_check(loader, i);
 	}
 	for (size_t i = 0; i < loader->descriptor->sink_count; i++, entry = entry->next) {
 		if (entry->kind == NODE_MAP)

@@ -2,7 +2,7 @@
  * The topology hash (topology.h): what a session's Open must match.
  *
  * In it is what decides where a record goes and which state it meets: sources, segments, their inputs, keys and routes,
- * sinks, the number of key groups. Not in it are programs (new code takes over a running pipeline), parallelism (a
+ * sinks, the number of key groups, the manifests of what steps remember. Not in it are programs (new code takes over a running pipeline), parallelism (a
  * rescaled job is the same pipeline) and where sources and sinks really are. Texts go in with their lengths, so that no
  * two topologies look alike.
  */
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "descriptor/manifest.h"
 #include "shared/log.h"
 
 /* Hashes a number. */
@@ -43,7 +44,24 @@ static void hash_inputs(XXH3_state_t *state, const struct input *inputs, size_t 
 	}
 }
 
-/* Hashes a segment: its place, its key, and how it ends. */
+/* Hashes what a step remembers; how long, is told for information only. */
+static void hash_states(XXH3_state_t *state, const struct segment *segment, const struct step_spec *step)
+{
+	size_t declares = step_state_count(step->kind);
+
+	for (size_t place = 0; place < declares; place++) {
+		struct state_spec spec;
+		if (!step_state(segment, step, place, &spec))
+			continue;
+		hash_text(state, spec.step);
+		hash_text(state, spec.name);
+		hash_number(state, spec.kind);
+		hash_number(state, spec.partition);
+		hash_number(state, spec.version);
+	}
+}
+
+/* Hashes a segment: its place, its key, how it ends, and what it remembers. */
 static void hash_segment(XXH3_state_t *state, const struct segment *segment)
 {
 	const struct step_spec *last = &segment->steps[segment->step_count - 1];
@@ -56,6 +74,9 @@ static void hash_segment(XXH3_state_t *state, const struct segment *segment)
 	hash_number(state, segment->route_count);
 	for (size_t i = 0; i < segment->route_count; i++)
 		hash_text(state, segment->routes[i]);
+	hash_number(state, segment_manifest(segment, NULL, 0));
+	for (size_t i = 0; i < segment->step_count; i++)
+		hash_states(state, segment, &segment->steps[i]);
 }
 
 void topology_hash(const struct descriptor *descriptor, char hash[33])

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "descriptor/compile.h"
+#include "descriptor/manifest.h"
 #include "tests/check_main.h"
 
 static const char pipeline[] = "name: p\n"
@@ -196,6 +197,7 @@ START_TEST(test_the_hash_is_over_the_topology)
 	ck_assert(changes_hash("segment: tail", "segment: head"));
 	ck_assert(changes_hash("from: d.z", "from: [d.z, in]"));
 	ck_assert(changes_hash("s2:", "s3:"));
+	ck_assert(changes_hash("kind: batch, from: d.y, time: 3s", "kind: passthrough, from: d.y"));
 }
 END_TEST
 
@@ -305,6 +307,85 @@ START_TEST(test_programs_are_not_compiled_when_a_descriptor_is_loaded)
 }
 END_TEST
 
+/* The manifest of a segment as "step.name kind partition version ..."; to be freed. */
+static char *manifest_text(const struct segment *segment)
+{
+	struct state_spec states[8];
+	size_t count = segment_manifest(segment, states, 8), size;
+	char *text;
+	FILE *out = open_memstream(&text, &size);
+
+	ck_assert_uint_le(count, 8);
+	for (size_t i = 0; i < count; i++)
+		fprintf(out, "%s%s.%s %s %s %u", i > 0 ? "; " : "", states[i].step, states[i].name,
+			state_kind_name(states[i].kind), state_partition_name(states[i].partition), states[i].version);
+	fclose(out);
+	return text;
+}
+
+START_TEST(test_manifests)
+{
+	struct descriptor *descriptor = compile("name: p\n"
+						"sources:\n"
+						"  in: { kind: generator }\n"
+						"steps:\n"
+						"  - { name: a, kind: map, program: . }\n"
+						"  - { name: b, kind: batch }\n"
+						"  - { name: c, kind: batch }\n"
+						"  - { name: d, kind: key_by, key: .k }\n"
+						"  - { name: e, kind: batch }\n"
+						"sinks:\n"
+						"  out: { kind: discard }\n");
+	static const char *const expected[] = {
+	    "b.pending list split 1; c.pending list split 1",
+	    "e.pending list by key 1; e.sums value by key 1; e.due timers by key 1",
+	};
+
+	ck_assert_uint_eq(descriptor->segment_count, 2);
+	for (size_t i = 0; i < 2; i++) {
+		char *text = manifest_text(&descriptor->segments[i]);
+		ck_assert_str_eq(text, expected[i]);
+		free(text);
+	}
+	ck_assert_uint_eq(segment_manifest(&descriptor->segments[1], NULL, 0), 3);
+	descriptor_free(descriptor);
+}
+END_TEST
+
+/* Compiles three steps, the middle one with state; the name of the segment that it ends up in. */
+static void segment_is_called(const char *first, const char *last, const char *name)
+{
+	static const char format[] = "name: p\n"
+				     "sources:\n"
+				     "  in: { kind: generator }\n"
+				     "steps:\n"
+				     "  - { name: a, kind: map, program: ., %s }\n"
+				     "  - { name: bundle, kind: batch }\n"
+				     "  - { name: c, kind: map, program: ., %s }\n"
+				     "sinks:\n"
+				     "  out: { kind: discard }\n";
+	char text[512];
+	bool found = false;
+
+	snprintf(text, sizeof(text), format, first, last);
+	struct descriptor *descriptor = compile(text);
+	for (size_t i = 0; i < descriptor->segment_count; i++)
+		found |= segment_manifest(&descriptor->segments[i], NULL, 0) == 1 &&
+			 strcmp(descriptor->segments[i].name, name) == 0;
+	ck_assert_msg(found, "no segment with state is called %s", name);
+	descriptor_free(descriptor);
+}
+
+START_TEST(test_a_segment_with_state_keeps_its_name_wherever_the_cuts_fall)
+{
+	segment_is_called("parallelism: 1", "parallelism: 1", "bundle");
+	segment_is_called("parallelism: 2", "parallelism: 1", "bundle");
+	segment_is_called("parallelism: 1", "parallelism: 2", "bundle");
+	segment_is_called("parallelism: 2", "parallelism: 2", "bundle");
+	segment_is_called("segment: x", "parallelism: 1", "x");
+}
+END_TEST
+
 static Suite *descriptor_suite(void)
 {
 	const TTest *const tests[] = {
@@ -315,6 +396,8 @@ static Suite *descriptor_suite(void)
 	    test_the_hash_is_over_the_topology,
 	    test_the_hash_is_not_over_programs_and_deployments,
 	    test_compiling_twice_gives_the_same_bytes,
+	    test_manifests,
+	    test_a_segment_with_state_keeps_its_name_wherever_the_cuts_fall,
 	    test_missing_file,
 	    test_programs_are_not_compiled_when_a_descriptor_is_loaded,
 	};

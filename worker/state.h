@@ -26,20 +26,12 @@
 #ifndef WORKER_STATE_H
 #define WORKER_STATE_H
 
+#include "descriptor/manifest.h"
 #include "shared/view.h"
 #include "worker/arena.h"
 
 struct state;       /* a handle */
 struct state_store; /* a session's state, as this process has it */
-
-enum state_kind { STATE_VALUE, STATE_MAP, STATE_LIST, STATE_TIMERS, STATE_KIND_COUNT };
-
-/* How a state is dealt out when the segment is rescaled. */
-enum state_partition {
-	STATE_BY_KEY, /* with its key group */
-	STATE_SPLIT,  /* a list without keys: its elements are dealt out */
-	STATE_UNION,  /* a list without keys: every subtask gets all elements */
-};
 
 enum state_time { STATE_EVENT_TIME, STATE_PROCESSING_TIME, STATE_TIMES };
 
@@ -48,16 +40,6 @@ enum state_result {
 	STATE_NONE, /* there is nothing (more) */
 	STATE_TROUBLE, /* the arena or its log is full: arena->trouble says which; fail upwards, the session knows what to do */
 	STATE_TOO_LARGE, /* a key, user key or value exceeds what an entry may have; state_limit_words says it */
-};
-
-/* What a state is: its identity over restarts is (step, name), and kind and version must match what is restored. */
-struct state_spec {
-	const char *step; /* names outlive the store */
-	const char *name;
-	enum state_kind kind;
-	enum state_partition partition;
-	uint32_t version; /* of what the step writes into it */
-	int64_t ttl_ms;   /* VALUE and MAP: dropped when not written for so long, by processing time; 0: kept */
 };
 
 enum { STATE_HANDLES_MAX = 4096, STATE_KEY_MAX = 1 << 20, STATE_SUBKEY_MAX = 65535, STATE_VALUE_MAX = 32 << 20 };

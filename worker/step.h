@@ -26,8 +26,6 @@ enum release_cause {
 	RELEASE_END,       /* no input will come any more */
 };
 
-enum { STEP_STATES_MAX = 4 };
-
 struct step {
 	const struct step_kind_ops *ops;
 	const struct step_spec *spec;

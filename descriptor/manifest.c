@@ -1,0 +1,133 @@
+/* Manifests (manifest.h), out of the STEP_STATE lines of steps.def. */
+#include "descriptor/manifest.h"
+
+#include <string.h>
+
+#include "shared/log.h"
+
+/* What becomes of a state in a segment without keys. */
+enum unkeyed {
+	UNKEYED_BY_KEY,   /* the step cannot be there */
+	UNKEYED_IF_KEYED, /* the step does without it */
+	UNKEYED_SPLIT,
+	UNKEYED_UNION,
+};
+
+static const struct declared {
+	enum step_kind kind;
+	const char *name;
+	enum state_kind holds;
+	enum unkeyed unkeyed;
+	uint32_t version;
+	const char *ttl; /* the option that says how long it is kept, or "NULL" */
+	const char *help;
+} declared[] = {
+#define STEP_STATE(kind, name, type, unkeyed, version, ttl, help)                                                      \
+	{STEP_##kind, #name, STATE_##type, UNKEYED_##unkeyed, version, #ttl, help},
+#include "descriptor/steps.def"
+};
+
+enum { DECLARED_COUNT = sizeof(declared) / sizeof(*declared) };
+
+/* The state at a place among those of a kind, or NULL. */
+static const struct declared *declared_at(enum step_kind kind, size_t place)
+{
+	for (size_t i = 0; i < DECLARED_COUNT; i++) {
+		if (declared[i].kind == kind && place-- == 0)
+			return &declared[i];
+	}
+	return NULL;
+}
+
+size_t step_state_count(enum step_kind kind)
+{
+	size_t count = 0;
+
+	while (declared_at(kind, count) != NULL)
+		count++;
+	CHECK(count <= STEP_STATES_MAX);
+	return count;
+}
+
+/* How long the states of a step are kept that go by an option; 0: for good. */
+static int64_t ttl_of(const struct step_spec *step, const char *option)
+{
+	if (strcmp(option, "NULL") == 0)
+		return 0;
+	const struct option *ttl = step_option(step, option);
+	return ttl->given ? ttl->number : 0;
+}
+
+bool step_state(const struct segment *segment, const struct step_spec *step, size_t place, struct state_spec *spec)
+{
+	static const enum state_partition partitions[] = {[UNKEYED_BY_KEY] = STATE_BY_KEY,
+							  [UNKEYED_IF_KEYED] = STATE_BY_KEY,
+							  [UNKEYED_SPLIT] = STATE_SPLIT,
+							  [UNKEYED_UNION] = STATE_UNION};
+	const struct declared *state = declared_at(step->kind, place);
+
+	CHECK(state != NULL);
+	if (!segment->keyed && state->unkeyed <= UNKEYED_IF_KEYED)
+		return false;
+	*spec = (struct state_spec){.step = step->name,
+				    .name = state->name,
+				    .kind = state->holds,
+				    .partition = segment->keyed ? STATE_BY_KEY : partitions[state->unkeyed],
+				    .version = state->version,
+				    .ttl_ms = ttl_of(step, state->ttl)};
+	return true;
+}
+
+const char *step_state_help(enum step_kind kind, size_t place)
+{
+	const struct declared *state = declared_at(kind, place);
+
+	CHECK(state != NULL);
+	return state->help;
+}
+
+bool step_kind_needs_keys(enum step_kind kind)
+{
+	for (size_t i = 0; i < DECLARED_COUNT; i++) {
+		if (declared[i].kind == kind && declared[i].unkeyed == UNKEYED_BY_KEY)
+			return true;
+	}
+	return false;
+}
+
+size_t segment_manifest(const struct segment *segment, struct state_spec *states, size_t room)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < segment->step_count; i++) {
+		const struct step_spec *step = &segment->steps[i];
+		size_t declares = step_state_count(step->kind);
+		for (size_t place = 0; place < declares; place++) {
+			struct state_spec spec;
+			if (!step_state(segment, step, place, &spec))
+				continue;
+			if (count < room)
+				states[count] = spec;
+			count++;
+		}
+	}
+	return count;
+}
+
+const char *state_kind_name(enum state_kind kind)
+{
+	static const char *const names[STATE_KIND_COUNT] = {
+	    [STATE_VALUE] = "value", [STATE_MAP] = "map", [STATE_LIST] = "list", [STATE_TIMERS] = "timers"};
+
+	CHECK((size_t)kind < STATE_KIND_COUNT);
+	return names[kind];
+}
+
+const char *state_partition_name(enum state_partition partition)
+{
+	static const char *const names[STATE_PARTITION_COUNT] = {
+	    [STATE_BY_KEY] = "by key", [STATE_SPLIT] = "split", [STATE_UNION] = "union"};
+
+	CHECK((size_t)partition < STATE_PARTITION_COUNT);
+	return names[partition];
+}

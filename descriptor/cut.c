@@ -4,6 +4,7 @@
  *   - the one before closes its segment (key_by, route, broadcast);
  *   - it has several readers, or this step has several inputs;
  *   - the two differ in parallelism;
+ *   - it reads the dead letters of the one before, and not its output;
  *   - there is none before: the step reads a source.
  *
  * A sink closes a segment by being no step. Segments are numbered in the order of their first steps, and a step comes after
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #include "descriptor/manifest.h"
+#include "descriptor/routes.h"
 #include "descriptor/topology.h"
 #include "shared/log.h"
 
@@ -23,9 +25,10 @@ struct cutter {
 	const struct reading *reading;
 	struct segment *segments;
 	size_t count;
-	uint32_t *segment_of;         /* each step's */
-	uint32_t *last_of;            /* each segment's last step, as an index of the pipeline */
-	const struct node **named_at; /* where each segment got its name, or NULL */
+	uint32_t *segment_of;             /* each step's */
+	uint32_t *last_of;                /* each segment's last step, as an index of the pipeline */
+	const struct step_spec **spec_of; /* each step's place in its segment */
+	const struct node **named_at;     /* where each segment got its name, or NULL */
 };
 
 /* All readers of a step's outputs together. */
@@ -41,7 +44,7 @@ static uint32_t readers_of(const struct pipeline_step *step)
 /* The step that a step continues the segment of, or NULL when it begins one. */
 static const struct pipeline_step *continued(const struct pipeline *pipeline, const struct pipeline_step *step)
 {
-	if (step->input_count != 1 || step->inputs[0].from_source)
+	if (step->input_count != 1 || step->inputs[0].from_source || step->inputs[0].dead_letters)
 		return NULL;
 	const struct pipeline_step *before = &pipeline->steps[step->inputs[0].index];
 	bool joined = !step_kind_closes_segment((enum step_kind)before->kind) && readers_of(before) == 1 &&
@@ -71,7 +74,8 @@ static void sources_to_sinks(struct cutter *cutter)
 			step->input_count = 1;
 			step->readers = pool_alloc(cutter->reading->pool, sizeof(uint32_t));
 			step->readers[0] = 1;
-			*input = (struct reference){input->node, true, false, (uint32_t)pipeline->step_count++, 0};
+			*input = (struct reference){
+			    .node = input->node, .resolved = true, .index = (uint32_t)pipeline->step_count++};
 		}
 	}
 }
@@ -95,19 +99,25 @@ static void segments_assign(struct cutter *cutter)
 	}
 }
 
+/* Whether a reference is to the output of a step. */
+static bool is_output_of(const struct reference *reference, uint32_t index)
+{
+	return !reference->from_source && !reference->dead_letters && reference->index == index;
+}
+
 /* The sink or the step that is the only reader of a step; *sink is NULL when it is a step. */
 static const struct pipeline_step *reader_of(const struct pipeline *pipeline, uint32_t index,
 					     const struct pipeline_sink **sink)
 {
 	for (size_t i = 0; i < pipeline->step_count; i++) {
 		for (size_t k = 0; k < pipeline->steps[i].input_count; k++) {
-			if (!pipeline->steps[i].inputs[k].from_source && pipeline->steps[i].inputs[k].index == index)
+			if (is_output_of(&pipeline->steps[i].inputs[k], index))
 				return &pipeline->steps[i];
 		}
 	}
 	for (size_t i = 0; i < pipeline->sink_count; i++) {
 		for (size_t k = 0; k < pipeline->sinks[i].input_count; k++) {
-			if (pipeline->sinks[i].inputs[k].index == index)
+			if (is_output_of(&pipeline->sinks[i].inputs[k], index))
 				*sink = &pipeline->sinks[i];
 		}
 	}
@@ -156,7 +166,9 @@ static struct input input_make(const struct cutter *cutter, const struct referen
 		feeding = pipeline->steps[reference->index].parallelism;
 	}
 	input.partition = feeding == parallelism ? PARTITION_FORWARD : PARTITION_REBALANCE;
-	if (!reference->from_source && pipeline->steps[reference->index].kind == STEP_key_by)
+	if (reference->dead_letters)
+		input.route = cutter->spec_of[reference->index]->dead_letter_route;
+	else if (!reference->from_source && pipeline->steps[reference->index].kind == STEP_key_by)
 		input.partition = PARTITION_HASH;
 	return input;
 }
@@ -190,20 +202,6 @@ static void segment_begin(struct cutter *cutter, uint32_t id, const struct pipel
 		finding_hint(node_finding(cutter->reading->diagnostics, step->at,
 					  "step \"%s\" joins inputs behind a key_by with others", step->name),
 			     "join them first, and put the key_by behind that");
-}
-
-/* Sets what a segment has from its last step: routes, and why it ends. */
-static void segment_end(struct cutter *cutter, uint32_t id)
-{
-	struct segment *segment = &cutter->segments[id];
-	const struct pipeline_step *step = &cutter->pipeline->steps[cutter->last_of[id]];
-	const char **routes = pool_array(cutter->reading->pool, step->route_count, sizeof(*routes));
-
-	for (size_t i = 0; i < step->route_count; i++)
-		routes[i] = step->routes[i].name;
-	segment->routes = routes;
-	segment->route_count = step->route_count;
-	segment->cut = cut_reason(cutter, cutter->last_of[id]);
 }
 
 /* Takes the name that a step asks for its segment to have. */
@@ -244,33 +242,51 @@ static void step_copy(struct step_spec *to, const struct pipeline_step *step)
 	to->kind = (enum step_kind)step->kind;
 	to->options = step->options;
 	to->option_count = step->option_count;
+	to->policy = step->policy;
 }
 
-/* Fills all segments with their steps, which stand in order. */
-static void segments_fill(struct cutter *cutter, struct descriptor *descriptor)
+/* Gives all segments room for their steps. */
+static struct step_spec **steps_make(struct cutter *cutter)
 {
-	struct pipeline *pipeline = cutter->pipeline;
 	struct pool *pool = cutter->reading->pool;
 	struct step_spec **steps = pool_array(pool, cutter->count, sizeof(*steps));
-	size_t passed = 0;
+	uint32_t passed = 0;
 
-	for (size_t i = 0; i < pipeline->step_count; i++)
+	for (size_t i = 0; i < cutter->pipeline->step_count; i++)
 		cutter->segments[cutter->segment_of[i]].step_count++;
 	for (size_t id = 0; id < cutter->count; id++) {
 		steps[id] = pool_array(pool, cutter->segments[id].step_count, sizeof(**steps));
 		cutter->segments[id].steps = steps[id];
 		for (size_t i = 0; i < cutter->segments[id].step_count; i++)
-			steps[id][i].index = (uint32_t)passed++;
+			steps[id][i].index = passed++;
 	}
-	descriptor->step_count = (uint32_t)passed;
+	return steps;
+}
+
+/* Fills all segments with their steps, which stand in order, and with what they have by them. */
+static void segments_fill(struct cutter *cutter, struct descriptor *descriptor)
+{
+	struct pipeline *pipeline = cutter->pipeline;
+	struct pool *pool = cutter->reading->pool;
+	struct step_spec **steps = steps_make(cutter);
 	size_t *filled = pool_array(pool, cutter->count, sizeof(*filled));
+
+	descriptor->step_count = (uint32_t)pipeline->step_count;
+	cutter->spec_of = pool_array(pool, pipeline->step_count, sizeof(*cutter->spec_of));
 	for (size_t i = 0; i < pipeline->step_count; i++) {
 		uint32_t index = pipeline->order[i], id = cutter->segment_of[index];
-		if (filled[id] == 0)
-			segment_begin(cutter, id, &pipeline->steps[index]);
+		struct step_spec *step = &steps[id][filled[id]++];
 		segment_name_take(cutter, id, &pipeline->steps[index]);
+		step_copy(step, &pipeline->steps[index]);
+		cutter->spec_of[index] = step;
+	}
+	for (size_t id = 0; id < cutter->count; id++)
+		segment_routes_make(&cutter->segments[id], steps[id], pool);
+	for (size_t i = 0; i < pipeline->step_count; i++) {
+		uint32_t index = pipeline->order[i], id = cutter->segment_of[index];
+		if (cutter->spec_of[index] == &steps[id][0])
+			segment_begin(cutter, id, &pipeline->steps[index]);
 		keys_check(cutter, &cutter->segments[id], &pipeline->steps[index]);
-		step_copy(&steps[id][filled[id]++], &pipeline->steps[index]);
 	}
 }
 
@@ -293,7 +309,7 @@ static void segments_finish(struct cutter *cutter)
 		struct segment *segment = &cutter->segments[id];
 		if (segment->name == NULL)
 			segment->name = segment_name_make(cutter, segment);
-		segment_end(cutter, id);
+		segment->cut = cut_reason(cutter, cutter->last_of[id]);
 	}
 	for (uint32_t id = 0; id < cutter->count; id++) {
 		for (uint32_t other = 0; cutter->named_at[id] != NULL && other < cutter->count; other++) {

@@ -55,12 +55,22 @@ struct option {
 	size_t item_count;
 };
 
+/* What becomes of a record that a step fails on. */
+enum error_policy {
+	ON_ERROR_FAIL, /* the session fails, and with it Flink's task */
+	ON_ERROR_SKIP, /* it is left out, and counted */
+	ON_ERROR_DEAD_LETTER, /* it leaves by the step's dead-letter route, as it came to the step, with headers that say why */
+	ON_ERROR_COUNT
+};
+
 struct step_spec {
 	const char *name;
 	enum step_kind kind;
 	uint32_t index;               /* over all segments of the descriptor */
 	const struct option *options; /* all options of the kind, in the table's order */
 	size_t option_count;
+	enum error_policy policy;
+	uint32_t dead_letter_route; /* of the segment; ON_ERROR_DEAD_LETTER alone */
 };
 
 /* How records reach a segment or sink from what feeds it. */
@@ -84,7 +94,9 @@ struct segment {
 	size_t step_count;
 	const struct input *inputs;
 	size_t input_count;
-	const char *const *routes; /* names; none: one unnamed output, route 0 */
+	/* Names; none: one unnamed output, route 0. With steps whose policy is ON_ERROR_DEAD_LETTER there is a route for each of
+	 * them behind those of the last step; if that has none, everything else leaves by route 0, "main". */
+	const char *const *routes;
 	size_t route_count;
 };
 
@@ -168,6 +180,12 @@ void descriptor_free(struct descriptor *descriptor);
 /* The name of a step kind, and what the table says of it. */
 const char *step_kind_name(enum step_kind kind);
 bool step_kind_closes_segment(enum step_kind kind);
+
+/* Whether the last step of a segment says which route a record takes; else all that are no dead letters take route 0. */
+bool segment_has_own_routes(const struct segment *segment);
+
+/* "fail", "skip", "dead_letter". */
+const char *error_policy_name(enum error_policy policy);
 
 /* The names of source kinds, sink kinds and partitions. */
 const char *source_kind_name(enum source_kind kind);

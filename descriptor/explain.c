@@ -155,6 +155,8 @@ static void segment_print(const struct descriptor *descriptor, const struct segm
 	for (size_t i = 0; i < segment->step_count; i++) {
 		const struct step_spec *step = &segment->steps[i];
 		fprintf(out, "  %-7s %s, %s\n", i == 0 ? "steps" : "", step->name, step_kind_name(step->kind));
+		if (step->policy != ON_ERROR_FAIL)
+			fprintf(out, "            on_error: %s\n", error_policy_name(step->policy));
 		options_print(step->options, step->option_count, "            ", out);
 	}
 	states_print(segment, out);
@@ -278,6 +280,7 @@ static void segment_json(struct json *json, const struct descriptor *descriptor,
 	json_open_array(json, "steps");
 	for (size_t i = 0; i < segment->step_count; i++) {
 		head_json(json, segment->steps[i].name, step_kind_name(segment->steps[i].kind));
+		json_text(json, "on_error", error_policy_name(segment->steps[i].policy));
 		options_json(json, segment->steps[i].options, segment->steps[i].option_count);
 		states_json(json, segment, &segment->steps[i]);
 		json_close_object(json);

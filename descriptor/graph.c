@@ -4,6 +4,8 @@
  */
 #include "descriptor/show.h"
 
+#include "descriptor/routes.h"
+
 const char *const graph_format_names[GRAPH_FORMAT_COUNT] = {[GRAPH_MERMAID] = "mermaid", [GRAPH_DOT] = "dot"};
 
 struct syntax {
@@ -119,21 +121,30 @@ static const struct syntax syntaxes[GRAPH_FORMAT_COUNT] = {
     [GRAPH_DOT] = {dot_begin, dot_end_point, dot_segment_begin, dot_step, dot_segment_end, dot_edge, dot_end},
 };
 
+/* The step that an input comes out of; *route is what to write on the arrow. */
+static const struct step_spec *feeding_step(const struct segment *from, uint32_t number, const char **route)
+{
+	const struct step_spec *failing = route_dead_letters_of(from, number);
+
+	*route = failing != NULL ? ROUTE_DEAD_LETTER : segment_has_own_routes(from) ? from->routes[number] : "";
+	return failing != NULL ? failing : &from->steps[from->step_count - 1];
+}
+
 /* Draws what comes into a segment or sink: the route and how records are spread, unless they just go on. */
 static void edges_print(const struct descriptor *descriptor, const struct input *inputs, size_t count, const char *to,
 			size_t to_index, const struct syntax *syntax, FILE *out)
 {
 	for (size_t i = 0; i < count; i++) {
 		const struct input *input = &inputs[i];
-		const struct segment *from = input->from_source ? NULL : &descriptor->segments[input->index];
-		const char *route = from != NULL && from->route_count > 0 ? from->routes[input->route] : "";
+		const struct step_spec *step = NULL;
+		const char *route = "";
 		const char *spread = input->partition == PARTITION_FORWARD ? "" : partition_name(input->partition);
 		char label[128];
+		if (!input->from_source)
+			step = feeding_step(&descriptor->segments[input->index], input->route, &route);
 		snprintf(label, sizeof(label), "%s%s%s", route, *route != '\0' && *spread != '\0' ? ", " : "", spread);
-		if (from == NULL)
-			syntax->edge("source", input->index, to, to_index, label, out);
-		else
-			syntax->edge("step", from->steps[from->step_count - 1].index, to, to_index, label, out);
+		syntax->edge(step == NULL ? "source" : "step", step == NULL ? input->index : step->index, to, to_index,
+			     label, out);
 	}
 }
 

@@ -85,6 +85,15 @@ static const struct {
 
 const char *const form_names[FORM_COUNT] = {[FORM_JSON] = "json", [FORM_TEXT] = "text", [FORM_BYTES] = "bytes"};
 
+const char *const error_policy_names[ON_ERROR_COUNT] = {
+    [ON_ERROR_FAIL] = "fail", [ON_ERROR_SKIP] = "skip", [ON_ERROR_DEAD_LETTER] = "dead_letter"};
+
+const char *error_policy_name(enum error_policy policy)
+{
+	CHECK((size_t)policy < ON_ERROR_COUNT);
+	return error_policy_names[policy];
+}
+
 const char *scope_name(enum scope scope)
 {
 	return scopes[scope].name;

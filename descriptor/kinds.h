@@ -54,4 +54,7 @@ const char *option_choices(const struct option_info *info);
 enum { FORM_COUNT = 3 };
 extern const char *const form_names[FORM_COUNT];
 
+/* The names of error policies, in the order of enum error_policy. */
+extern const char *const error_policy_names[ON_ERROR_COUNT];
+
 #endif

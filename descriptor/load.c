@@ -14,6 +14,7 @@
 #include "descriptor/load.h"
 #include "descriptor/manifest.h"
 #include "descriptor/options.h"
+#include "descriptor/routes.h"
 #include "descriptor/topology.h"
 
 /* A descriptor written out of the largest pipeline fits into these. */
@@ -127,7 +128,7 @@ static void sinks_load(struct loader *loader, const struct node *sinks)
 /* Reads one step of a chain. */
 static void step_load(struct loader *loader, const struct node *node, struct step_spec *step)
 {
-	static const char *const own[] = {"name", "kind"};
+	static const char *const own[] = {"name", "kind", "on_error"};
 	const char *what = "a step of the chain";
 
 	if (!is_kind(loader, node, NODE_MAP, what))
@@ -137,7 +138,9 @@ static void step_load(struct loader *loader, const struct node *node, struct ste
 	int kind = read_kind(&loader->reading, node, node, SCOPE_STEP, what);
 	if (kind < 0)
 		return;
-	check_option_keys(&loader->reading, node, SCOPE_STEP, (unsigned)kind, what, own, 2);
+	check_option_keys(&loader->reading, node, SCOPE_STEP, (unsigned)kind, what, own, 3);
+	step->policy =
+	    read_error_policy(&loader->reading, needed(loader, node, "on_error", what), "on_error", ON_ERROR_FAIL);
 	step->kind = (enum step_kind)kind;
 	step->options =
 	    read_options(&loader->reading, node, node, SCOPE_STEP, (unsigned)kind, what, &step->option_count);
@@ -165,29 +168,23 @@ static void chain_load(struct loader *loader, const struct node *config, struct 
 	}
 	segment->steps = steps;
 	segment->step_count = chain->count;
+	segment_routes_make(segment, steps, loader->reading.pool);
 }
 
-/* Reads the routes of a segment, which are those of its last step. */
-static void routes_load(struct loader *loader, const struct node *config, struct segment *segment)
+/* Compares the routes of a segment with those that its steps make. */
+static void routes_load(struct loader *loader, const struct node *config, const struct segment *segment)
 {
-	const struct node *node = node_find(config, "routes");
-	const struct step_spec *last = &segment->steps[segment->step_count - 1];
-	const struct option *option = routes_option(last->options, last->option_count);
-	const struct option_item *items = option == NULL ? NULL : option->items;
-	size_t count = items == NULL ? 0 : option->item_count;
-	const char **routes = pool_array(loader->reading.pool, count, sizeof(*routes));
-	const struct node *item = node == NULL ? NULL : node->first;
-	bool same = node == NULL ? count == 0 : node->kind == NODE_LIST && node->count == count;
+	const struct node *node = node_find(config, "routes"), *item = node == NULL ? NULL : node->first;
+	bool same =
+	    node == NULL ? segment->route_count == 0 : node->kind == NODE_LIST && node->count == segment->route_count;
 
-	for (size_t i = 0; i < count && items != NULL; i++) {
-		routes[i] = items[i].name;
-		same = same && item != NULL && item->kind == NODE_SCALAR && strcmp(item->text, routes[i]) == 0;
+	for (size_t i = 0; i < segment->route_count; i++) {
+		same = same && item != NULL && item->kind == NODE_SCALAR && strcmp(item->text, segment->routes[i]) == 0;
 		item = item == NULL ? NULL : item->next;
 	}
 	if (!same)
-		FIND(loader, node == NULL ? config : node, "the routes of the segment are not those of its last step");
-	segment->routes = routes;
-	segment->route_count = count;
+		FIND(loader, node == NULL ? config : node,
+		     "the routes of the segment are not those of its last step and of its dead letters");
 }
 
 /* Reads a boolean that has to be there. */
@@ -298,8 +295,8 @@ static void input_partition_load(struct loader *loader, const struct node *node,
 	const struct node *partition = needed(loader, node, "partition", "the input");
 	const struct segment *segment = input->from_source ? NULL : &loader->segments[input->index];
 	uint32_t feeding = segment == NULL ? loader->sources[input->index].parallelism : segment->parallelism;
-	bool keyed =
-	    segment != NULL && segment->step_count > 0 && segment->steps[segment->step_count - 1].kind == STEP_key_by;
+	bool keyed = segment != NULL && segment->step_count > 0 && input->route == 0 &&
+		     segment->steps[segment->step_count - 1].kind == STEP_key_by;
 
 	if (partition == NULL)
 		return;

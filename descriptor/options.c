@@ -156,6 +156,23 @@ int read_kind(const struct reading *reading, const struct node *map, const struc
 	return kind;
 }
 
+enum error_policy read_error_policy(const struct reading *reading, const struct node *node, const char *what,
+				    enum error_policy fallback)
+{
+	if (node == NULL)
+		return fallback;
+	if (node->kind != NODE_SCALAR || node_is_null(node)) {
+		wrong_kind(reading, node, what, "one of: fail, skip, dead_letter");
+		return fallback;
+	}
+	for (int i = 0; i < ON_ERROR_COUNT; i++) {
+		if (strcmp(error_policy_names[i], node->text) == 0)
+			return (enum error_policy)i;
+	}
+	wrong_word(reading, node, what, error_policy_names, ON_ERROR_COUNT);
+	return fallback;
+}
+
 /* Has a program looked into; the finding stands where the program does. */
 static void program_look(const struct reading *reading, const struct node *node, const char *program, const char *what)
 {

@@ -39,6 +39,10 @@ uint32_t read_number(const struct reading *reading, const struct node *node, con
 int read_kind(const struct reading *reading, const struct node *map, const struct node *at, enum scope scope,
 	      const char *what);
 
+/* An error policy; `fallback` when the node is NULL, or after a finding. */
+enum error_policy read_error_policy(const struct reading *reading, const struct node *node, const char *what,
+				    enum error_policy fallback);
+
 /* All options of a kind out of a map, defaults filled in; findings for what is missing or wrong. */
 const struct option *read_options(const struct reading *reading, const struct node *map, const struct node *at,
 				  enum scope scope, unsigned kind, const char *what, size_t *count);

@@ -128,12 +128,14 @@ static void step_name_read(const struct reading *reading, const struct node *ent
 static void step_read(struct pipeline *pipeline, const struct reading *reading, const struct node *entry, size_t number,
 		      struct pipeline_step *to)
 {
-	static const char *const own[] = {"name", "kind", "from", "parallelism", "segment"};
+	static const char *const own[] = {"name", "kind", "from", "parallelism", "segment", "on_error"};
+	const struct node *policy = node_find(entry, "on_error");
 	char what[160];
 
 	to->kind = -1;
 	to->at = entry;
 	to->parallelism = pipeline->parallelism;
+	to->policy = pipeline->policy;
 	snprintf(what, sizeof(what), "step number %zu", number);
 	if (!entry_is_map(reading, entry, what))
 		return;
@@ -146,10 +148,12 @@ static void step_read(struct pipeline *pipeline, const struct reading *reading, 
 		to->segment = read_name(reading, to->segment_at, "the name of a segment");
 	to->parallelism = read_number(reading, node_find(entry, "parallelism"), "parallelism", 1,
 				      pipeline->max_parallelism, pipeline->parallelism);
+	to->policy = read_error_policy(reading, policy, "on_error", pipeline->policy);
+	to->policy_own = policy != NULL;
 	to->kind = read_kind(reading, entry, to->at, SCOPE_STEP, what);
 	if (to->kind < 0)
 		return;
-	check_option_keys(reading, entry, SCOPE_STEP, (unsigned)to->kind, what, own, 5);
+	check_option_keys(reading, entry, SCOPE_STEP, (unsigned)to->kind, what, own, 6);
 	to->options = read_options(reading, entry, to->at, SCOPE_STEP, (unsigned)to->kind, what, &to->option_count);
 	const struct option *routes = routes_option(to->options, to->option_count);
 	to->routes = routes == NULL ? NULL : routes->items;
@@ -194,11 +198,12 @@ static void paths_check(const struct pipeline *pipeline, const struct reading *r
 /* Reads what stands at the top of a pipeline's file. */
 static void head_read(struct pipeline *pipeline, const struct reading *reading, const struct document *document)
 {
-	static const char *const keys[] = {"name", "parallelism", "max_parallelism", "sources", "steps", "sinks"};
+	static const char *const keys[] = {"name",  "parallelism", "max_parallelism", "on_error", "sources",
+					   "steps", "sinks"};
 	const struct node *root = document->root, *name = node_find(root, "name");
 	const struct node *parallelism = node_find(root, "parallelism");
 
-	node_check_keys(root, "the pipeline", keys, 6, reading->diagnostics);
+	node_check_keys(root, "the pipeline", keys, 7, reading->diagnostics);
 	if (name != NULL)
 		pipeline->name = read_name(reading, name, "the name of the pipeline");
 	else
@@ -208,6 +213,8 @@ static void head_read(struct pipeline *pipeline, const struct reading *reading, 
 	pipeline->max_parallelism = read_number(reading, node_find(root, "max_parallelism"), "max_parallelism", 1,
 						DESCRIPTOR_PARALLELISM_MAX, 128);
 	pipeline->parallelism = read_number(reading, parallelism, "parallelism", 1, pipeline->max_parallelism, 1);
+	pipeline->policy_at = node_find(root, "on_error");
+	pipeline->policy = read_error_policy(reading, pipeline->policy_at, "on_error", ON_ERROR_FAIL);
 }
 
 void pipeline_read(struct pipeline *pipeline, const struct reading *reading, const struct document *document)

@@ -14,8 +14,10 @@ struct reference {
 	const struct node *node; /* where it says so; for a `from` left away, the thing itself */
 	bool resolved;
 	bool from_source;
-	uint32_t index; /* of the source or step */
-	uint32_t route; /* of that step; 0 when it has none */
+	uint32_t index;        /* of the source or step */
+	uint32_t route;        /* of that step; 0 when it has none */
+	bool dead_letters;     /* of that step, and not its output */
+	bool all_dead_letters; /* of all steps whose own nobody reads by name; until those are known */
 };
 
 struct pipeline_source {
@@ -39,6 +41,10 @@ struct pipeline_step {
 	const struct option_item *routes; /* their names; none: one unnamed output */
 	size_t route_count;
 	uint32_t *readers; /* of each route, or of the one output */
+	enum error_policy policy;
+	bool policy_own;          /* it says so itself */
+	uint32_t letters_named;   /* readers of its dead letters by name */
+	uint32_t letters_readers; /* all readers of them */
 };
 
 struct pipeline_sink {
@@ -52,6 +58,8 @@ struct pipeline_sink {
 struct pipeline {
 	const char *name;
 	uint32_t parallelism, max_parallelism;
+	enum error_policy policy; /* of steps that do not say theirs */
+	const struct node *policy_at;
 	struct pipeline_source *sources;
 	size_t source_count;
 	struct pipeline_step *steps; /* as written */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "descriptor/pipeline.h"
+#include "descriptor/routes.h"
 
 /* Names that are compared with a mistyped one, at most. */
 enum { NAMES_MAX = 2000 };
@@ -46,6 +47,29 @@ static long step_index(const struct pipeline *pipeline, const char *name, size_t
 			return (long)i;
 	}
 	return -1;
+}
+
+/* Makes findings of things that are called as the dead letters are. */
+static void reserved_check(const struct resolver *resolver)
+{
+	static const char text[] = "\"" ROUTE_DEAD_LETTER "\" is what `from` calls the records that steps fail on";
+	const struct pipeline *pipeline = resolver->pipeline;
+	struct diagnostics *diagnostics = resolver->reading->diagnostics;
+
+	for (size_t i = 0; i < pipeline->source_count; i++) {
+		const char *name = pipeline->sources[i].source.name;
+		if (name != NULL && strcmp(name, ROUTE_DEAD_LETTER) == 0)
+			finding_hint(node_finding(diagnostics, pipeline->sources[i].at, text), "choose another name");
+	}
+	for (size_t i = 0; i < pipeline->step_count; i++) {
+		const struct pipeline_step *step = &pipeline->steps[i];
+		bool taken = step->name != NULL && strcmp(step->name, ROUTE_DEAD_LETTER) == 0;
+		for (size_t r = 0; r < step->route_count; r++)
+			taken = taken || strcmp(step->routes[r].name, ROUTE_DEAD_LETTER) == 0;
+		if (taken)
+			finding_hint(node_finding(diagnostics, step->at, text),
+				     "choose another name for the step or its route");
+	}
 }
 
 /* Makes findings of names that two things have. */
@@ -105,6 +129,11 @@ static void names_list(struct resolver *resolver)
 		for (size_t r = 0; r < pipeline->steps[i].route_count; r++)
 			name_add(resolver, pipeline->steps[i].name, pipeline->steps[i].routes[r].name);
 	}
+	name_add(resolver, ROUTE_DEAD_LETTER, NULL);
+	for (size_t i = 0; i < pipeline->step_count; i++) {
+		if (pipeline->steps[i].policy == ON_ERROR_DEAD_LETTER)
+			name_add(resolver, pipeline->steps[i].name, ROUTE_DEAD_LETTER);
+	}
 }
 
 /* The finding that a reference leads nowhere. */
@@ -116,6 +145,20 @@ static void unknown_reference(struct resolver *resolver, const struct node *node
 	if (resolver->names == NULL)
 		names_list(resolver);
 	finding_suggest(finding, node->text, resolver->names, resolver->name_count);
+}
+
+/* Takes a reference to a step's dead letters. */
+static void letters_resolve(const struct resolver *resolver, struct pipeline_step *step, struct reference *reference)
+{
+	reference->resolved = reference->dead_letters = step->policy == ON_ERROR_DEAD_LETTER;
+	step->letters_named += reference->dead_letters;
+	if (reference->dead_letters)
+		return;
+	struct finding *finding =
+	    node_finding(resolver->reading->diagnostics, reference->node,
+			 "step \"%s\" has no dead letters: what it fails on is not put aside (%s)", step->name,
+			 error_policy_name(step->policy));
+	finding_hint(finding, "say `on_error: dead_letter` at the step");
 }
 
 /* Finds the route that a reference to a step names; `name` is NULL when it names none. */
@@ -170,7 +213,13 @@ static void reference_resolve(struct resolver *resolver, const struct node *node
 		reference->index = (uint32_t)source;
 	} else if (step >= 0) {
 		reference->index = (uint32_t)step;
-		route_resolve(resolver, &resolver->pipeline->steps[step], dot == NULL ? NULL : dot + 1, reference);
+		if (dot != NULL && strcmp(dot + 1, ROUTE_DEAD_LETTER) == 0)
+			letters_resolve(resolver, &resolver->pipeline->steps[step], reference);
+		else
+			route_resolve(resolver, &resolver->pipeline->steps[step], dot == NULL ? NULL : dot + 1,
+				      reference);
+	} else if (strcmp(node->text, ROUTE_DEAD_LETTER) == 0) {
+		reference->all_dead_letters = true;
 	} else {
 		unknown_reference(resolver, node);
 	}
@@ -179,8 +228,10 @@ static void reference_resolve(struct resolver *resolver, const struct node *node
 /* Whether two references lead to the same output. */
 static bool references_equal(const struct reference *a, const struct reference *b)
 {
+	if (a->all_dead_letters || b->all_dead_letters)
+		return a->all_dead_letters && b->all_dead_letters;
 	return a->resolved && b->resolved && a->from_source == b->from_source && a->index == b->index &&
-	       a->route == b->route;
+	       a->route == b->route && a->dead_letters == b->dead_letters;
 }
 
 /* Resolves a `from` that is given. */
@@ -279,15 +330,80 @@ static void sinks_resolve(struct resolver *resolver)
 	}
 }
 
+/* Puts the dead letters of all steps whose own nobody reads by name in place of a reference to `dead_letter`. */
+static void letters_expand(const struct resolver *resolver, struct reference **inputs, size_t *count)
+{
+	const struct pipeline *pipeline = resolver->pipeline;
+	size_t at = 0, used = 0;
+
+	while (at < *count && !(*inputs)[at].all_dead_letters)
+		at++;
+	if (at == *count)
+		return;
+	struct reference *all = pool_array(resolver->reading->pool, *count + pipeline->step_count, sizeof(*all));
+	const struct node *node = (*inputs)[at].node;
+	for (size_t i = 0; i < *count; i++) {
+		if (i != at)
+			all[used++] = (*inputs)[i];
+	}
+	size_t others = used;
+	for (size_t i = 0; i < pipeline->step_count; i++) {
+		const struct pipeline_step *step = &pipeline->steps[i];
+		if (step->policy == ON_ERROR_DEAD_LETTER && step->letters_named == 0)
+			all[used++] = (struct reference){
+			    .node = node, .resolved = true, .index = (uint32_t)i, .dead_letters = true};
+	}
+	if (used == others)
+		finding_hint(node_finding(resolver->reading->diagnostics, node,
+					  "there are no dead letters that are not read by name already"),
+			     "say `on_error: dead_letter` at a step, or at the top of the pipeline for all of them");
+	if (used > DESCRIPTOR_INPUTS_MAX)
+		finding_expected(
+		    node_finding(resolver->reading->diagnostics, node,
+				 "with the dead letters of %zu steps these are %zu inputs", used - others, used),
+		    "%d at most: several sinks, each with a list of STEP." ROUTE_DEAD_LETTER, DESCRIPTOR_INPUTS_MAX);
+	*inputs = all;
+	*count = used;
+}
+
 /* Counts the readers of every output. */
 static void readers_count(struct pipeline *pipeline, const struct reference *inputs, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		if (inputs[i].from_source)
 			pipeline->sources[inputs[i].index].readers++;
+		else if (inputs[i].dead_letters)
+			pipeline->steps[inputs[i].index].letters_readers++;
 		else
 			pipeline->steps[inputs[i].index].readers[inputs[i].route]++;
 	}
+}
+
+/* Makes findings of dead letters that nobody reads: one of all those that are put aside because the pipeline says so. */
+static void unread_letters_find(const struct resolver *resolver)
+{
+	const struct pipeline *pipeline = resolver->pipeline;
+	struct diagnostics *diagnostics = resolver->reading->diagnostics;
+	size_t inherited = 0;
+
+	for (size_t i = 0; i < pipeline->step_count; i++) {
+		const struct pipeline_step *step = &pipeline->steps[i];
+		bool unread = step->policy == ON_ERROR_DEAD_LETTER && step->letters_readers == 0;
+		inherited += unread && !step->policy_own;
+		if (unread && step->policy_own)
+			finding_hint(
+			    node_finding(diagnostics, step->at, "nothing reads the dead letters of step \"%s\"",
+					 step->name),
+			    "add a sink for them, such as `%s_failed: { kind: file, path: %s_failed.jsonl, from: "
+			    "%s." ROUTE_DEAD_LETTER " }`",
+			    step->name, step->name, step->name);
+	}
+	if (inherited > 0)
+		finding_hint(
+		    node_finding(diagnostics, pipeline->policy_at, "nothing reads the dead letters of %zu step%s",
+				 inherited, inherited == 1 ? "" : "s"),
+		    "add a sink for them, such as `failed: { kind: file, path: failed.jsonl, from: " ROUTE_DEAD_LETTER
+		    " }`");
 }
 
 /* Makes findings of outputs that nobody reads. */
@@ -391,9 +507,14 @@ void pipeline_resolve(struct pipeline *pipeline, const struct reading *reading)
 {
 	struct resolver resolver = {.pipeline = pipeline, .reading = reading};
 
+	reserved_check(&resolver);
 	names_check(&resolver);
 	steps_resolve(&resolver);
 	sinks_resolve(&resolver);
+	for (size_t i = 0; i < pipeline->step_count; i++)
+		letters_expand(&resolver, &pipeline->steps[i].inputs, &pipeline->steps[i].input_count);
+	for (size_t i = 0; i < pipeline->sink_count; i++)
+		letters_expand(&resolver, &pipeline->sinks[i].inputs, &pipeline->sinks[i].input_count);
 	if (reading->diagnostics->count > 0)
 		return; /* what is broken would only be reported a second time, as unread */
 	for (size_t i = 0; i < pipeline->step_count; i++)
@@ -401,6 +522,7 @@ void pipeline_resolve(struct pipeline *pipeline, const struct reading *reading)
 	for (size_t i = 0; i < pipeline->sink_count; i++)
 		readers_count(pipeline, pipeline->sinks[i].inputs, pipeline->sinks[i].input_count);
 	unread_find(&resolver);
+	unread_letters_find(&resolver);
 	if (reading->diagnostics->count == 0)
 		steps_order(&resolver);
 }

@@ -186,7 +186,9 @@ static void parallelism_json(struct json *json, const char *key, const char *hel
 static void from_json(struct json *json)
 {
 	json_open_object(json, "from");
-	json_text(json, "description", "What is read: a source, a step, step.route, or a list of those.");
+	json_text(json, "description",
+		  "What is read: a source, a step, step.route, step.dead_letter, dead_letter (of all steps), or a list "
+		  "of those.");
 	json_open_array(json, "anyOf");
 	json_open_object(json, NULL);
 	json_text(json, "type", "string");
@@ -204,6 +206,18 @@ static void from_json(struct json *json)
 	json_close_object(json);
 }
 
+/* An error policy. */
+static void policy_json(struct json *json, const char *help)
+{
+	json_open_object(json, "on_error");
+	json_text(json, "description", help);
+	words_json(json, error_policy_names, ON_ERROR_COUNT);
+	json_close_object(json);
+}
+
+static const char policy_help[] =
+    "What becomes of a record that the step fails on; without it, what the pipeline says.";
+
 /* The properties that entries of a scope have whatever their kind. */
 static void own_properties_json(struct json *json, enum scope scope)
 {
@@ -213,6 +227,8 @@ static void own_properties_json(struct json *json, enum scope scope)
 		from_json(json);
 	if (scope == SCOPE_STEP)
 		name_json(json, "segment", "A name for the segment that the step ends up in.");
+	if (scope == SCOPE_STEP)
+		policy_json(json, policy_help);
 	parallelism_json(json, "parallelism",
 			 "How many subtasks; without it, the pipeline's where the kind can be split.");
 }
@@ -335,6 +351,7 @@ void schema_print_pipeline(FILE *out)
 	parallelism_json(
 	    &json, "max_parallelism",
 	    "How many key groups there are: the bound of all parallelism, fixed for a job's life; 128 without it.");
+	policy_json(&json, "What becomes of a record that a step fails on which does not say; `fail` without it.");
 	entries_json(&json, "sources", SCOPE_SOURCE, "Where records come from: names to sources.");
 	entries_json(&json, "steps", SCOPE_STEP,
 		     "What is done with them; each step reads the one before it, or its `from`.");
@@ -392,6 +409,8 @@ static void changes_json(struct json *json, const char *key, enum scope scope, c
 	if (scope != SCOPE_STEP)
 		kinds_json(json, scope);
 	parallelism_json(json, "parallelism", "How many subtasks.");
+	if (scope == SCOPE_STEP)
+		policy_json(json, policy_help);
 	for (unsigned kind = 0; kind < kind_count(scope); kind++) {
 		size_t count;
 		const struct option_info *options = kind_options(scope, kind, &count);
@@ -413,6 +432,7 @@ void schema_print_config(FILE *out)
 	json_open_object(&json, "properties");
 	parallelism_json(&json, "parallelism", "How many subtasks everything has that does not say otherwise.");
 	parallelism_json(&json, "max_parallelism", "How many key groups there are, fixed for a job's life.");
+	policy_json(&json, "What becomes of a record that a step fails on which does not say.");
 	changes_json(&json, "sources", SCOPE_SOURCE,
 		     "Names to what changes; a source whose `kind` is given here is replaced as a whole.");
 	changes_json(&json, "steps", SCOPE_STEP, "Names to options that change.");

@@ -157,6 +157,7 @@ static void write_segment(const struct descriptor *descriptor, const struct segm
 		write_text(step->name, out);
 		fputc('\n', out);
 		write_pair(10, "kind", step_kind_name(step->kind), out);
+		write_pair(10, "on_error", error_policy_name(step->policy), out);
 		write_options(10, step->options, step->option_count, out);
 	}
 }

@@ -208,6 +208,7 @@ START_TEST(test_the_hash_is_not_over_programs_and_deployments)
 	ck_assert(!changes_hash("parallelism: 2", "parallelism: 5"));
 	ck_assert(!changes_hash("path: out", "path: elsewhere"));
 	ck_assert(!changes_hash("time: 3s", "time: 4s"));
+	ck_assert(!changes_hash("program: .a,", "program: .a, on_error: skip,"));
 }
 END_TEST
 
@@ -259,6 +260,9 @@ static const struct {
     {"size: 100", "size: 0", "cannot be \"0\""},
     {"time: \"3000ms\"", "time: \"3000\"", "cannot be \"3000\""},
     {"path: \"out\"", "", "has no \"path\""},
+    {"          on_error: \"fail\"\n", "", "has no \"on_error\""},
+    {"on_error: \"fail\"", "on_error: \"fial\"", "on_error cannot be \"fial\""},
+    {"on_error: \"fail\"", "on_error: \"dead_letter\"", "not those of its last step and of its dead letters"},
 };
 
 START_TEST(test_damaged)
@@ -303,6 +307,43 @@ START_TEST(test_programs_are_not_compiled_when_a_descriptor_is_loaded)
 	free(broken);
 	free(text);
 	descriptor_free(compiled);
+	descriptor_free(descriptor);
+}
+END_TEST
+
+START_TEST(test_dead_letters_have_routes_of_their_own)
+{
+	struct descriptor *descriptor = compile("name: p\n"
+						"on_error: dead_letter\n"
+						"sources:\n"
+						"  in: { kind: generator }\n"
+						"steps:\n"
+						"  - { name: a, kind: map, program: . }\n"
+						"  - { name: b, kind: map, program: ., on_error: skip }\n"
+						"  - { name: c, kind: key_by, key: . }\n"
+						"  - { name: d, kind: route, routes: { x: .x, y: default } }\n"
+						"sinks:\n"
+						"  out: { kind: discard, from: [d.x, d.y] }\n"
+						"  failed: { kind: discard, from: [d.dead_letter, dead_letter] }\n");
+	const struct segment *keys = &descriptor->segments[0], *ends = &descriptor->segments[1];
+	const struct sink *failed = &descriptor->sinks[1];
+
+	ck_assert_int_eq(keys->steps[0].policy, ON_ERROR_DEAD_LETTER);
+	ck_assert_int_eq(keys->steps[1].policy, ON_ERROR_SKIP);
+	ck_assert(!segment_has_own_routes(keys));
+	ck_assert_uint_eq(keys->route_count, 3);
+	ck_assert_str_eq(keys->routes[0], "main");
+	ck_assert_str_eq(keys->routes[keys->steps[0].dead_letter_route], "a.dead_letter");
+	ck_assert_str_eq(keys->routes[keys->steps[2].dead_letter_route], "c.dead_letter");
+	ck_assert(segment_has_own_routes(ends));
+	ck_assert_uint_eq(ends->route_count, 3);
+	ck_assert_uint_eq(ends->steps[0].dead_letter_route, 2);
+	ck_assert_int_eq(ends->inputs[0].partition, PARTITION_HASH);
+	ck_assert_uint_eq(failed->input_count, 3);
+	ck_assert_uint_eq(failed->inputs[0].index, 1);
+	ck_assert_uint_eq(failed->inputs[0].route, 2);
+	ck_assert_uint_eq(failed->inputs[2].route, keys->steps[2].dead_letter_route);
+	ck_assert_int_eq(failed->inputs[2].partition, PARTITION_FORWARD);
 	descriptor_free(descriptor);
 }
 END_TEST
@@ -396,6 +437,7 @@ static Suite *descriptor_suite(void)
 	    test_the_hash_is_over_the_topology,
 	    test_the_hash_is_not_over_programs_and_deployments,
 	    test_compiling_twice_gives_the_same_bytes,
+	    test_dead_letters_have_routes_of_their_own,
 	    test_manifests,
 	    test_a_segment_with_state_keeps_its_name_wherever_the_cuts_fall,
 	    test_missing_file,

@@ -128,7 +128,8 @@ static inline void spec_add_array(struct spec *spec, enum step_kind kind, const 
 	struct step_spec *step = &spec->steps[index];
 
 	CHECK(index < SPEC_STEPS_MAX);
-	*step = (struct step_spec){step_kind_name(kind), kind, (uint32_t)index, spec->options[index], 0};
+	*step = (struct step_spec){
+	    .name = step_kind_name(kind), .kind = kind, .index = (uint32_t)index, .options = spec->options[index]};
 	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
 		const struct spec_option *line = &spec_options[i];
 		if (line->kind != kind)

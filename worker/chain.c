@@ -133,7 +133,7 @@ static bool chain_step(struct chain *chain, uint32_t index, struct run *run, str
 /* Makes bytes of all payloads; without routes all records leave by route 0. */
 static bool chain_finish(struct chain *chain, struct run *run, struct failure *failure)
 {
-	bool routed = chain->segment->route_count > 0;
+	bool routed = segment_has_own_routes(chain->segment);
 	const char *why;
 
 	for (uint32_t i = 0; i < run->count; i++) {

@@ -5,8 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "descriptor/against.h"
 #include "descriptor/compile.h"
 #include "descriptor/document.h"
+#include "descriptor/load.h"
 #include "server/config.h"
 #include "worker/chain.h"
 
@@ -149,4 +151,34 @@ struct descriptor *load_either(const struct arguments *arguments)
 	struct descriptor *descriptor = load_file(arguments, &loaded, &diagnostics);
 	findings_finish(&diagnostics);
 	return descriptor;
+}
+
+/* The tree of a file that has been read before without findings, for places; NULL for standard input. */
+static struct document *read_again(const char *path)
+{
+	struct diagnostics said;
+
+	if (strcmp(path, "-") == 0)
+		return NULL;
+	diagnostics_init(&said);
+	struct document *document = document_read(path, document_limits_descriptor, &said);
+	diagnostics_free(&said);
+	return document;
+}
+
+void load_against(const struct arguments *arguments, const struct descriptor *descriptor,
+		  struct diagnostics *diagnostics)
+{
+	const char *path = arguments->operands[0], *other = arguments_value(arguments, "against");
+	bool loaded;
+	struct descriptor *old = compile_or_load(other, NULL, NULL, &loaded, diagnostics);
+
+	if (old == NULL)
+		return;
+	struct document *old_document = read_again(other), *document = read_again(path);
+	against_compare(&(struct side){old, other, old_document}, &(struct side){descriptor, path, document},
+			diagnostics);
+	document_free(old_document);
+	document_free(document);
+	descriptor_free(old);
 }

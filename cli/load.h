@@ -16,6 +16,11 @@ struct descriptor *load_pipeline(const struct arguments *arguments);
 /* The same, or loads the operand if it is a descriptor. */
 struct descriptor *load_either(const struct arguments *arguments);
 
+/* Compares a descriptor, which came of the first operand, with the pipeline or descriptor of --against: findings for what keeps it from
+ * taking over the other's state, or for what is wrong with the other. */
+void load_against(const struct arguments *arguments, const struct descriptor *descriptor,
+		  struct diagnostics *diagnostics);
+
 /* The same for those who print the findings themselves; *loaded says which it was. */
 struct descriptor *load_file(const struct arguments *arguments, bool *loaded, struct diagnostics *diagnostics);
 

@@ -371,6 +371,8 @@ void pipeline_cut(struct pipeline *pipeline, const struct reading *reading, stru
 	cutter.segments = pool_array(reading->pool, cutter.count, sizeof(*cutter.segments));
 	cutter.named_at = pool_array(reading->pool, cutter.count, sizeof(*cutter.named_at));
 	descriptor->pipeline = pipeline->name;
+	descriptor->drop_state = pipeline->drop_state;
+	descriptor->drop_state_count = pipeline->drop_state_count;
 	segments_fill(&cutter, descriptor);
 	segments_finish(&cutter);
 	edges_fill(&cutter, descriptor);

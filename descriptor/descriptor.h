@@ -141,6 +141,11 @@ struct sink {
 	size_t option_count;
 };
 
+/* A state by its step and name. */
+struct state_name {
+	const char *step, *name;
+};
+
 struct descriptor {
 	const char *pipeline;
 	char topology_hash[33]; /* XXH3-128 in hex over segments, inputs, keys and routes; programs are not in it */
@@ -151,6 +156,9 @@ struct descriptor {
 	const struct sink *sinks;
 	size_t sink_count;
 	uint32_t step_count; /* of all segments */
+	/* States of a restored checkpoint that are thrown away where the pipeline has none that they fit. */
+	const struct state_name *drop_state;
+	size_t drop_state_count;
 };
 
 enum {
@@ -160,7 +168,8 @@ enum {
 	DESCRIPTOR_SINKS_MAX = 100,
 	DESCRIPTOR_INPUTS_MAX = 64, /* of one step, segment or sink */
 	DESCRIPTOR_ROUTES_MAX = 100,
-	DESCRIPTOR_NAME_MAX = 63, /* bytes of a name that a person gives */
+	DESCRIPTOR_DROPS_MAX = 1000, /* states to drop */
+	DESCRIPTOR_NAME_MAX = 63,    /* bytes of a name that a person gives */
 	DESCRIPTOR_PARALLELISM_MAX = 32768,
 	DESCRIPTOR_FORMAT_VERSION = 1,
 };

@@ -167,6 +167,10 @@ void explain_print(const struct descriptor *descriptor, FILE *out)
 {
 	fprintf(out, "pipeline %s: %u steps in %zu segments, topology %s\n", descriptor->pipeline,
 		descriptor->step_count, descriptor->segment_count, descriptor->topology_hash);
+	for (size_t i = 0; i < descriptor->drop_state_count; i++)
+		fprintf(out, "%s%s.%s%s", i == 0 ? "drops of a checkpoint what does not fit: " : ", ",
+			descriptor->drop_state[i].step, descriptor->drop_state[i].name,
+			i + 1 == descriptor->drop_state_count ? "\n" : "");
 	for (size_t i = 0; i < descriptor->source_count; i++) {
 		const struct source *source = &descriptor->sources[i];
 		fprintf(out, "\nsource %s, %s: parallelism %u\n", source->name, source_kind_name(source->kind),
@@ -290,6 +294,18 @@ static void segment_json(struct json *json, const struct descriptor *descriptor,
 	json_close_object(json);
 }
 
+/* Writes which states of a checkpoint may be thrown away. */
+static void drops_json(struct json *json, const struct descriptor *descriptor)
+{
+	json_open_array(json, "drop_state");
+	for (size_t i = 0; i < descriptor->drop_state_count; i++) {
+		char text[2 * DESCRIPTOR_NAME_MAX + 2];
+		snprintf(text, sizeof(text), "%s.%s", descriptor->drop_state[i].step, descriptor->drop_state[i].name);
+		json_text(json, NULL, text);
+	}
+	json_close_array(json);
+}
+
 void explain_print_json(const struct descriptor *descriptor, FILE *out)
 {
 	struct json json;
@@ -298,6 +314,7 @@ void explain_print_json(const struct descriptor *descriptor, FILE *out)
 	json_open_object(&json, NULL);
 	json_text(&json, "pipeline", descriptor->pipeline);
 	json_text(&json, "topology_hash", descriptor->topology_hash);
+	drops_json(&json, descriptor);
 	json_open_array(&json, "sources");
 	for (size_t i = 0; i < descriptor->source_count; i++) {
 		const struct source *source = &descriptor->sources[i];

@@ -199,15 +199,30 @@ static bool needed_bool(struct loader *loader, const struct node *map, const cha
 	return true;
 }
 
-/* Reads what all segments of a descriptor say alike: the pipeline and its hash. */
+/* Whether two lists of states to drop are the same. */
+static bool drops_equal(const struct state_name *a, size_t a_count, const struct state_name *b, size_t b_count)
+{
+	bool equal = a_count == b_count;
+
+	for (size_t i = 0; i < a_count && equal; i++)
+		equal = strcmp(a[i].step, b[i].step) == 0 && strcmp(a[i].name, b[i].name) == 0;
+	return equal;
+}
+
+/* Reads what all segments of a descriptor say alike: the pipeline, its hash, and what it drops. */
 static void identity_load(struct loader *loader, const struct node *config)
 {
 	struct descriptor *descriptor = loader->descriptor;
 	const char *pipeline = needed_text(loader, config, "pipeline", "the config");
 	const char *hash = needed_text(loader, config, "topology_hash", "the config");
+	size_t drop_count;
+	const struct state_name *drops =
+	    read_state_names(&loader->reading, node_find(config, "drop_state"), "drop_state", &drop_count);
 
 	if (descriptor->pipeline == NULL) { /* the first segment that can be read */
 		descriptor->pipeline = pipeline;
+		descriptor->drop_state = drops;
+		descriptor->drop_state_count = drop_count;
 		loader->hash_at = node_find(config, "topology_hash");
 		snprintf(descriptor->topology_hash, sizeof(descriptor->topology_hash), "%s", hash);
 		return;
@@ -217,6 +232,8 @@ static void identity_load(struct loader *loader, const struct node *config)
 		     descriptor->pipeline);
 	if (strcmp(hash, descriptor->topology_hash) != 0)
 		FIND(loader, config, "this segment has another topology hash than the first");
+	if (!drops_equal(drops, drop_count, descriptor->drop_state, descriptor->drop_state_count))
+		FIND(loader, config, "this segment drops other states than the first");
 }
 
 /* Reads one segment, but for its inputs. */
@@ -225,7 +242,7 @@ static void segment_load(struct loader *loader, const struct node *entry, size_t
 	static const char *const outer[] = {"step_name", "config"};
 	static const char *const keys[] = {"format_version", "pipeline",        "topology_hash", "id",
 					   "parallelism",    "max_parallelism", "keyed",         "cut",
-					   "inputs",         "routes",          "chain"};
+					   "drop_state",     "inputs",          "routes",        "chain"};
 	struct segment *segment = &loader->segments[index];
 
 	if (!is_kind(loader, entry, NODE_MAP, "a segment"))
@@ -237,7 +254,7 @@ static void segment_load(struct loader *loader, const struct node *entry, size_t
 	if (!is_kind(loader, config, NODE_MAP, "the config"))
 		return;
 	loader->segment_at[index] = config;
-	node_check_keys(config, "the config", keys, 11, loader->reading.diagnostics);
+	node_check_keys(config, "the config", keys, 12, loader->reading.diagnostics);
 	identity_load(loader, config);
 	needed_number(loader, config, "format_version", "the config", DESCRIPTOR_FORMAT_VERSION,
 		      DESCRIPTOR_FORMAT_VERSION);

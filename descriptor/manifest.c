@@ -114,6 +114,16 @@ size_t segment_manifest(const struct segment *segment, struct state_spec *states
 	return count;
 }
 
+bool descriptor_drops(const struct descriptor *descriptor, const char *step, const char *name)
+{
+	for (size_t i = 0; i < descriptor->drop_state_count; i++) {
+		const struct state_name *dropped = &descriptor->drop_state[i];
+		if (strcmp(dropped->step, step) == 0 && strcmp(dropped->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
 const char *state_kind_name(enum state_kind kind)
 {
 	static const char *const names[STATE_KIND_COUNT] = {

@@ -52,6 +52,9 @@ bool step_kind_needs_keys(enum step_kind kind);
 /* The manifest of a segment: writes as many states as there is room for, and returns how many there are. */
 size_t segment_manifest(const struct segment *segment, struct state_spec *states, size_t room);
 
+/* Whether a descriptor says that a state of a checkpoint may be thrown away where it does not fit. */
+bool descriptor_drops(const struct descriptor *descriptor, const char *step, const char *name);
+
 /* The words for kinds and partitions. */
 const char *state_kind_name(enum state_kind kind);
 const char *state_partition_name(enum state_partition partition);

@@ -173,6 +173,46 @@ enum error_policy read_error_policy(const struct reading *reading, const struct 
 	return fallback;
 }
 
+/* Reads one `step.state`; false and a finding when it is none. */
+static bool state_name_read(const struct reading *reading, const struct node *node, const char *what,
+			    struct state_name *name)
+{
+	const char *text = read_text(reading, node, what), *dot = text == NULL ? NULL : strchr(text, '.');
+
+	if (text == NULL)
+		return false;
+	if (dot == NULL || !is_name(text, (size_t)(dot - text)) || !is_name(dot + 1, strlen(dot + 1))) {
+		finding_expected(node_finding(reading->diagnostics, node, "%s cannot have \"%.80s\"", what, text),
+				 "STEP.STATE, as `bridgectl explain` shows them");
+		return false;
+	}
+	*name = (struct state_name){pool_copy_bytes(reading->pool, text, (size_t)(dot - text)), dot + 1};
+	return true;
+}
+
+const struct state_name *read_state_names(const struct reading *reading, const struct node *node, const char *what,
+					  size_t *count)
+{
+	const struct node *first = node == NULL || node->kind != NODE_LIST ? node : node->first;
+
+	*count = 0;
+	if (node == NULL)
+		return NULL;
+	if (node->kind == NODE_LIST && node->count > DESCRIPTOR_DROPS_MAX) {
+		node_finding(reading->diagnostics, node, "%s has %zu items; at most %d are allowed", what, node->count,
+			     DESCRIPTOR_DROPS_MAX);
+		return NULL;
+	}
+	size_t room = node->kind == NODE_LIST ? node->count : 1;
+	struct state_name *names = pool_array(reading->pool, room, sizeof(*names));
+	for (const struct node *item = first; item != NULL && *count < room; item = item->next) {
+		*count += state_name_read(reading, item, what, &names[*count]);
+		if (node->kind != NODE_LIST)
+			break;
+	}
+	return names;
+}
+
 /* Has a program looked into; the finding stands where the program does. */
 static void program_look(const struct reading *reading, const struct node *node, const char *program, const char *what)
 {

@@ -43,6 +43,10 @@ int read_kind(const struct reading *reading, const struct node *map, const struc
 enum error_policy read_error_policy(const struct reading *reading, const struct node *node, const char *what,
 				    enum error_policy fallback);
 
+/* A list of states, each `step.state`; none when the node is NULL. Findings for what is no such list. */
+const struct state_name *read_state_names(const struct reading *reading, const struct node *node, const char *what,
+					  size_t *count);
+
 /* All options of a kind out of a map, defaults filled in; findings for what is missing or wrong. */
 const struct option *read_options(const struct reading *reading, const struct node *map, const struct node *at,
 				  enum scope scope, unsigned kind, const char *what, size_t *count);

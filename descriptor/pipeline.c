@@ -198,12 +198,12 @@ static void paths_check(const struct pipeline *pipeline, const struct reading *r
 /* Reads what stands at the top of a pipeline's file. */
 static void head_read(struct pipeline *pipeline, const struct reading *reading, const struct document *document)
 {
-	static const char *const keys[] = {"name",  "parallelism", "max_parallelism", "on_error", "sources",
-					   "steps", "sinks"};
+	static const char *const keys[] = {"name",       "parallelism", "max_parallelism", "on_error",
+					   "drop_state", "sources",     "steps",           "sinks"};
 	const struct node *root = document->root, *name = node_find(root, "name");
 	const struct node *parallelism = node_find(root, "parallelism");
 
-	node_check_keys(root, "the pipeline", keys, 7, reading->diagnostics);
+	node_check_keys(root, "the pipeline", keys, 8, reading->diagnostics);
 	if (name != NULL)
 		pipeline->name = read_name(reading, name, "the name of the pipeline");
 	else
@@ -213,6 +213,8 @@ static void head_read(struct pipeline *pipeline, const struct reading *reading, 
 	pipeline->max_parallelism = read_number(reading, node_find(root, "max_parallelism"), "max_parallelism", 1,
 						DESCRIPTOR_PARALLELISM_MAX, 128);
 	pipeline->parallelism = read_number(reading, parallelism, "parallelism", 1, pipeline->max_parallelism, 1);
+	pipeline->drop_state =
+	    read_state_names(reading, node_find(root, "drop_state"), "drop_state", &pipeline->drop_state_count);
 	pipeline->policy_at = node_find(root, "on_error");
 	pipeline->policy = read_error_policy(reading, pipeline->policy_at, "on_error", ON_ERROR_FAIL);
 }

@@ -60,6 +60,8 @@ struct pipeline {
 	uint32_t parallelism, max_parallelism;
 	enum error_policy policy; /* of steps that do not say theirs */
 	const struct node *policy_at;
+	const struct state_name *drop_state;
+	size_t drop_state_count;
 	struct pipeline_source *sources;
 	size_t source_count;
 	struct pipeline_step *steps; /* as written */

@@ -218,6 +218,27 @@ static void policy_json(struct json *json, const char *help)
 static const char policy_help[] =
     "What becomes of a record that the step fails on; without it, what the pipeline says.";
 
+/* States to drop. */
+static void drops_json(struct json *json)
+{
+	json_open_object(json, "drop_state");
+	json_text(json, "description",
+		  "States of a restored checkpoint, STEP.STATE each, that may be thrown away where they do not fit.");
+	json_open_array(json, "anyOf");
+	json_open_object(json, NULL);
+	json_text(json, "type", "string");
+	json_close_object(json);
+	json_open_object(json, NULL);
+	json_text(json, "type", "array");
+	json_unsigned(json, "maxItems", DESCRIPTOR_DROPS_MAX);
+	json_open_object(json, "items");
+	json_text(json, "type", "string");
+	json_close_object(json);
+	json_close_object(json);
+	json_close_array(json);
+	json_close_object(json);
+}
+
 /* The properties that entries of a scope have whatever their kind. */
 static void own_properties_json(struct json *json, enum scope scope)
 {
@@ -352,6 +373,7 @@ void schema_print_pipeline(FILE *out)
 	    &json, "max_parallelism",
 	    "How many key groups there are: the bound of all parallelism, fixed for a job's life; 128 without it.");
 	policy_json(&json, "What becomes of a record that a step fails on which does not say; `fail` without it.");
+	drops_json(&json);
 	entries_json(&json, "sources", SCOPE_SOURCE, "Where records come from: names to sources.");
 	entries_json(&json, "steps", SCOPE_STEP,
 		     "What is done with them; each step reads the one before it, or its `from`.");
@@ -433,6 +455,7 @@ void schema_print_config(FILE *out)
 	parallelism_json(&json, "parallelism", "How many subtasks everything has that does not say otherwise.");
 	parallelism_json(&json, "max_parallelism", "How many key groups there are, fixed for a job's life.");
 	policy_json(&json, "What becomes of a record that a step fails on which does not say.");
+	drops_json(&json);
 	changes_json(&json, "sources", SCOPE_SOURCE,
 		     "Names to what changes; a source whose `kind` is given here is replaced as a whole.");
 	changes_json(&json, "steps", SCOPE_STEP, "Names to options that change.");

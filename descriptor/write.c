@@ -131,6 +131,16 @@ static void write_inputs(int indent, const struct descriptor *descriptor, const 
 	}
 }
 
+/* Writes which states of a checkpoint may be thrown away. */
+static void write_drops(int indent, const struct descriptor *descriptor, FILE *out)
+{
+	if (descriptor->drop_state_count > 0)
+		fprintf(out, "%*sdrop_state:\n", indent, "");
+	for (size_t i = 0; i < descriptor->drop_state_count; i++)
+		fprintf(out, "%*s- \"%s.%s\"\n", indent + 2, "", descriptor->drop_state[i].step,
+			descriptor->drop_state[i].name);
+}
+
 /* Writes one segment. */
 static void write_segment(const struct descriptor *descriptor, const struct segment *segment, FILE *out)
 {
@@ -142,6 +152,7 @@ static void write_segment(const struct descriptor *descriptor, const struct segm
 	fprintf(out, "      id: %u\n      parallelism: %u\n      max_parallelism: %u\n      keyed: %s\n", segment->id,
 		segment->parallelism, segment->max_parallelism, segment->keyed ? "true" : "false");
 	write_pair(6, "cut", segment->cut, out);
+	write_drops(6, descriptor, out);
 	write_inputs(6, descriptor, segment->inputs, segment->input_count, out);
 	if (segment->route_count > 0)
 		fputs("      routes:\n", out);

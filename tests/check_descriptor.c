@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "descriptor/against.h"
 #include "descriptor/compile.h"
 #include "descriptor/manifest.h"
 #include "tests/check_main.h"
@@ -427,6 +428,171 @@ START_TEST(test_a_segment_with_state_keeps_its_name_wherever_the_cuts_fall)
 }
 END_TEST
 
+/* What a running pipeline keeps: a batch by key, another without. */
+static const char running[] = "name: p\n"
+			      "max_parallelism: 128\n"
+			      "sources:\n"
+			      "  in: { kind: generator }\n"
+			      "  more: { kind: generator }\n"
+			      "steps:\n"
+			      "  - { name: all, kind: batch, from: [in, more] }\n"
+			      "  - { name: split, kind: flat_map, program: '.[]' }\n"
+			      "  - { name: by_k, kind: key_by, key: .k }\n"
+			      "  - { name: one, kind: batch }\n"
+			      "  - { name: two, kind: batch, on_error: skip }\n"
+			      "sinks:\n"
+			      "  out: { kind: discard }\n";
+
+/* One change of it, and what keeps the changed one from taking over: the place and the words of the only finding, the end of its hint;
+ * or nothing. */
+static const struct {
+	const char *old, *new;
+	bool in_old; /* the place is in the running pipeline */
+	size_t line, column;
+	const char *words, *hint;
+} changes[] = {
+    {"size", "size", false, 0, 0, NULL, NULL}, /* nothing */
+    {"program: '.[]'", "program: '.[] | .a'", false, 0, 0, NULL, NULL},
+    {"kind: batch, on_error: skip", "kind: batch, size: 7", false, 0, 0, NULL, NULL},
+    {"name: split", "name: apart", false, 0, 0, NULL, NULL},
+    {"max_parallelism: 128", "max_parallelism: 128\nparallelism: 4", false, 0, 0, NULL, NULL},
+    {"  - { name: one, kind: batch }\n", "  - { name: first, kind: map, program: . }\n  - { name: one, kind: batch }\n",
+     false, 0, 0, NULL, NULL},
+    {"max_parallelism: 128", "max_parallelism: 64", false, 2, 18, "max_parallelism was 128 and is 64", NULL},
+    {"kind: batch, on_error: skip", "kind: map, program: .", false, 11, 13,
+     "step \"two\" had states that it has no more: two.pending, two.sums, two.due",
+     "`drop_state: [two.pending, two.sums, two.due]`"},
+    {"  - { name: two, kind: batch, on_error: skip }\n", "", true, 11, 13,
+     "this step is gone, and with it its states: two.pending, two.sums, two.due", NULL},
+    {"name: p\n", "name: p\ndrop_state: [all.pending, x.y]\n", false, 0, 0, NULL, NULL},
+    {"  - { name: two, kind: batch, on_error: skip }\n", "drop_state: [two.sums, two.pending, two.due]\n", false, 0, 0,
+     NULL, NULL},
+    {"  - { name: two, kind: batch, on_error: skip }\n", "drop_state: [two.sums, two.due]\n", true, 11, 13,
+     "this step is gone, and with it its state: two.pending", "`drop_state: [two.pending]`"},
+    {"key: .k", "key: .j", false, 9, 13, "the key of \"by_k\" is \".j\", and segment \"one\" keeps state by \".k\"",
+     "put the old states under drop_state"},
+    {"  - { name: two, kind: batch, on_error: skip }\n",
+     "  - { name: again, kind: key_by, key: .k }\n  - { name: two, kind: batch }\n", false, 12, 13,
+     "step \"two\" was in segment \"one\" and is in \"two\"", "say `segment: one` at the step"},
+    {"name: all, kind: batch", "name: all, kind: batch, segment: s", false, 7, 13,
+     "step \"all\" was in segment \"all\" and is in \"s\"", "say `segment: all` at the step"},
+    {"  more: { kind: generator }", "  more: { kind: file, path: x }", false, 5, 3,
+     "source \"more\" was of kind generator and is of kind file", NULL},
+    {"  more: { kind: generator }", "  most: { kind: generator }\n  more: { kind: generator }", false, 0, 0, NULL,
+     NULL},
+};
+
+/* Makes a side of the comparison of a text. */
+static struct side side_of(const char *file, const char *text)
+{
+	struct side side = {compile(text), file,
+			    document_parse(file, view_of(text), document_limits_default, &diagnostics)};
+
+	ck_assert_ptr_nonnull(side.document);
+	return side;
+}
+
+/* Frees a side. */
+static void side_free(struct side *side)
+{
+	descriptor_free((struct descriptor *)side->descriptor);
+	document_free((struct document *)side->document);
+}
+
+START_TEST(test_against)
+{
+	bool same = strcmp(changes[_i].old, changes[_i].new) == 0, more = strstr(changes[_i].new, "most") != NULL;
+	char *text = same ? strdup(running) : replaced(running, changes[_i].old, changes[_i].new);
+	char *read = more ? replaced(text, "[in, more]", "[in, more, most]") : strdup(text);
+	struct side old = side_of("old.yaml", running), new = side_of("new.yaml", read);
+
+	against_compare(&old, &new, &diagnostics);
+	if (diagnostics.count != (changes[_i].words != NULL))
+		diagnostics_print(&diagnostics, stderr, false);
+	ck_assert_uint_eq(diagnostics.count, changes[_i].words != NULL);
+	if (changes[_i].words != NULL) {
+		const struct finding *finding = &diagnostics.findings[0];
+		ck_assert_msg(strstr(finding->message, changes[_i].words) != NULL, "%s", finding->message);
+		ck_assert_str_eq(finding->where.file, changes[_i].in_old ? "old.yaml" : "new.yaml");
+		ck_assert_uint_eq(finding->where.line, changes[_i].line);
+		ck_assert_uint_eq(finding->where.column, changes[_i].column);
+		if (changes[_i].hint != NULL)
+			ck_assert_msg(strstr(finding->hint, changes[_i].hint) != NULL, "%s", finding->hint);
+	}
+	side_free(&old);
+	side_free(&new);
+	free(read);
+	free(text);
+}
+END_TEST
+
+/* A batch that loses its keys keeps its records otherwise, and the rest not at all; a source and its reader may be gone. */
+START_TEST(test_against_several)
+{
+	static const char changed[] = "name: p\n"
+				      "sources:\n"
+				      "  in: { kind: generator }\n"
+				      "steps:\n"
+				      "  - { name: all, kind: batch, from: in }\n"
+				      "  - { name: split, kind: flat_map, program: '.[]' }\n"
+				      "  - { name: by_k, kind: map, program: .k, parallelism: 2 }\n"
+				      "  - { name: one, kind: batch, parallelism: 2 }\n"
+				      "  - { name: two, kind: batch, parallelism: 2 }\n"
+				      "sinks:\n"
+				      "  out: { kind: discard }\n";
+	struct side old = side_of("old.yaml", running), new = side_of("new.yaml", changed);
+	char *text;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	new.document = NULL; /* read from standard input, say: the file is all that is known of the place */
+	against_compare(&old, &new, &diagnostics);
+	for (size_t i = 0; i < diagnostics.count; i++)
+		fprintf(out, "%s: %s\n", diagnostics.findings[i].where.file, diagnostics.findings[i].message);
+	fclose(out);
+	ck_assert_str_eq(
+	    text, "old.yaml: source \"more\" is gone, and with it how far it has been read\n"
+		  "new.yaml: state \"one.pending\" was a list by key of version 1, and is a list split of version 1\n"
+		  "new.yaml: step \"one\" had states that it has no more: one.sums, one.due\n"
+		  "new.yaml: state \"two.pending\" was a list by key of version 1, and is a list split of version 1\n"
+		  "new.yaml: step \"two\" had states that it has no more: two.sums, two.due\n");
+	free(text);
+	side_free(&old);
+	side_free(&new);
+}
+END_TEST
+
+START_TEST(test_states_to_drop)
+{
+	struct descriptor *descriptor = compile("name: p\n"
+						"drop_state: [a.b, a.c, some-step.x_1]\n"
+						"sources:\n"
+						"  in: { kind: generator }\n"
+						"steps:\n"
+						"  - { name: a, kind: key_by, key: . }\n"
+						"  - { name: b, kind: batch }\n"
+						"sinks:\n"
+						"  out: { kind: discard }\n");
+	char *text = text_of(descriptor), *other = replaced(text, "\"a.c\"", "\"a.d\"");
+	struct descriptor *again = descriptor_parse("d.yaml", view_of(text), &diagnostics);
+
+	ck_assert_ptr_nonnull(again);
+	ck_assert_uint_eq(again->drop_state_count, 3);
+	ck_assert(descriptor_drops(again, "a", "c"));
+	ck_assert(descriptor_drops(again, "some-step", "x_1"));
+	ck_assert(!descriptor_drops(again, "a", "x_1"));
+	char *same = text_of(again);
+	ck_assert_str_eq(same, text);
+	ck_assert_ptr_null(descriptor_parse("d.yaml", view_of(other), &diagnostics));
+	ck_assert_ptr_nonnull(strstr(diagnostics.findings[0].message, "drops other states than the first"));
+	free(same);
+	free(other);
+	free(text);
+	descriptor_free(again);
+	descriptor_free(descriptor);
+}
+END_TEST
+
 static Suite *descriptor_suite(void)
 {
 	const TTest *const tests[] = {
@@ -439,6 +605,8 @@ static Suite *descriptor_suite(void)
 	    test_compiling_twice_gives_the_same_bytes,
 	    test_dead_letters_have_routes_of_their_own,
 	    test_manifests,
+	    test_against_several,
+	    test_states_to_drop,
 	    test_a_segment_with_state_keeps_its_name_wherever_the_cuts_fall,
 	    test_missing_file,
 	    test_programs_are_not_compiled_when_a_descriptor_is_loaded,
@@ -450,6 +618,7 @@ static Suite *descriptor_suite(void)
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
 		tcase_add_test(tcase, tests[i]);
 	tcase_add_loop_test(tcase, test_damaged, 0, (int)(sizeof(damages) / sizeof(*damages)));
+	tcase_add_loop_test(tcase, test_against, 0, (int)(sizeof(changes) / sizeof(*changes)));
 	suite_add_tcase(suite, tcase);
 	return suite;
 }

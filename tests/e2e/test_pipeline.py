@@ -199,6 +199,45 @@ def test_check_looks_into_descriptors(bridgectl, workdir):
     assert bridgectl("check", "d.yaml", "-c", "p.yaml", check=False).returncode == 1
 
 
+KEYED = """\
+name: keyed
+sources:
+  in: { kind: generator, count: 3 }
+steps:
+  - { name: by_n, kind: key_by, key: . }
+  - { name: bundle, kind: batch }
+sinks:
+  out: { kind: print }
+"""
+
+
+def test_check_against_what_runs(bridgectl, workdir):
+    (workdir / "old.yaml").write_text(KEYED)
+    bridgectl("compile", "old.yaml", "-o", "running.yaml")
+    (workdir / "new.yaml").write_text(KEYED.replace("kind: batch", "kind: batch, size: 3"))
+    for old in ("old.yaml", "running.yaml"):
+        assert f"new.yaml: takes over the state of {old}\n" in bridgectl("check", "new.yaml", "--against", old).stdout
+        assert bridgectl("check", "new.yaml", "--against", old, "--quiet").stdout == ""
+        assert json.loads(bridgectl("check", "new.yaml", "--against", old, "--json").stdout) == []
+    (workdir / "new.yaml").write_text(KEYED.replace("bundle", "bunch").replace("key: .", "key: .x"))
+    bridgectl("compile", "new.yaml", "-o", "next.yaml")
+    for old, new, place in (("old.yaml", "new.yaml", (6, 13)), ("running.yaml", "next.yaml", (44, 17))):
+        failed = bridgectl("check", new, "--against", old, check=False)
+        assert failed.returncode == 1
+        assert "this step is gone, and with it its states: bundle.pending, bundle.sums, bundle.due" in failed.stderr
+        (finding,) = json.loads(bridgectl("check", new, "--against", old, "--json", check=False).stdout)
+        assert (finding["file"], finding["line"], finding["column"]) == (old, *place)
+        assert "drop_state: [bundle.pending, bundle.sums, bundle.due]" in finding["hint"]
+    dropped = KEYED.replace("bundle", "bunch") + "drop_state: [bundle.pending, bundle.sums, bundle.due]\n"
+    (workdir / "new.yaml").write_text(dropped)
+    bridgectl("check", "new.yaml", "--against", "running.yaml")
+    assert "drops of a checkpoint what does not fit: bundle.pending, bundle.sums" in bridgectl("explain", "new.yaml").stdout
+    assert bridgectl("check", "-", "--against", "old.yaml", input=dropped).returncode == 0
+    broken = bridgectl("check", "new.yaml", "--against", "nowhere.yaml", check=False)
+    assert broken.returncode == 1
+    assert "nowhere.yaml" in broken.stderr
+
+
 def test_json_findings_of_a_file_with_many(bridgectl, workdir):
     (workdir / "p.yaml").write_text("".join(f"x{i}: 1\n" for i in range(500)))
     findings = json.loads(bridgectl("check", "p.yaml", "--json", check=False).stdout)

@@ -80,7 +80,8 @@ MALLOC         := $(if $(filter release debug,$(VARIANT)),-ljemalloc)
 ALL_CFLAGS  := -std=c11 $(WARN) $(HARDEN) $(CFLAGS_$(VARIANT)) $(CFLAGS)
 ALL_LDFLAGS := $(LDHARDEN) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 LIBS        := $(MALLOC) -lgrpc -lgpr -lprotobuf-c -lyaml -lxxhash -ljq -lpthread -lm
-TEST_LIBS   := -lcheck -lsubunit -lrt
+CTL_LIBS    := -lsqlite3
+TEST_LIBS   := -lcheck -lsubunit -lrt $(CTL_LIBS)
 
 define compile
 	@mkdir -p $(@D)
@@ -171,7 +172,7 @@ $(B)/libbridge.a: $(call obj,$(SHARED) $(DESCRIPTOR) $(SERVER) $(WORKER) $(CLI) 
 $(BRIDGED): $(B)/server/bridged.o $(B)/libbridge.a
 	$(link)
 $(BRIDGECTL): $(B)/cli/bridgectl.o $(B)/libbridge.a
-	$(link)
+	$(call link,$(CTL_LIBS))
 $(TESTS): %: %.o $(B)/libbridge.a
 	$(call link,$(TEST_LIBS))
 $(REPLAYS): $(B)/tests/replay_%: $(B)/tests/fuzz_%.o $(B)/tests/replay.o $(B)/libbridge.a

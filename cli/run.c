@@ -5,8 +5,8 @@
  * Flink's part: it reads the sources, opens a Session for every subtask, and moves records and event time along the
  * edges. One thread does it all: it polls gRPC, and a watching thread wakes it for everything else.
  *
- * For development, tests and small jobs. No second engine: no checkpoints and no recovery (what fails, fails the run), no
- * second machine, no scheduler.
+ * For development, tests and small jobs. No second engine: no second machine, no scheduler, and no recovery within a run: what
+ * fails, fails the run. With --checkpoint (run_checkpoint.h) the next run goes on where the last checkpoint was.
  *
  * The life: read arguments, compile, open the ends, start the sidecar, wait for its socket, open all sessions, run until
  * every sink has ended, stop the sidecar, say what was done. However it ends, the sidecar and the folder are gone.
@@ -23,6 +23,7 @@
 
 #include "cli/commands.h"
 #include "cli/load.h"
+#include "cli/run_checkpoint.h"
 #include "cli/run_graph.h"
 #include "cli/run_progress.h"
 #include "cli/run_sidecar.h"
@@ -36,6 +37,9 @@ enum {
 	EVENTS_PER_TURN = 64,
 	EXIT_SIGNAL = 128, /* and the signal's number: 130 for Ctrl-C */
 	MESSAGE_MAX = 256 << 20,
+	CHECKPOINT_INTERVAL_MS = 10000,
+	CHECKPOINT_INTERVAL_LEAST_MS = 1,
+	CHECKPOINT_INTERVAL_MOST_MS = 24 * 3600 * 1000,
 };
 
 struct local_run {
@@ -47,6 +51,9 @@ struct local_run {
 	struct client *client;
 	struct watch *watch;
 	struct run_graph graph;
+	struct run_checkpoint checkpoint; /* used with --checkpoint */
+	const char *checkpoint_path;      /* NULL: none are taken */
+	uint64_t checkpoint_ms;
 	struct run_progress progress;
 	struct watch_item signal_item; /* a signalfd */
 	int signal;                    /* the first that asked to stop; 0: none did */
@@ -64,6 +71,26 @@ static bool read_number(const struct local_run *run, const char *option, uint64_
 	if (text == NULL || (number_parse(text, number) && *number >= 1 && *number <= most))
 		return true;
 	command_misused("run", "--%s wants a number from 1 to %llu, not \"%s\"", option, (unsigned long long)most,
+			text);
+	return false;
+}
+
+/* Reads --checkpoint and its interval. */
+static bool read_checkpoint(struct local_run *run)
+{
+	const char *text = arguments_value(&run->arguments, "checkpoint-interval");
+	uint64_t microseconds = (uint64_t)CHECKPOINT_INTERVAL_MS * 1000;
+	run->checkpoint_path = arguments_value(&run->arguments, "checkpoint");
+	if (text != NULL && run->checkpoint_path == NULL) {
+		command_misused("run", "--checkpoint-interval says how often; where to is said by --checkpoint FILE");
+		return false;
+	}
+	bool fine = text == NULL || duration_parse(text, &microseconds);
+	run->checkpoint_ms = microseconds / 1000;
+	if (fine && run->checkpoint_ms >= CHECKPOINT_INTERVAL_LEAST_MS &&
+	    run->checkpoint_ms <= CHECKPOINT_INTERVAL_MOST_MS)
+		return true;
+	command_misused("run", "--checkpoint-interval wants a time from 1ms to 24h, such as 500ms or 10s, not \"%s\"",
 			text);
 	return false;
 }
@@ -237,8 +264,6 @@ static bool open_ends(struct local_run *run)
 		fine = source_open(&run->graph.sources[i]);
 	for (size_t i = 0; fine && i < run->descriptor->sink_count; i++)
 		fine = sink_open(&run->graph.sinks[i]);
-	if (!fine)
-		fprintf(stderr, "bridgectl run: %s\n", run->graph.failure);
 	return fine;
 }
 
@@ -273,6 +298,15 @@ static void make_uuid(char text[40])
 
 /* ---- Running ---- */
 
+/* Stops in order: the input ends here, or with --checkpoint, it pauses here. */
+static void stop_reading(struct local_run *run)
+{
+	if (run->checkpoint_path != NULL)
+		run_checkpoint_stop(&run->graph);
+	for (size_t i = 0; run->checkpoint_path == NULL && i < run->descriptor->source_count; i++)
+		source_stop(&run->graph.sources[i]);
+}
+
 /* The first signal asks for a stop in order, the second one for a quick one. */
 static void take_signals(struct local_run *run)
 {
@@ -285,10 +319,10 @@ static void take_signals(struct local_run *run)
 		run->signal = (int)info.ssi_signo;
 		run_progress_clear();
 		if (!run->quiet)
-			fprintf(stderr, "bridgectl run: stopping: reading no more, finishing what was read (once more "
-					"to give that up)\n");
-		for (size_t i = 0; i < run->descriptor->source_count; i++)
-			source_stop(&run->graph.sources[i]);
+			fprintf(stderr, "bridgectl run: stopping: reading no more, %s (once more to give that up)\n",
+				run->checkpoint_path != NULL ? "writing a checkpoint to go on from"
+							     : "finishing what was read");
+		stop_reading(run);
 	}
 }
 
@@ -310,6 +344,7 @@ static void start_sources(struct local_run *run)
 	run_sidecar_remove_folder(&run->sidecar);
 	run->sidecar.served = true;
 	run_progress_start(&run->progress, !run->quiet && !run->json);
+	run_checkpoint_start(&run->graph);
 	for (size_t i = 0; i < run->descriptor->source_count; i++)
 		source_begin(&run->graph.sources[i]);
 }
@@ -343,10 +378,10 @@ static void take_watched(struct local_run *run)
 	start_sources(run);
 }
 
-/* When the next source has something to do by itself; 0: now. */
-static uint64_t next_source(const struct local_run *run)
+/* When the next source, or checkpoint, has something to do by itself; 0: now. */
+static uint64_t next_source(struct local_run *run)
 {
-	uint64_t deadline = UINT64_MAX;
+	uint64_t deadline = run_checkpoint_deadline(&run->graph);
 	for (size_t i = 0; run->started && i < run->descriptor->source_count; i++) {
 		uint64_t wanted = source_deadline(&run->graph.sources[i]);
 		deadline = wanted < deadline ? wanted : deadline;
@@ -357,6 +392,7 @@ static uint64_t next_source(const struct local_run *run)
 /* Lets every source read; sinks write when there is nothing to read. When the next source has something to do. */
 static uint64_t turn_ends(struct local_run *run)
 {
+	run_checkpoint_turn(&run->graph);
 	for (size_t i = 0; run->started && i < run->descriptor->source_count; i++)
 		source_turn(&run->graph.sources[i]);
 	run_graph_pump(&run->graph);
@@ -417,6 +453,21 @@ static bool stdout_is_taken(const struct local_run *run)
 	return false;
 }
 
+/* Says how to go on after a failure. */
+static void add_remedy(struct local_run *run)
+{
+	if (run->checkpoint_path == NULL || run->graph.refused)
+		return;
+	char *failure = run->graph.failure;
+	size_t used = strlen(failure), room = sizeof(run->graph.failure) - used;
+	uint64_t made = run->checkpoint.id - run->checkpoint.under_way;
+	if (made > 0)
+		snprintf(failure + used, room, "\n  start again with the same command to go on from checkpoint %llu",
+			 (unsigned long long)made);
+	else
+		snprintf(failure + used, room, "\n  there was no checkpoint yet: the same command begins anew");
+}
+
 /* Says what failed, and what was done. */
 static void report(struct local_run *run)
 {
@@ -424,6 +475,8 @@ static void report(struct local_run *run)
 	if (run->graph.failed && run->graph.connection_lost && run->sidecar.died)
 		snprintf(run->graph.failure, sizeof(run->graph.failure), "the sidecar %s",
 			 run_sidecar_end(&run->sidecar, how, sizeof(how)));
+	if (run->graph.failed)
+		add_remedy(run);
 	run_progress_clear();
 	if (run->graph.failed)
 		fprintf(stderr, "bridgectl run: %s\n", run->graph.failure);
@@ -478,7 +531,54 @@ static int run_in_folder(struct local_run *run, uint32_t sessions_per_slot)
 	return code;
 }
 
+/* Opens the checkpoint and what it is about, and goes on from it. Returns the exit code, or -1 to run. */
+static int prepare_checkpoint(struct local_run *run)
+{
+	if (!run_checkpoint_possible(&run->graph))
+		return BRIDGECTL_MISUSED;
+	bool fine =
+	    run_checkpoint_open(&run->checkpoint, &run->graph, run->checkpoint_path, run->checkpoint_ms * 1000000);
+	fine = fine && open_ends(run) && run_checkpoint_resume(&run->graph);
+	if (!fine) {
+		fprintf(stderr, "bridgectl run: %s\n", run->graph.failure);
+		return run->graph.refused ? BRIDGECTL_MISUSED : BRIDGECTL_FAILED;
+	}
+	unsigned long long before = run->checkpoint.before.id;
+	if (!run->quiet && before > 0 && !run_checkpoint_nothing_to_do(&run->graph))
+		fprintf(stderr, "bridgectl run: going on from checkpoint %llu in %s\n", before, run->checkpoint_path);
+	if (!run_checkpoint_nothing_to_do(&run->graph))
+		return -1;
+	if (!run->quiet)
+		fprintf(stderr, "bridgectl run: nothing to do: all input was processed up to checkpoint %llu in %s\n",
+			before, run->checkpoint_path);
+	run_progress_start(&run->progress, false);
+	report(run);
+	return BRIDGECTL_OK;
+}
+
 /* A compiled pipeline: its ends are opened while Ctrl-C still just ends the program, since a named pipe may take its time. */
+static int run_connected(struct local_run *run, uint32_t sessions_per_slot)
+{
+	int code = -1;
+	if (!apply_overrides(run))
+		return BRIDGECTL_MISUSED;
+	if (!check_ends(run))
+		return BRIDGECTL_FAILED;
+	if (run->checkpoint_path != NULL) {
+		code = prepare_checkpoint(run);
+	} else if (!open_ends(run)) {
+		fprintf(stderr, "bridgectl run: %s\n", run->graph.failure);
+		code = BRIDGECTL_FAILED;
+	}
+	if (code >= 0)
+		return code;
+	catch_signals(run);
+	code = run_in_folder(run, sessions_per_slot);
+	close(run->signal_item.fd);
+	return code;
+}
+
+/* A compiled pipeline, from its graph to the graph's end. */
 static int run_compiled(struct local_run *run)
 {
 	uint32_t sessions_per_slot;
@@ -487,13 +587,9 @@ static int run_compiled(struct local_run *run)
 	run_graph_create(&run->graph, run->descriptor, (uint32_t)run->slots);
 	if (run->limit > 0)
 		run->graph.records_left = run->limit;
-	int code = apply_overrides(run) ? BRIDGECTL_FAILED : BRIDGECTL_MISUSED;
-	if (code == BRIDGECTL_FAILED && check_ends(run) && open_ends(run)) {
-		catch_signals(run);
-		code = run_in_folder(run, sessions_per_slot);
-		close(run->signal_item.fd);
-	}
+	int code = run_connected(run, sessions_per_slot);
 	run_graph_free(&run->graph);
+	run_checkpoint_close(&run->checkpoint);
 	return code;
 }
 
@@ -504,7 +600,8 @@ int cmd_run(int argc, char **argv)
 	int code = arguments_read(&run.arguments, 1, 1, argc, argv);
 	if (code >= 0)
 		return code;
-	if (!read_number(&run, "slots", SLOTS_MAX, &run.slots) || !read_number(&run, "limit", UINT64_MAX, &run.limit))
+	if (!read_number(&run, "slots", SLOTS_MAX, &run.slots) || !read_number(&run, "limit", UINT64_MAX, &run.limit) ||
+	    !read_checkpoint(&run))
 		return BRIDGECTL_MISUSED;
 	run.quiet = arguments_given(&run.arguments, "quiet");
 	run.json = arguments_given(&run.arguments, "json");

@@ -3,6 +3,8 @@
  */
 #include "cli/run_graph.h"
 
+#include "cli/run_checkpoint.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,11 +66,13 @@ static void connect_stage(struct run_graph *graph, struct stage *stage)
 /* The edges into a sink. */
 static void connect_sink(struct run_graph *graph, struct sink_writer *writer)
 {
+	uint32_t channels = 0;
 	for (size_t i = 0; i < writer->sink.input_count; i++) {
 		const struct input *input = &writer->sink.inputs[i];
 		add_edge(graph, input, (struct edge){.sink = writer, .input = (uint32_t)i});
-		writer->channels_open += parallelism_of(graph, input);
+		channels += parallelism_of(graph, input);
 	}
+	aligner_init(&writer->aligner, channels);
 }
 
 /* One producer subtask's view of its edges. */
@@ -97,7 +101,7 @@ static void create_subtasks(struct run_graph *graph, struct stage *stage)
 		subtask->answer_message = grpc_empty_slice();
 		subtask->stage = stage;
 		subtask->index = i;
-		subtask->channels_open = stage->channels;
+		aligner_init(&subtask->aligner, stage->channels);
 		watermark_valve_init(&subtask->valve, stage->channels);
 		outlet_init(&subtask->outlet, &stage->edges, i);
 	}
@@ -113,7 +117,7 @@ static void leave_out_channels(const struct outlet *outlet)
 				continue;
 			watermark_valve_leave_out(&edge->stage->subtasks[s].valve,
 						  edge->first_channel + outlet->subtask);
-			edge->stage->subtasks[s].channels_open--;
+			edge->stage->subtasks[s].aligner.open--;
 		}
 	}
 }
@@ -208,6 +212,7 @@ void run_graph_free(struct run_graph *graph)
 			outlet_deinit(&stage->subtasks[s].outlet);
 		free(stage->subtasks);
 		free(stage->edges.list);
+		stage_state_free(&stage->state);
 	}
 	free(graph->stages);
 	free(graph->sources);
@@ -290,6 +295,41 @@ void outlet_end(struct outlet *outlet)
 			sink_channel_end(outlet->edges->list[i].sink);
 }
 
+void outlet_barrier(struct outlet *outlet, uint64_t barrier)
+{
+	outlet->barrier = barrier;
+	for (uint32_t i = 0; i < outlet->edges->count; i++) {
+		const struct edge *edge = &outlet->edges->list[i];
+		if (edge->sink != NULL)
+			sink_barrier(edge->sink, barrier);
+		for (uint32_t s = 0; edge->stage != NULL && s < edge->stage->segment->parallelism; s++)
+			if (partitioner_reaches(&outlet->partitioners[i], s))
+				subtask_barrier(&edge->stage->subtasks[s], barrier);
+	}
+}
+
+/* Whether a consumer at one edge still waits for somebody else's barrier. */
+static bool edge_is_held(const struct edge *edge, const struct partitioner *partitioner, uint64_t barrier)
+{
+	if (edge->sink != NULL)
+		return edge->sink->aligner.passed < barrier;
+	for (uint32_t s = 0; s < edge->stage->segment->parallelism; s++)
+		if (partitioner_reaches(partitioner, s) && edge->stage->subtasks[s].aligner.passed < barrier)
+			return true;
+	return false;
+}
+
+bool outlet_is_held(struct outlet *outlet)
+{
+	if (outlet->barrier_through == outlet->barrier)
+		return false;
+	for (uint32_t i = 0; i < outlet->edges->count; i++)
+		if (edge_is_held(&outlet->edges->list[i], &outlet->partitioners[i], outlet->barrier))
+			return true;
+	outlet->barrier_through = outlet->barrier;
+	return false;
+}
+
 /* ---- Going on ---- */
 
 void run_graph_mark(struct run_graph *graph, struct subtask *subtask)
@@ -319,7 +359,7 @@ static void resume_all(struct run_graph *graph)
 		graph->sources[i].blocked = false;
 	for (size_t i = 0; i < graph->descriptor->segment_count; i++)
 		for (uint32_t s = 0; s < graph->stages[i].segment->parallelism; s++)
-			if (graph->stages[i].subtasks[s].answering)
+			if (graph->stages[i].subtasks[s].answering || graph->stages[i].subtasks[s].waiting)
 				subtask_resume(&graph->stages[i].subtasks[s]);
 }
 
@@ -353,6 +393,8 @@ uint64_t run_graph_tick(struct run_graph *graph)
 
 bool run_graph_done(const struct run_graph *graph)
 {
+	if (run_checkpoint_stopped(graph))
+		return true;
 	return graph->closed == graph->subtasks && graph->sinks_ended == graph->descriptor->sink_count;
 }
 
@@ -365,6 +407,18 @@ void run_graph_fail(struct run_graph *graph, const char *format, ...)
 	va_start(list, format);
 	vsnprintf(graph->failure, sizeof(graph->failure), format, list);
 	va_end(list);
+}
+
+bool run_graph_refuse(struct run_graph *graph, const char *format, ...)
+{
+	if (graph->failed)
+		return false;
+	graph->failed = graph->refused = true;
+	va_list list;
+	va_start(list, format);
+	vsnprintf(graph->failure, sizeof(graph->failure), format, list);
+	va_end(list);
+	return false;
 }
 
 const char *payload_excerpt(struct view payload, char *text, size_t size)

@@ -8,6 +8,9 @@
  * an outlet, which knows every edge that leads away from it. Records are pushed along edges; a consumer that is full
  * refuses, and the producer keeps the record and stops reading until there is room: nothing in between grows.
  * Everything is owned by the graph. The first thing that goes wrong is kept in `failure`; the runner then stops.
+ *
+ * With --checkpoint (run_checkpoint.h) barriers travel along the same edges, between the records: whoever has sent one waits
+ * (outlet_is_held) until all of its consumers have passed it on.
  */
 #ifndef CLI_RUN_GRAPH_H
 #define CLI_RUN_GRAPH_H
@@ -17,17 +20,22 @@
 #include <stdint.h>
 
 #include "cli/client.h"
+#include "cli/run_align.h"
 #include "cli/run_partition.h"
+#include "cli/run_state.h"
 #include "cli/run_watch.h"
 #include "cli/run_watermark.h"
 #include "descriptor/descriptor.h"
 #include "shared/wire.h"
 
 struct jq_program;
+struct run_checkpoint;
 struct run_graph;
 struct sink_writer;
 struct source_reader;
 struct stage;
+struct store_sink;
+struct store_source;
 struct subtask;
 
 enum {
@@ -63,6 +71,8 @@ struct outlet {
 	struct partitioner *partitioners; /* one per edge */
 	uint32_t subtask;
 	uint32_t at; /* edges that the record at hand has passed already */
+	uint64_t barrier,
+	    barrier_through; /* the last one sent; and the last one that all consumers are known to have passed */
 };
 
 /* ---- Outlets (run_graph.c) ---- */
@@ -76,12 +86,18 @@ void outlet_watermark(struct outlet *outlet, int64_t time);
 void outlet_idle(struct outlet *outlet, bool idle);
 void outlet_end(struct outlet *outlet);
 
+/* Sends a barrier to every consumer. From then on the outlet is held: nothing may be pushed or told until all have passed it. */
+void outlet_barrier(struct outlet *outlet, uint64_t barrier);
+bool outlet_is_held(struct outlet *outlet);
+
 /* ---- Subtasks: sessions with the sidecar (run_subtask.c) ---- */
 
 enum subtask_state {
-	SUBTASK_OPENING, /* Open is sent */
+	SUBTASK_OPENING,   /* Open is sent */
+	SUBTASK_RESTORING, /* state is being sent */
 	SUBTASK_RUNNING,
 	SUBTASK_ENDING,  /* EndInput is sent */
+	SUBTASK_ENDED,   /* and acknowledged; the last checkpoint is still to come */
 	SUBTASK_CLOSING, /* Close is sent */
 	SUBTASK_CLOSED,
 };
@@ -112,8 +128,12 @@ struct subtask {
 	bool batch_closed; /* the next record would not fit */
 	/* What goes out behind it. */
 	struct watermark_valve valve;
-	uint32_t channels_open;
-	bool watermark_due, status_due;
+	struct aligner aligner;
+	bool watermark_due, status_due, barrier_due;
+	bool barrier_sent;                    /* nothing goes out until it is acknowledged */
+	uint64_t acknowledged;                /* the last barrier that was */
+	int64_t cut_watermark;                /* the watermark as it was at the last barrier */
+	struct subtask_state_flow state_flow; /* with --checkpoint: state on its way in or out */
 	bool idle_told;
 	int64_t wakeup_ms; /* processing time of the tick that is wanted; 0: none */
 	bool ticking;
@@ -122,6 +142,8 @@ struct subtask {
 	grpc_slice answer_message;
 	uint32_t answer_at;
 	bool answering, answer_more;
+	bool
+	    waiting; /* the answer at hand was not looked into yet: the outlet is held, or the state it brings has to wait */
 	struct outlet outlet;
 	bool dirty;
 	struct subtask *next_dirty;
@@ -131,7 +153,8 @@ struct stage {
 	const struct segment *segment;
 	struct subtask *subtasks; /* segment->parallelism of them */
 	struct edges edges;
-	uint32_t channels; /* of each subtask's valve */
+	uint32_t channels;        /* of each subtask's valve */
+	struct stage_state state; /* with --checkpoint: what its sessions remember */
 	uint64_t records_in, records_out, batches;
 };
 
@@ -152,8 +175,29 @@ void subtask_pump(struct subtask *subtask);
 /* An event of the session's stream. */
 void subtask_event(struct subtask *subtask, const struct client_event *event);
 
-/* Goes on delivering an answer that a full consumer stopped. False: it still does. */
+/* What an outlet tells: a channel has delivered a barrier. */
+void subtask_barrier(struct subtask *subtask, uint64_t barrier);
+
+/* Goes on with an answer that a full or aligning consumer stopped. False: it still does. */
 bool subtask_resume(struct subtask *subtask);
+
+/* Closes the session of a subtask that has ended. */
+void subtask_finish(struct subtask *subtask);
+
+/* Sends a message with at most one number in its body, which will be answered. */
+void subtask_send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number);
+
+/* Puts the fields behind a body that every message carries: the next seq, and the time. */
+void subtask_put_envelope(struct subtask *subtask, struct wire_writer *writer);
+
+/* Its session is open, and all of its state is in place: it takes records. */
+void subtask_run(struct subtask *subtask);
+
+/* The sidecar did what it must not do: `what` completes "the sidecar ...". */
+void subtask_protocol_failed(struct subtask *subtask, const char *what);
+
+/* Where a subtask is, for messages: segment "x", and which subtask if there are several. Returns `text`. */
+const char *subtask_place(const struct subtask *subtask, char *text, size_t size);
 
 /* Lets go of what it holds; the stream is the client's. Once or more, as source_close and sink_close. */
 void subtask_close(struct subtask *subtask);
@@ -180,7 +224,10 @@ struct source_reader {
 	int64_t largest, watermark;
 	uint64_t watermark_ns, record_ns;
 	bool idle, ended, blocked;
-	uint64_t records, bytes;
+	uint64_t records, bytes;                  /* of this run */
+	uint64_t records_before, position_before; /* what runs before it have read */
+	uint64_t barrier;                         /* the last one sent */
+	char *place;                              /* with --checkpoint: the absolute path */
 };
 
 /* Opens the file, compiles the programs. False: it said so in graph->failure. */
@@ -193,10 +240,19 @@ void source_begin(struct source_reader *reader);
 void source_turn(struct source_reader *reader);
 
 /* When it has something to do by itself (CLOCK_MONOTONIC ns; 0: now); UINT64_MAX: never. */
-uint64_t source_deadline(const struct source_reader *reader);
+uint64_t source_deadline(struct source_reader *reader);
 
 /* Reads nothing more: the record at hand is the last one. */
 void source_stop(struct source_reader *reader);
+
+/* How far it has read: bytes of a file, records of a generator. The record at hand counts as read. */
+uint64_t source_position(const struct source_reader *reader);
+
+/* Goes on where a run before it stood. Before source_begin. False: the file is not what it was; graph->failure says so. */
+bool source_resume(struct source_reader *reader, const struct store_source *before);
+
+/* Whether there is nothing more to read. */
+bool source_is_read(const struct source_reader *reader);
 
 /* Lets go of what it holds. */
 void source_close(struct source_reader *reader);
@@ -212,9 +268,12 @@ struct sink_writer {
 	    *through;    /* the writer whose buffer takes its lines: itself, or the first on the same output */
 	uint8_t *buffer; /* start to end is not written yet */
 	size_t start, end, capacity;
-	uint32_t channels_open;
+	struct aligner aligner;
 	bool ended;
-	uint64_t records, bytes;
+	uint64_t records, bytes;                /* of this run */
+	uint64_t records_before, length_before; /* what runs before it have written */
+	uint64_t fingerprint;                   /* of the file, as it was last synced */
+	char *place;                            /* with --checkpoint: the absolute path */
 };
 
 /* Opens the file, and makes the folders above it. False: it said so in graph->failure. */
@@ -229,6 +288,18 @@ void sink_flush(struct sink_writer *writer);
 /* One producer's subtask has ended; the last one ends the sink, once everything is written. */
 void sink_channel_end(struct sink_writer *writer);
 
+/* One producer's subtask has delivered a barrier; the last one has everything before it written and synced. */
+void sink_barrier(struct sink_writer *writer, uint64_t barrier);
+
+/* Bytes of the file, with all that was taken over. */
+uint64_t sink_length(const struct sink_writer *writer);
+
+/* Goes on where a run before it stood. False: the file is not what it was; graph->failure says so. Changes nothing yet: */
+bool sink_resume(struct sink_writer *writer, const struct store_sink *before);
+
+/* cuts the file to that length. */
+bool sink_cut(struct sink_writer *writer);
+
 /* Lets go of what it holds. */
 void sink_close(struct sink_writer *writer);
 
@@ -240,16 +311,18 @@ struct run_graph {
 	const void *session_method;
 	struct watch *watch;
 	uint32_t slots;
-	struct stage *stages;          /* one per segment */
-	struct source_reader *sources; /* one per source */
-	struct sink_writer *sinks;     /* one per sink */
-	struct subtask *dirty;         /* those that may have something to send */
-	bool room;                     /* a consumer has room again */
-	uint32_t subtasks, opened, closed, sinks_ended;
+	struct stage *stages;              /* one per segment */
+	struct source_reader *sources;     /* one per source */
+	struct sink_writer *sinks;         /* one per sink */
+	struct subtask *dirty;             /* those that may have something to send */
+	bool room;                         /* a consumer has room again */
+	struct run_checkpoint *checkpoint; /* NULL: none are taken */
+	uint32_t subtasks, opened, ended, closed, sinks_ended;
 	uint64_t records_left; /* --limit */
 	uint64_t records_in, records_out;
 	char jvm_uuid[40];
 	bool failed;
+	bool refused;         /* the failure is that the checkpoint does not fit what is there */
 	bool connection_lost; /* the failure is only that a stream broke: the sidecar may know better */
 	char failure[4096];
 };
@@ -274,6 +347,9 @@ bool run_graph_done(const struct run_graph *graph);
 
 /* Keeps the first thing that went wrong. */
 void run_graph_fail(struct run_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same for what does not fit the checkpoint that is to be gone on from. Returns false. */
+bool run_graph_refuse(struct run_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Closes sources, sinks and sessions, and lets go of watch and gRPC: before those are closed. Once or more. */
 void run_graph_close(struct run_graph *graph);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/run_checkpoint.h"
 #include "cli/run_graph.h"
 #include "shared/control.h"
 #include "shared/json.h"
@@ -45,6 +46,19 @@ static uint64_t rate(uint64_t count, uint64_t ns)
 	return ns == 0 ? 0 : (uint64_t)((double)count * 1e9 / (double)ns);
 }
 
+/* What the progress line says of checkpoints; nothing without them. */
+static const char *checkpoint_text(const struct run_graph *graph, char text[64])
+{
+	const struct run_checkpoint *checkpoint = graph->checkpoint;
+	char duration[UNITS_TEXT_MAX];
+	text[0] = '\0';
+	if (checkpoint != NULL && checkpoint->count > 0)
+		snprintf(text, 64, "  checkpoint %llu (%s)",
+			 (unsigned long long)(checkpoint->id - checkpoint->under_way),
+			 duration_rounded(duration, checkpoint->last_ns));
+	return text;
+}
+
 uint64_t run_progress_show(struct run_progress *progress, const struct run_graph *graph)
 {
 	if (!progress->shown)
@@ -52,13 +66,14 @@ uint64_t run_progress_show(struct run_progress *progress, const struct run_graph
 	uint64_t now = clock_ns();
 	if (now < progress->shown_ns + INTERVAL_NS)
 		return progress->shown_ns + INTERVAL_NS;
-	char in[32], out[32], in_rate[32], out_rate[32];
+	char in[32], out[32], in_rate[32], out_rate[32], checkpoint[64];
 	const char *bold = getenv("NO_COLOR") == NULL ? "\033[1m" : "", *plain = bold[0] != '\0' ? "\033[0m" : "";
-	fprintf(stderr, "\r\033[K%s%s%s in (%s/s)  %s%s%s out (%s/s)  %llu s", bold, count_text(graph->records_in, in),
-		plain, count_text(rate(graph->records_in - progress->shown_in, now - progress->shown_ns), in_rate),
-		bold, count_text(graph->records_out, out), plain,
+	fprintf(stderr, "\r\033[K%s%s%s in (%s/s)  %s%s%s out (%s/s)%s  %llu s", bold,
+		count_text(graph->records_in, in), plain,
+		count_text(rate(graph->records_in - progress->shown_in, now - progress->shown_ns), in_rate), bold,
+		count_text(graph->records_out, out), plain,
 		count_text(rate(graph->records_out - progress->shown_out, now - progress->shown_ns), out_rate),
-		(unsigned long long)((now - progress->started_ns) / 1000000000));
+		checkpoint_text(graph, checkpoint), (unsigned long long)((now - progress->started_ns) / 1000000000));
 	fflush(stderr);
 	line_is_shown = true;
 	progress->shown_ns = now;
@@ -110,6 +125,18 @@ static int name_width(const struct descriptor *descriptor)
 	return width > 40 ? 40 : (int)width;
 }
 
+/* The line about checkpoints. */
+static void summary_checkpoint(const struct run_checkpoint *checkpoint, FILE *out)
+{
+	char a[32], last[UNITS_TEXT_MAX], most[UNITS_TEXT_MAX], size[UNITS_TEXT_MAX];
+	fprintf(out, "checkpoints  %s made, the last one is %llu", count_text(checkpoint->count, a),
+		(unsigned long long)(checkpoint->id - checkpoint->under_way));
+	if (checkpoint->count > 0)
+		fprintf(out, ": %s (longest %s)", duration_rounded(last, checkpoint->last_ns),
+			duration_rounded(most, checkpoint->most_ns));
+	fprintf(out, ", %s in %s\n", size_rounded(size, run_store_bytes(checkpoint->store)), checkpoint->path);
+}
+
 void run_progress_summary(const struct run_progress *progress, const struct run_graph *graph, enum run_end end,
 			  FILE *out)
 {
@@ -134,6 +161,8 @@ void run_progress_summary(const struct run_progress *progress, const struct run_
 		fprintf(out, "sink     %-*s  %12s records  %10s  %s\n", width, writer->sink.name,
 			count_text(writer->records, a), size_rounded(size, writer->bytes), sink_place(writer));
 	}
+	if (graph->checkpoint != NULL)
+		summary_checkpoint(graph->checkpoint, out);
 	fprintf(out, "%s: %s records in, %s out, %.2f s, %s records/s\n", end_names[end],
 		count_text(graph->records_in, a), count_text(graph->records_out, b), (double)took / 1e9,
 		count_text(rate(graph->records_in, took), c));
@@ -189,6 +218,26 @@ static void json_sinks(struct json *json, const struct run_graph *graph)
 	json_close_array(json);
 }
 
+/* The checkpoints of the JSON summary; null without them. */
+static void json_checkpoint(struct json *json, const struct run_checkpoint *checkpoint)
+{
+	if (checkpoint == NULL) {
+		json_null(json, "checkpoint");
+		return;
+	}
+	json_open_object(json, "checkpoint");
+	json_text(json, "file", checkpoint->path);
+	json_unsigned(json, "bytes", run_store_bytes(checkpoint->store));
+	json_unsigned(json, "restored", checkpoint->before.id);
+	json_unsigned(json, "last", checkpoint->id - checkpoint->under_way);
+	json_unsigned(json, "made", checkpoint->count);
+	json_real(json, "last_seconds", (double)checkpoint->last_ns / 1e9);
+	json_real(json, "longest_seconds", (double)checkpoint->most_ns / 1e9);
+	json_real(json, "total_seconds", (double)checkpoint->total_ns / 1e9);
+	json_unsigned(json, "last_state_bytes", checkpoint->last_state_bytes);
+	json_close_object(json);
+}
+
 void run_progress_summary_json(const struct run_progress *progress, const struct run_graph *graph, enum run_end end,
 			       const char *failure, FILE *out)
 {
@@ -205,6 +254,7 @@ void run_progress_summary_json(const struct run_progress *progress, const struct
 	json_sources(&json, graph);
 	json_segments(&json, graph);
 	json_sinks(&json, graph);
+	json_checkpoint(&json, graph->checkpoint);
 	json_close_object(&json);
 	fprintf(out, "\n");
 }

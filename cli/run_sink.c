@@ -5,6 +5,9 @@
  * the refusal travels up to the sources. A regular file never blocks; a pipe is given what it takes, in pieces of
  * PIPE_BUF, which is what a writable pipe is sure to take without blocking. Sinks that share standard output share one
  * buffer, so that no line is torn.
+ *
+ * With --checkpoint a barrier of all producers has the file written and synced, and its length is the checkpoint's. A run that
+ * goes on cuts the file to that length; what was behind it comes again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/run_checkpoint.h"
 #include "cli/run_graph.h"
 #include "shared/log.h"
 
@@ -93,8 +97,21 @@ static bool open_file(struct sink_writer *writer)
 			       writer->sink.name, writer->sink.path, what, other);
 		return false;
 	}
-	writer->item.fd = open(writer->sink.path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	int how = writer->graph->checkpoint != NULL ? O_RDWR : O_WRONLY | O_TRUNC; /* cut later, see sink_cut */
+	writer->item.fd = open(writer->sink.path, how | O_CREAT | O_CLOEXEC, 0666);
 	return writer->item.fd >= 0 || sink_failed(writer, "open", errno);
+}
+
+/* With --checkpoint: what the file is known by, and that it can be cut. */
+static bool find_place(struct sink_writer *writer, const struct stat *stat)
+{
+	if (!S_ISREG(stat->st_mode))
+		return run_graph_refuse(writer->graph,
+					"sink \"%s\": %s is no regular file: it cannot be cut back after a crash, so "
+					"--checkpoint cannot make it exactly once",
+					writer->sink.name, path_of(writer));
+	writer->place = realpath(writer->sink.path, NULL);
+	return writer->place != NULL || sink_failed(writer, "find", errno);
 }
 
 /* Makes the buffer large enough for another line. */
@@ -127,13 +144,17 @@ bool sink_open(struct sink_writer *writer)
 {
 	struct stat stat;
 	writer->through = writer;
-	if (writer->sink.kind == SINK_DISCARD)
+	if (writer->sink.kind == SINK_DISCARD) {
+		writer->place = strdup("");
 		return true;
+	}
 	writer->item = (struct watch_item){.fd = STDOUT_FILENO, .events = EPOLLOUT};
 	if (writer->sink.kind == SINK_FILE && strcmp(writer->sink.path, "-") != 0 && !open_file(writer))
 		return false;
 	if (fstat(writer->item.fd, &stat) != 0)
 		return sink_failed(writer, "open", errno);
+	if (writer->graph->checkpoint != NULL && !find_place(writer, &stat))
+		return false;
 	if (writer->item.fd == STDOUT_FILENO)
 		writer->through = first_on_stdout(writer->graph);
 	writer->pollable = S_ISFIFO(stat.st_mode) || S_ISSOCK(stat.st_mode);
@@ -161,22 +182,6 @@ static ssize_t write_some(struct sink_writer *writer, const uint8_t *bytes, size
 	return -1;
 }
 
-/* Ends the sink when all producers have and all is written. */
-static void end_if_done(struct sink_writer *writer)
-{
-	if (writer->ended || writer->channels_open > 0 || writer->through->end > writer->through->start)
-		return;
-	writer->ended = true;
-	writer->graph->sinks_ended++;
-	if (writer->item.fd <= STDERR_FILENO)
-		return;
-	watch_forget(writer->graph->watch, &writer->item);
-	int fd = writer->item.fd;
-	writer->item.fd = -1;
-	if (close(fd) != 0)
-		sink_failed(writer, "write", errno);
-}
-
 /* Writes out what a buffer holds, as far as that does not block. */
 static void flush_buffer(struct sink_writer *writer)
 {
@@ -192,6 +197,113 @@ static void flush_buffer(struct sink_writer *writer)
 	}
 	if (writer->start == writer->end)
 		writer->start = writer->end = 0;
+}
+
+/* ---- Checkpoints ---- */
+
+uint64_t sink_length(const struct sink_writer *writer)
+{
+	return writer->sink.kind == SINK_DISCARD ? 0 : writer->length_before + writer->bytes;
+}
+
+/* Has the file on the disk as it is, and looks whether it is what was written. */
+static bool sync_file(struct sink_writer *writer)
+{
+	struct stat stat;
+	if (writer->sink.kind == SINK_DISCARD)
+		return true;
+	if (fdatasync(writer->item.fd) != 0 || fstat(writer->item.fd, &stat) != 0)
+		return sink_failed(writer, "sync", errno);
+	uint64_t length = sink_length(writer);
+	if ((uint64_t)stat.st_size == length && run_fingerprint(writer->item.fd, length, &writer->fingerprint))
+		return true;
+	run_graph_fail(writer->graph, "sink \"%s\": %s has %lld bytes, and %llu were written: somebody else changes it",
+		       writer->sink.name, path_of(writer), (long long)stat.st_size, (unsigned long long)length);
+	return false;
+}
+
+/* All producers have delivered the barrier: everything before it goes to the disk. */
+static void pass_barrier(struct sink_writer *writer)
+{
+	flush_buffer(writer); /* a regular file takes all */
+	if (writer->graph->failed || !sync_file(writer))
+		return;
+	CHECK(writer->start == writer->end);
+	aligner_pass(&writer->aligner, writer->aligner.coming);
+	writer->graph->room = true;
+	run_checkpoint_sink(writer);
+}
+
+void sink_barrier(struct sink_writer *writer, uint64_t barrier)
+{
+	if (aligner_barrier(&writer->aligner, barrier))
+		pass_barrier(writer);
+}
+
+bool sink_resume(struct sink_writer *writer, const struct store_sink *before)
+{
+	struct stat stat;
+	uint64_t fingerprint;
+	writer->records_before = before->records;
+	writer->length_before = before->length;
+	if (writer->sink.kind == SINK_DISCARD)
+		return true;
+	if (fstat(writer->item.fd, &stat) != 0 || (uint64_t)stat.st_size < before->length)
+		return run_graph_refuse(
+		    writer->graph,
+		    "sink \"%s\": %s has %lld bytes, and %llu were written: it was cut or replaced; "
+		    "without it nothing can be gone on with",
+		    writer->sink.name, path_of(writer), (long long)stat.st_size, (unsigned long long)before->length);
+	if (!run_fingerprint(writer->item.fd, before->length, &fingerprint) || fingerprint != before->fingerprint)
+		return run_graph_refuse(
+		    writer->graph, "sink \"%s\": %s does not hold what was written there: somebody else changed it",
+		    writer->sink.name, path_of(writer));
+	return true;
+}
+
+/* Makes the name of a new file durable. */
+static bool sync_folder(struct sink_writer *writer)
+{
+	char folder[PATH_MAX];
+	snprintf(folder, sizeof(folder), "%s", writer->place);
+	strrchr(folder, '/')[1] = '\0';
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool fine = fd >= 0 && fsync(fd) == 0;
+	if (fd >= 0)
+		close(fd);
+	return fine || sink_failed(writer, "sync the folder of", errno);
+}
+
+bool sink_cut(struct sink_writer *writer)
+{
+	if (writer->sink.kind == SINK_DISCARD)
+		return true;
+	off_t length = (off_t)writer->length_before;
+	if (ftruncate(writer->item.fd, length) != 0 || lseek(writer->item.fd, length, SEEK_SET) != length)
+		return sink_failed(writer, "cut", errno);
+	return sync_folder(writer);
+}
+
+/* ---- Writing out, and the end ---- */
+
+/* Ends the sink when all producers have and all is written. */
+static void end_if_done(struct sink_writer *writer)
+{
+	if (writer->ended || writer->aligner.open > 0 || writer->through->end > writer->through->start)
+		return;
+	if (writer->graph->checkpoint != NULL && !sync_file(writer))
+		return;
+	writer->ended = true;
+	if (run_checkpoint_wanted(writer->graph) > writer->aligner.passed)
+		run_checkpoint_sink(writer); /* it will hear of no barrier any more */
+	writer->graph->sinks_ended++;
+	if (writer->item.fd <= STDERR_FILENO)
+		return;
+	watch_forget(writer->graph->watch, &writer->item);
+	int fd = writer->item.fd;
+	writer->item.fd = -1;
+	if (close(fd) != 0)
+		sink_failed(writer, "write", errno);
 }
 
 void sink_flush(struct sink_writer *writer)
@@ -234,8 +346,9 @@ enum offer sink_offer(struct sink_writer *writer, const struct wire_record *reco
 
 void sink_channel_end(struct sink_writer *writer)
 {
-	CHECK(writer->channels_open > 0);
-	if (--writer->channels_open == 0)
+	if (aligner_end(&writer->aligner))
+		pass_barrier(writer);
+	if (writer->aligner.open == 0)
 		sink_flush(writer);
 }
 
@@ -248,4 +361,6 @@ void sink_close(struct sink_writer *writer)
 	writer->item.fd = -1;
 	free(writer->buffer);
 	writer->buffer = NULL;
+	free(writer->place);
+	writer->place = NULL;
 }

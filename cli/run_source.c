@@ -5,6 +5,9 @@
  * by the source's first subtask alone (Flink does not split a single text file either), the others end at once. A
  * generator's record n belongs to subtask n % parallelism. Nothing here blocks: a pipe is read when it has something,
  * and the watch tells when; a named pipe is opened without waiting for its writer.
+ *
+ * With --checkpoint a barrier is sent between two records, and a run that goes on begins behind the last line of its checkpoint,
+ * told by its offset. That the file still is what was read is told by a fingerprint of those bytes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/run_checkpoint.h"
 #include "cli/run_graph.h"
 #include "shared/control.h"
 #include "shared/log.h"
@@ -64,6 +68,14 @@ static bool open_file(struct source_reader *reader)
 		return false;
 	}
 	reader->pollable = !S_ISREG(stat.st_mode);
+	if (reader->graph->checkpoint != NULL && reader->pollable)
+		return run_graph_refuse(
+		    reader->graph,
+		    "source \"%s\": %s is no regular file: it cannot be read again after a crash, so "
+		    "--checkpoint cannot make it exactly once",
+		    reader->source.name, path);
+	if (reader->graph->checkpoint != NULL && (reader->place = realpath(path, NULL)) == NULL)
+		fatal("cannot find %s", path);
 	reader->capacity = READ_BYTES;
 	reader->buffer = malloc(reader->capacity);
 	if (reader->buffer == NULL)
@@ -77,22 +89,92 @@ bool source_open(struct source_reader *reader)
 	reader->largest = reader->watermark = INT64_MIN;
 	if (!compile_program(reader, source->timestamp, "timestamp", &reader->timestamp))
 		return false;
-	if (source->kind == SOURCE_GENERATOR)
-		return compile_program(reader, source->program, "generator", &reader->program);
-	return open_file(reader);
+	if (source->kind != SOURCE_GENERATOR)
+		return open_file(reader);
+	reader->place = strdup("");
+	return compile_program(reader, source->program, "generator", &reader->program);
 }
+
+/* ---- Going on ---- */
+
+uint64_t source_position(const struct source_reader *reader)
+{
+	return reader->source.kind == SOURCE_GENERATOR ? reader->made : reader->position_before + reader->bytes;
+}
+
+/* A last line without an end was a record; what has been written since then must begin with that end. */
+static bool skip_late_end(struct source_reader *reader, const struct stat *stat)
+{
+	char bytes[3] = {0};
+	off_t position = (off_t)reader->position_before;
+	size_t have = stat->st_size - position < 2 ? (size_t)(stat->st_size - position) : 2;
+	if (position == 0 || have == 0 ||
+	    pread(reader->item.fd, bytes, 1 + have, position - 1) != (ssize_t)(1 + have) || bytes[0] == '\n')
+		return true;
+	if (bytes[1] != '\n' && (bytes[1] != '\r' || bytes[2] != '\n'))
+		return run_graph_refuse(
+		    reader->graph,
+		    "source \"%s\": line %llu of %s had no end when it was read, and goes on now: the "
+		    "first part of it has been processed already",
+		    reader->source.name, (unsigned long long)reader->records_before, reader->source.path);
+	reader->position_before += bytes[1] == '\n' ? 1 : 2;
+	return true;
+}
+
+/* Goes on in a file. */
+static bool resume_file(struct source_reader *reader, const struct store_source *before)
+{
+	struct stat stat;
+	uint64_t fingerprint;
+	if (fstat(reader->item.fd, &stat) != 0 || (uint64_t)stat.st_size < before->position)
+		return run_graph_refuse(
+		    reader->graph,
+		    "source \"%s\": %s has %lld bytes, and %llu of it have been read: it was cut or "
+		    "replaced",
+		    reader->source.name, reader->source.path, (long long)stat.st_size,
+		    (unsigned long long)before->position);
+	if (!run_fingerprint(reader->item.fd, before->position, &fingerprint) || fingerprint != before->fingerprint)
+		return run_graph_refuse(reader->graph,
+					"source \"%s\": %s is not the file that was read: it was replaced",
+					reader->source.name, reader->source.path);
+	reader->position_before = before->position;
+	if (!skip_late_end(reader, &stat))
+		return false;
+	if (lseek(reader->item.fd, (off_t)reader->position_before, SEEK_SET) >= 0)
+		return true;
+	run_graph_fail(reader->graph, "source \"%s\": cannot read %s: %s", reader->source.name, reader->source.path,
+		       strerror(errno));
+	return false;
+}
+
+bool source_resume(struct source_reader *reader, const struct store_source *before)
+{
+	reader->records_before = before->records;
+	reader->largest = before->largest_ms;
+	if (reader->source.kind != SOURCE_GENERATOR)
+		return resume_file(reader, before);
+	reader->made = reader->position_before = before->position;
+	if (reader->source.count == 0 || reader->source.count >= before->position)
+		return true;
+	return run_graph_refuse(reader->graph, "source \"%s\" makes %llu records, and has made %llu already",
+				reader->source.name, (unsigned long long)reader->source.count,
+				(unsigned long long)before->position);
+}
+
+bool source_is_read(const struct source_reader *reader)
+{
+	struct stat stat;
+	if (reader->source.kind == SOURCE_GENERATOR)
+		return reader->source.count != 0 && reader->made == reader->source.count;
+	return fstat(reader->item.fd, &stat) == 0 && (uint64_t)stat.st_size == source_position(reader);
+}
+
+/* ---- The ends of its life ---- */
 
 /* The subtasks that have anything to read: of a file source only the first. */
 static uint32_t live_subtasks(const struct source_reader *reader)
 {
 	return reader->source.kind == SOURCE_GENERATOR ? reader->source.parallelism : 1;
-}
-
-void source_begin(struct source_reader *reader)
-{
-	reader->started_ns = reader->record_ns = clock_ns();
-	for (uint32_t s = live_subtasks(reader); s < reader->source.parallelism; s++)
-		outlet_end(&reader->outlets[s]);
 }
 
 /* No more records: all consumers hear of it. */
@@ -114,6 +196,8 @@ void source_close(struct source_reader *reader)
 	reader->buffer = NULL;
 	jv_free(reader->text);
 	reader->text = jv_null();
+	free(reader->place);
+	reader->place = NULL;
 }
 
 /* ---- Lines ---- */
@@ -131,8 +215,8 @@ static bool make_room(struct source_reader *reader)
 	size_t capacity = 2 * reader->capacity;
 	if (capacity > 2 * (size_t)LINE_MAX_BYTES) {
 		run_graph_fail(reader->graph, "source \"%s\": line %llu of %s is longer than %d MiB",
-			       reader->source.name, (unsigned long long)reader->records + 1, reader->source.path,
-			       LINE_MAX_BYTES >> 20);
+			       reader->source.name, (unsigned long long)(reader->records_before + reader->records + 1),
+			       reader->source.path, LINE_MAX_BYTES >> 20);
 		return false;
 	}
 	reader->buffer = realloc(reader->buffer, capacity);
@@ -198,7 +282,8 @@ static uint64_t generator_due(const struct source_reader *reader)
 {
 	if (reader->source.rate == 0)
 		return 0;
-	uint64_t seconds = reader->made / reader->source.rate, rest = reader->made % reader->source.rate;
+	uint64_t made = reader->made - reader->position_before; /* in this run */
+	uint64_t seconds = made / reader->source.rate, rest = made % reader->source.rate;
 	return reader->started_ns + seconds * NS_PER_S + rest * NS_PER_S / reader->source.rate;
 }
 
@@ -232,7 +317,7 @@ static bool timestamp_failed(struct source_reader *reader, struct view payload, 
 {
 	char excerpt[256];
 	run_graph_fail(reader->graph, "source \"%s\": no timestamp for record %llu: %s\n  record: %s",
-		       reader->source.name, (unsigned long long)reader->records + 1, why,
+		       reader->source.name, (unsigned long long)(reader->records_before + reader->records + 1), why,
 		       payload_excerpt(payload, excerpt, sizeof(excerpt)));
 	return false;
 }
@@ -267,6 +352,10 @@ static bool find_timestamp(struct source_reader *reader, struct view payload, in
 static bool next_record(struct source_reader *reader)
 {
 	struct view payload;
+	if (reader->graph->records_left == 0 && reader->graph->checkpoint != NULL) {
+		run_checkpoint_stop(reader->graph);
+		return false;
+	}
 	if (reader->graph->records_left == 0)
 		source_stop(reader);
 	bool generator = reader->source.kind == SOURCE_GENERATOR;
@@ -332,6 +421,35 @@ static uint64_t idle_at(const struct source_reader *reader)
 	return reader->record_ns + (uint64_t)reader->source.idle_ms * NS_PER_MS;
 }
 
+/* Whether consumers still wait for other barriers than its own. */
+static bool is_held(struct source_reader *reader)
+{
+	for (uint32_t s = 0; s < live_subtasks(reader); s++)
+		if (outlet_is_held(&reader->outlets[s]))
+			return true;
+	return false;
+}
+
+/* Sends the barrier that is wanted, between two records. Whether the source may go on to the next one. */
+static bool pass_barrier(struct source_reader *reader)
+{
+	uint64_t wanted = run_checkpoint_wanted(reader->graph);
+	if (wanted > reader->barrier) {
+		reader->barrier = wanted;
+		run_checkpoint_source(reader);
+		for (uint32_t s = 0; s < live_subtasks(reader); s++)
+			outlet_barrier(&reader->outlets[s], wanted);
+	}
+	reader->blocked = is_held(reader);
+	return !reader->blocked && !run_checkpoint_stopping(reader->graph);
+}
+
+/* Whether the end may follow: no barrier has to go first, and the run does not stop where it is. */
+static bool may_end(const struct source_reader *reader)
+{
+	return run_checkpoint_wanted(reader->graph) <= reader->barrier && !run_checkpoint_stopping(reader->graph);
+}
+
 /* Keeps event time and idleness up to date; `records` came in this turn. */
 static void keep_time(struct source_reader *reader, unsigned records)
 {
@@ -346,6 +464,14 @@ static void keep_time(struct source_reader *reader, unsigned records)
 }
 
 /* ---- The reader's turn ---- */
+
+void source_begin(struct source_reader *reader)
+{
+	reader->started_ns = reader->record_ns = clock_ns();
+	for (uint32_t s = live_subtasks(reader); s < reader->source.parallelism; s++)
+		outlet_end(&reader->outlets[s]);
+	tell_watermark(reader, reader->started_ns); /* what an earlier run had reached */
+}
 
 void source_stop(struct source_reader *reader)
 {
@@ -363,19 +489,25 @@ void source_turn(struct source_reader *reader)
 		reader->waits = false;
 	unsigned records = 0;
 	while (!reader->blocked && !reader->waits && records < TURN_RECORDS && !reader->graph->failed) {
-		if (!reader->has_record && !next_record(reader))
+		if (!reader->has_record && (!pass_barrier(reader) || !next_record(reader)))
 			break;
 		if (push_record(reader))
 			records++;
 	}
+	if (is_held(reader))
+		return; /* what it could tell comes behind the barrier */
 	keep_time(reader, records);
-	if (reader->at_end && !reader->has_record && reader->start == reader->end)
+	if (reader->at_end && !reader->has_record && reader->start == reader->end && may_end(reader))
 		end_source(reader);
 }
 
-uint64_t source_deadline(const struct source_reader *reader)
+uint64_t source_deadline(struct source_reader *reader)
 {
-	if (reader->ended)
+	if (reader->ended || is_held(reader))
+		return UINT64_MAX;
+	if (run_checkpoint_wanted(reader->graph) > reader->barrier && !reader->blocked)
+		return 0;
+	if (run_checkpoint_stopping(reader->graph) && !reader->has_record)
 		return UINT64_MAX;
 	bool generator = reader->source.kind == SOURCE_GENERATOR;
 	if (!reader->blocked && !reader->waits && (!generator || reader->has_record))

@@ -7,11 +7,15 @@
  * Batches adapt: while fewer than SENT_IDLE messages are unanswered a batch goes out however small it is, so nobody waits
  * for company; behind a busy worker it grows until it is full. A watermark goes out behind the batch; several that are
  * due become one. The answer to a watermark, read in order behind the records, passes it on to the consumers.
+ *
+ * A barrier goes out behind all that came before it on every input (run_align.h); from then on nothing is sent until it is
+ * acknowledged, while the next batch is filled. The acknowledgement, read in order behind the records, passes it on.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/run_checkpoint.h"
 #include "cli/run_graph.h"
 #include "flink_bridge.pb-c.h"
 #include "shared/control.h"
@@ -49,15 +53,13 @@ static void send_noted(struct subtask *subtask, grpc_slice message, uint32_t kin
 		grpc_slice_unref(message);
 }
 
-/* Puts the envelope's fields behind the body. */
-static void put_envelope(struct subtask *subtask, struct wire_writer *writer)
+void subtask_put_envelope(struct subtask *subtask, struct wire_writer *writer)
 {
 	wire_put_varint_field(writer, 1, ++subtask->seq);
 	wire_put_varint_field(writer, 2, (uint64_t)processing_now(subtask));
 }
 
-/* Sends a message with at most one number in its body. */
-static void send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number)
+void subtask_send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number)
 {
 	uint8_t bytes[CONTROL_MESSAGE_MAX];
 	struct wire_writer writer = {bytes, bytes + sizeof(bytes), false};
@@ -65,7 +67,7 @@ static void send_control(struct subtask *subtask, uint32_t kind, bool has_number
 	if (has_number)
 		wire_put_varint_field(&writer, 1, (uint64_t)number);
 	wire_end(&writer, body);
-	put_envelope(subtask, &writer);
+	subtask_put_envelope(subtask, &writer);
 	CHECK(!writer.overflow);
 	send_noted(subtask, grpc_slice_from_copied_buffer((char *)bytes, (size_t)(writer.at - bytes)), kind, number,
 		   false);
@@ -101,6 +103,7 @@ void subtask_open(struct subtask *subtask)
 	open.key_group_last = last;
 	open.jvm_uuid = graph->jvm_uuid;
 	open.open_token = (int64_t)clock_ns();
+	subtask_state_opening(subtask, &open);
 	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
 	message.seq = ++subtask->seq;
 	message.processing_time_ms = processing_now(subtask);
@@ -108,6 +111,7 @@ void subtask_open(struct subtask *subtask)
 	message.open = &open;
 	grpc_slice bytes = grpc_slice_malloc(flink_bridge__to_worker__get_packed_size(&message));
 	flink_bridge__to_worker__pack(&message, GRPC_SLICE_START_PTR(bytes));
+	subtask_state_opened(&open);
 	send_noted(subtask, bytes, TO_WORKER_OPEN, 0, false);
 	client_stream_receive(subtask->stream);
 }
@@ -124,13 +128,13 @@ static bool batch_is_full(const struct subtask *subtask)
 /* Whether anything waits to go out behind the batch. */
 static bool something_behind(const struct subtask *subtask)
 {
-	return subtask->watermark_due || subtask->status_due || subtask->channels_open == 0;
+	return subtask->watermark_due || subtask->status_due || subtask->barrier_due || subtask->aligner.open == 0;
 }
 
 /* Whether the batch may go out now. */
 static bool batch_may_go(const struct subtask *subtask)
 {
-	if (subtask->batch_records == 0 || subtask->state != SUBTASK_RUNNING)
+	if (subtask->batch_records == 0 || subtask->state != SUBTASK_RUNNING || subtask->barrier_sent)
 		return false;
 	bool pressed = batch_is_full(subtask) || something_behind(subtask);
 	return subtask->sent_count < (pressed ? SENT_BATCHES_MAX : SENT_IDLE);
@@ -142,7 +146,7 @@ static void batch_send(struct subtask *subtask)
 	struct wire_writer writer = {subtask->batch + subtask->batch_size, subtask->batch + subtask->batch_capacity,
 				     false};
 	wire_end(&writer, subtask->batch + BODY_START);
-	put_envelope(subtask, &writer);
+	subtask_put_envelope(subtask, &writer);
 	CHECK(!writer.overflow);
 	size_t size = (size_t)(writer.at - subtask->batch);
 	subtask->stage->batches++;
@@ -250,7 +254,15 @@ void subtask_channel_end(struct subtask *subtask, uint32_t channel)
 {
 	valve_changed(subtask, watermark_valve_set_idle(&subtask->valve, channel, false));
 	valve_changed(subtask, watermark_valve_advance(&subtask->valve, channel, INT64_MAX));
-	subtask->channels_open--;
+	if (aligner_end(&subtask->aligner))
+		subtask->barrier_due = true;
+	run_graph_mark(subtask->graph, subtask);
+}
+
+void subtask_barrier(struct subtask *subtask, uint64_t barrier)
+{
+	if (aligner_barrier(&subtask->aligner, barrier))
+		subtask->barrier_due = true;
 	run_graph_mark(subtask->graph, subtask);
 }
 
@@ -258,7 +270,7 @@ void subtask_channel_end(struct subtask *subtask, uint32_t channel)
 static void send_status(struct subtask *subtask)
 {
 	if (subtask->idle_told != subtask->valve.idle)
-		send_control(subtask, TO_WORKER_WATERMARK_STATUS, true, subtask->valve.idle);
+		subtask_send_control(subtask, TO_WORKER_WATERMARK_STATUS, true, subtask->valve.idle);
 	subtask->idle_told = subtask->valve.idle;
 	subtask->status_due = false;
 }
@@ -268,7 +280,7 @@ static void send_tick(struct subtask *subtask)
 {
 	if (subtask->wakeup_ms == 0 || subtask->ticking || subtask->wakeup_ms > clock_wall_ms())
 		return;
-	send_control(subtask, TO_WORKER_TIMER_TICK, false, 0);
+	subtask_send_control(subtask, TO_WORKER_TIMER_TICK, false, 0);
 	subtask->ticking = true;
 	subtask->wakeup_ms = 0;
 }
@@ -276,27 +288,52 @@ static void send_tick(struct subtask *subtask)
 /* Room for another message that is no batch; the last places are kept for a tick and the end. */
 static bool control_may_go(const struct subtask *subtask)
 {
-	return subtask->state == SUBTASK_RUNNING && subtask->batch_records == 0 && subtask->sent_count < SENT_MAX - 4;
+	return subtask->state == SUBTASK_RUNNING && !subtask->barrier_sent && subtask->batch_records == 0 &&
+	       subtask->sent_count < SENT_MAX - 4;
+}
+
+/* Sends the barrier: what came in before it is on its way, and who was held may go on. */
+static void send_barrier(struct subtask *subtask, uint64_t barrier)
+{
+	subtask_send_control(subtask, TO_WORKER_BARRIER, true, (int64_t)barrier);
+	aligner_pass(&subtask->aligner, barrier);
+	subtask->barrier_due = false;
+	subtask->barrier_sent = true;
+	subtask->cut_watermark = subtask->valve.time;
+	subtask->graph->room = true;
+}
+
+/* A subtask whose inputs have all ended gets its barriers from nobody: it takes them when they are wanted. */
+static void barrier_after_end(struct subtask *subtask)
+{
+	uint64_t wanted = run_checkpoint_wanted(subtask->graph);
+	if (wanted > subtask->aligner.passed && !subtask->barrier_sent)
+		send_barrier(subtask, wanted);
 }
 
 void subtask_pump(struct subtask *subtask)
 {
 	if (batch_may_go(subtask))
 		batch_send(subtask);
-	if (subtask->state == SUBTASK_RUNNING && subtask->sent_count < SENT_MAX - 2 && subtask->batch_records == 0)
+	if (subtask->state == SUBTASK_RUNNING && !subtask->barrier_sent && subtask->sent_count < SENT_MAX - 2 &&
+	    subtask->batch_records == 0)
 		send_tick(subtask);
+	if (subtask->state == SUBTASK_ENDED)
+		barrier_after_end(subtask);
 	if (!control_may_go(subtask))
 		return;
 	if (subtask->status_due && !subtask->valve.idle)
 		send_status(subtask);
 	if (subtask->watermark_due)
-		send_control(subtask, TO_WORKER_WATERMARK, true, subtask->valve.time);
+		subtask_send_control(subtask, TO_WORKER_WATERMARK, true, subtask->valve.time);
 	subtask->watermark_due = false;
 	if (subtask->status_due)
 		send_status(subtask);
-	if (subtask->channels_open > 0)
+	if (subtask->barrier_due)
+		send_barrier(subtask, subtask->aligner.coming);
+	if (subtask->aligner.open > 0)
 		return;
-	send_control(subtask, TO_WORKER_END_INPUT, false, 0);
+	subtask_send_control(subtask, TO_WORKER_END_INPUT, false, 0);
 	subtask->state = SUBTASK_ENDING;
 }
 
@@ -324,8 +361,7 @@ static void sent_answered(struct subtask *subtask)
 	run_graph_mark(subtask->graph, subtask);
 }
 
-/* Where a subtask is, for messages: segment "x", and which subtask if there are several. */
-static const char *place(const struct subtask *subtask, char *text, size_t size)
+const char *subtask_place(const struct subtask *subtask, char *text, size_t size)
 {
 	const struct segment *segment = subtask->stage->segment;
 	if (segment->parallelism == 1)
@@ -335,12 +371,11 @@ static const char *place(const struct subtask *subtask, char *text, size_t size)
 	return text;
 }
 
-/* Something that the sidecar must not do. */
-static void protocol_failed(struct subtask *subtask, const char *what)
+void subtask_protocol_failed(struct subtask *subtask, const char *what)
 {
 	char where[256];
 	run_graph_fail(subtask->graph, "%s: the sidecar %s; this is a defect of the sidecar or of this program",
-		       place(subtask, where, sizeof(where)), what);
+		       subtask_place(subtask, where, sizeof(where)), what);
 }
 
 /* The payload of a record in a batch that was sent; false when it cannot be told. */
@@ -367,7 +402,7 @@ static bool find_record(struct subtask *subtask, uint64_t seq, uint32_t record, 
 static void got_error(struct subtask *subtask, const FlinkBridge__Error *error)
 {
 	char where[256], excerpt[512];
-	place(subtask, where, sizeof(where));
+	subtask_place(subtask, where, sizeof(where));
 	if (!error->fatal) {
 		log_warn("%s: %s", where, error->message);
 		return;
@@ -384,17 +419,27 @@ static void got_error(struct subtask *subtask, const FlinkBridge__Error *error)
 static void got_open_ack(struct subtask *subtask, const FlinkBridge__OpenAck *ack)
 {
 	if (subtask->state != SUBTASK_OPENING) {
-		protocol_failed(subtask, "acknowledged an Open twice");
+		subtask_protocol_failed(subtask, "acknowledged an Open twice");
 		return;
 	}
-	subtask->state = SUBTASK_RUNNING;
 	subtask->slot = ack->slot;
 	subtask->message_max = ack->limits != NULL ? ack->limits->max_message_bytes : MESSAGE_MAX_UNTIL_TOLD;
 	subtask->record_max = ack->limits != NULL ? ack->limits->max_record_bytes : MESSAGE_MAX_UNTIL_TOLD;
 	if (subtask->message_max < (uint64_t)2 * ENVELOPE_MAX)
-		protocol_failed(subtask, "takes no messages");
-	subtask->graph->opened++;
+		subtask_protocol_failed(subtask, "takes no messages");
 	sent_answered(subtask);
+	if (subtask_state_begin(subtask, ack))
+		subtask->state = SUBTASK_RESTORING;
+	else
+		subtask_run(subtask);
+}
+
+void subtask_run(struct subtask *subtask)
+{
+	subtask->state = SUBTASK_RUNNING;
+	subtask->graph->opened++;
+	subtask->watermark_due = subtask->valve.time > INT64_MIN; /* what an earlier run had reached */
+	run_graph_mark(subtask->graph, subtask);
 }
 
 /* The messages that are rare: through protobuf-c. */
@@ -402,13 +447,13 @@ static void got_rare(struct subtask *subtask, struct view message)
 {
 	FlinkBridge__FromWorker *answer = flink_bridge__from_worker__unpack(NULL, message.size, message.data);
 	if (answer == NULL)
-		protocol_failed(subtask, "sent a message that cannot be read");
+		subtask_protocol_failed(subtask, "sent a message that cannot be read");
 	else if (answer->kind_case == FLINK_BRIDGE__FROM_WORKER__KIND_OPEN_ACK)
 		got_open_ack(subtask, answer->open_ack);
 	else if (answer->kind_case == FLINK_BRIDGE__FROM_WORKER__KIND_ERROR)
 		got_error(subtask, answer->error);
 	else
-		protocol_failed(subtask, "sent a message of an unknown kind");
+		subtask_protocol_failed(subtask, "sent a message of an unknown kind");
 	flink_bridge__from_worker__free_unpacked(answer, NULL);
 }
 
@@ -416,14 +461,40 @@ static void got_rare(struct subtask *subtask, struct view message)
 static void got_end_ack(struct subtask *subtask)
 {
 	if (subtask->state != SUBTASK_ENDING || sent_oldest(subtask)->kind != TO_WORKER_END_INPUT) {
-		protocol_failed(subtask, "acknowledged an end of input out of turn");
+		subtask_protocol_failed(subtask, "acknowledged an end of input out of turn");
+		return;
+	}
+	subtask->state = SUBTASK_ENDED;
+	subtask->graph->ended++;
+	sent_answered(subtask);
+	outlet_end(&subtask->outlet);
+	if (subtask->graph->checkpoint == NULL)
+		subtask_finish(subtask);
+}
+
+void subtask_finish(struct subtask *subtask)
+{
+	subtask_send_control(subtask, TO_WORKER_CLOSE, false, 0);
+	client_stream_half_close(subtask->stream);
+	subtask->state = SUBTASK_CLOSING;
+}
+
+/* All that came before the barrier is here, the state included: the consumers hear of it. */
+static void got_barrier_ack(struct subtask *subtask, struct view body)
+{
+	const struct sent *oldest = sent_oldest(subtask);
+	uint64_t id;
+	if (oldest->kind != TO_WORKER_BARRIER || wire_parse_number(body, &id) != WIRE_OK ||
+	    id != (uint64_t)oldest->value) {
+		subtask_protocol_failed(subtask, "acknowledged a barrier out of turn");
 		return;
 	}
 	sent_answered(subtask);
-	outlet_end(&subtask->outlet);
-	send_control(subtask, TO_WORKER_CLOSE, false, 0);
-	client_stream_half_close(subtask->stream);
-	subtask->state = SUBTASK_CLOSING;
+	subtask->barrier_sent = false;
+	subtask->acknowledged = id;
+	run_checkpoint_subtask(subtask);
+	if (subtask->state != SUBTASK_ENDED)
+		outlet_barrier(&subtask->outlet, id);
 }
 
 /* Pushes the records of the answer at hand on; false when a consumer is full. */
@@ -450,12 +521,14 @@ static void answer_done(struct subtask *subtask)
 	subtask->answer_message = grpc_empty_slice();
 	wire_batch_clear(&subtask->answer);
 	struct sent *oldest = sent_oldest(subtask);
-	if (!subtask->answer_more && oldest != NULL && oldest->kind != TO_WORKER_END_INPUT)
+	if (!subtask->answer_more && oldest != NULL && oldest->kind != TO_WORKER_END_INPUT &&
+	    oldest->kind != TO_WORKER_BARRIER)
 		sent_answered(subtask);
 	client_stream_receive(subtask->stream);
 }
 
-bool subtask_resume(struct subtask *subtask)
+/* Delivers the answer at hand. False: a consumer is full. */
+static bool answer_go_on(struct subtask *subtask)
 {
 	if (!answer_deliver(subtask))
 		return false;
@@ -469,11 +542,15 @@ static void got_results(struct subtask *subtask, const struct wire_to_worker *en
 {
 	subtask->answer_at = 0;
 	if (wire_parse_records(envelope->body, &subtask->answer, &subtask->answer_more) != WIRE_OK) {
-		protocol_failed(subtask, "sent results that cannot be read");
+		subtask_protocol_failed(subtask, "sent results that cannot be read");
+		return;
+	}
+	if (subtask->answer.count > 0 && subtask->state == SUBTASK_ENDED) {
+		subtask_protocol_failed(subtask, "sent results behind the end of its input");
 		return;
 	}
 	subtask->answering = true;
-	subtask_resume(subtask);
+	answer_go_on(subtask);
 }
 
 /* When the worker wants a tick; while one is on its way, only its own answer and later ones count. */
@@ -483,41 +560,92 @@ static void take_wakeup(struct subtask *subtask, const struct sent *answered, in
 		subtask->wakeup_ms = wakeup_ms;
 }
 
-/* Any other message of the sidecar: dealt with at once. */
+/* Any other message of the sidecar. */
 static void got_control(struct subtask *subtask, const struct wire_to_worker *envelope, struct view message)
 {
-	if (envelope->kind == FROM_WORKER_END_ACK)
+	switch (envelope->kind) {
+	case FROM_WORKER_END_ACK:
 		got_end_ack(subtask);
-	else
+		break;
+	case FROM_WORKER_BARRIER_ACK:
+		got_barrier_ack(subtask, envelope->body);
+		break;
+	case FROM_WORKER_STATE_DELTA:
+		subtask_state_delta(subtask, envelope->body);
+		break;
+	case FROM_WORKER_RESTORE_ACK:
+		if (sent_oldest(subtask)->kind != TO_WORKER_RESTORE_END) {
+			subtask_protocol_failed(subtask, "acknowledged a restore out of turn");
+			break;
+		}
+		sent_answered(subtask);
+		subtask_state_restored(subtask, envelope->body);
+		break;
+	default:
 		got_rare(subtask, message);
+	}
 	grpc_slice_unref(subtask->answer_message);
 	subtask->answer_message = grpc_empty_slice();
 	client_stream_receive(subtask->stream);
+}
+
+/* Whether a kind of message answers the oldest message that is unanswered. */
+static bool is_answer(uint32_t kind)
+{
+	return kind == FROM_WORKER_RESULTS || kind == FROM_WORKER_STATE_DELTA || kind == FROM_WORKER_END_ACK ||
+	       kind == FROM_WORKER_BARRIER_ACK || kind == FROM_WORKER_RESTORE_ACK;
+}
+
+/* Whether the message at hand must wait: consumers wait for somebody else's barrier, or the state that it brings belongs to the
+ * checkpoint after the one under way. Errors never wait. */
+static bool must_wait(struct subtask *subtask, uint32_t kind)
+{
+	if (kind == FROM_WORKER_STATE_DELTA && run_checkpoint_defers(subtask))
+		return true;
+	return is_answer(kind) && outlet_is_held(&subtask->outlet);
+}
+
+/* Takes the message at hand, unless it must wait. */
+static void take_message(struct subtask *subtask)
+{
+	struct view message = {GRPC_SLICE_START_PTR(subtask->answer_message),
+			       GRPC_SLICE_LENGTH(subtask->answer_message)};
+	struct wire_to_worker envelope;
+	const struct sent *oldest = sent_oldest(subtask);
+	if (wire_parse_from_worker(message, &envelope) != WIRE_OK) {
+		subtask_protocol_failed(subtask, "sent a message that cannot be read");
+		return;
+	}
+	bool answer = is_answer(envelope.kind);
+	if (answer && (oldest == NULL || envelope.seq != oldest->seq)) {
+		subtask_protocol_failed(subtask, "answered out of turn");
+		return;
+	}
+	subtask->waiting = must_wait(subtask, envelope.kind);
+	if (subtask->waiting)
+		return;
+	if (answer && envelope.kind != FROM_WORKER_STATE_DELTA)
+		take_wakeup(subtask, oldest, envelope.processing_time_ms);
+	if (envelope.kind == FROM_WORKER_RESULTS)
+		got_results(subtask, &envelope); /* reads on when they are delivered */
+	else
+		got_control(subtask, &envelope, message);
 }
 
 /* A message of the sidecar. It is kept first: short slices have their bytes inside, and views must not move. */
 static void got_message(struct subtask *subtask, grpc_slice slice)
 {
 	subtask->answer_message = grpc_slice_ref(slice);
-	struct view message = {GRPC_SLICE_START_PTR(subtask->answer_message),
-			       GRPC_SLICE_LENGTH(subtask->answer_message)};
-	struct wire_to_worker envelope;
-	const struct sent *oldest = sent_oldest(subtask);
-	if (wire_parse_from_worker(message, &envelope) != WIRE_OK) {
-		protocol_failed(subtask, "sent a message that cannot be read");
-		return;
-	}
-	bool answer = envelope.kind == FROM_WORKER_RESULTS || envelope.kind == FROM_WORKER_END_ACK;
-	if (answer && (oldest == NULL || envelope.seq != oldest->seq)) {
-		protocol_failed(subtask, "answered out of turn");
-		return;
-	}
-	if (answer)
-		take_wakeup(subtask, oldest, envelope.processing_time_ms);
-	if (envelope.kind == FROM_WORKER_RESULTS)
-		got_results(subtask, &envelope); /* reads on when they are delivered */
-	else
-		got_control(subtask, &envelope, message);
+	take_message(subtask);
+}
+
+bool subtask_resume(struct subtask *subtask)
+{
+	if (subtask->waiting)
+		take_message(subtask);
+	else if (subtask->answering)
+		answer_go_on(subtask);
+	return !subtask->waiting && !subtask->answering;
 }
 
 /* The stream is over: fine after Close, and only then. */
@@ -531,8 +659,9 @@ static void got_end(struct subtask *subtask, const struct client_event *event)
 	}
 	char where[256], text[512];
 	bool failed_before = subtask->graph->failed;
-	run_graph_fail(subtask->graph, "%s: the session ended with %s: %s", place(subtask, where, sizeof(where)),
-		       client_status_name(event->status), payload_excerpt(event->text, text, sizeof(text)));
+	run_graph_fail(subtask->graph, "%s: the session ended with %s: %s",
+		       subtask_place(subtask, where, sizeof(where)), client_status_name(event->status),
+		       payload_excerpt(event->text, text, sizeof(text)));
 	if (!failed_before)
 		subtask->graph->connection_lost = event->status == GRPC_STATUS_UNAVAILABLE;
 }
@@ -541,6 +670,8 @@ void subtask_event(struct subtask *subtask, const struct client_event *event)
 {
 	if (event->kind == CLIENT_MESSAGE)
 		got_message(subtask, event->message);
+	else if (event->kind == CLIENT_ROOM)
+		subtask_state_send(subtask);
 	else if (event->kind == CLIENT_ENDED)
 		got_end(subtask, event);
 }
@@ -555,6 +686,7 @@ void subtask_close(struct subtask *subtask)
 	subtask->answer_message = grpc_empty_slice();
 	wire_batch_free(&subtask->answer);
 	watermark_valve_free(&subtask->valve);
+	subtask_state_close(subtask);
 	free(subtask->batch);
 	subtask->batch = NULL;
 }

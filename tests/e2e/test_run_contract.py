@@ -259,3 +259,154 @@ def test_what_a_sidecar_may_do_wrong(double, orders, words):
     lines(run, "one\ntwo\n")
     _, err = run.end(1)
     assert words in err and err.count("bridgectl run:") == 1
+
+
+# ---- Checkpoints -----------------------------------------------------------------------------------------------------------
+
+CUT = """\
+name: cut
+sources:
+  one: { kind: file, path: one, timestamp: .ts }
+  two: { kind: file, path: two, timestamp: .ts }
+steps:
+  - { name: mark, kind: passthrough, from: one, parallelism: 2 }
+  - { name: copy, kind: broadcast, routes: [left, right], from: [mark, two], parallelism: 3 }
+  - { name: all, kind: passthrough, from: [copy.left, copy.right, two], parallelism: 2 }
+sinks:
+  out: { kind: file, path: out, from: all }
+"""
+
+
+def per_barrier(run, segment, subtask):
+    """The payloads that a session got before each barrier, by the barrier's number."""
+    seen, result = [], {}
+    for message in run.log(segment=segment, subtask=subtask):
+        if message["kind"] == "batch":
+            seen += [record["payload"] for record in message["records"]]
+        elif message["kind"] == "barrier":
+            result[message["barrier"]] = list(seen)
+    return result
+
+
+def test_barriers_cut_all_sessions_at_the_same_place(double, workdir):
+    for name, count in (("one", 20000), ("two", 7000)):
+        (workdir / name).write_text("".join(json.dumps({"ts": n, name: n}) + "\n" for n in range(count)))
+    run = double(CUT, "--quiet", "--checkpoint", "file", "--checkpoint-interval", "5ms", orders={"slow_ack": 3})
+    run.end()
+    mark = [per_barrier(run, 0, s) for s in range(2)]
+    copy = [per_barrier(run, 1, s) for s in range(3)]
+    every = [per_barrier(run, 2, s) for s in range(2)]
+    numbers = list(mark[0])
+    assert len(numbers) >= 3 and numbers == list(range(1, numbers[-1] + 1))
+    assert all(list(session) == numbers for session in (*mark, *copy, *every))
+    for number in numbers:
+        ones = sorted(payload for session in mark for payload in session[number])
+        copied = sorted(payload for session in copy for payload in session[number])
+        assert [payload for payload in copied if "one" in payload] == ones
+        twos = [payload for payload in copied if "two" in payload]
+        assert {json.loads(payload)["two"] for payload in twos} == set(range(len(twos))), "a cut through the middle of a source"
+        # The double answers with route 0 only: what went left, and what came from `two` directly.
+        assert sorted(payload for session in every for payload in session[number]) == sorted(ones + twos + twos)
+    assert sum(len(session[numbers[-1]]) for session in every) == 20000 + 2 * 7000
+
+
+def test_nothing_is_sent_between_a_barrier_and_its_acknowledgement(double, workdir):
+    (workdir / "one").write_text("".join(json.dumps({"ts": n, "one": n}) + "\n" for n in range(20000)))
+    (workdir / "two").write_text("")
+    run = double(CUT, "--quiet", "--checkpoint", "file", "--checkpoint-interval", "1ms", orders={"slow_ack": 20, "wakeup_ms": 1})
+    run.end()
+    for segment, subtask in ((0, 0), (0, 1), (1, 0), (2, 1)):
+        acknowledged = [m["time"] for m in run.log("acknowledged", segment, subtask)]
+        messages = run.log(segment=segment, subtask=subtask)
+        messages = [m for m in messages if m["kind"] != "acknowledged"]
+        behind = [messages[at + 1]["time"] for at, m in enumerate(messages[:-1]) if m["kind"] == "barrier"]
+        assert len(behind) >= 2 and len(acknowledged) == len(behind)
+        assert all(sent >= ack for sent, ack in zip(behind, acknowledged))
+        assert messages[-1]["kind"] == "close" and messages[-2]["kind"] == "barrier"
+
+
+COUNTS = """\
+name: counts
+sources:
+  in: { kind: file, path: in }
+steps:
+  - { name: by, kind: key_by, key: .k }
+  - { name: count, kind: passthrough, parallelism: PARALLELISM }
+sinks:
+  out: { kind: file, path: out }
+"""
+
+
+@pytest.mark.parametrize("part", [100, 7])
+def test_state_comes_back_at_any_parallelism(double, workdir, part):
+    keys = [f"key{n * n % 97}" for n in range(6000)]
+    orders = {"key": True, "state": 10, "part": part}
+    (workdir / "in").write_text("")
+    for run_number, parallelism in enumerate((1, 3, 3, 2, 5)):
+        with open(workdir / "in", "a") as more:
+            more.writelines(key + "\n" for key in keys[run_number * 1200 : (run_number + 1) * 1200])
+        (workdir / "log").unlink(missing_ok=True)
+        pipeline = COUNTS.replace("PARALLELISM", str(parallelism))
+        run = double(pipeline, "--quiet", "--checkpoint", "file", "--checkpoint-interval", "20ms", orders=orders)
+        run.end()
+        restored = [m["entries"] for m in run.log("restore_end", segment=1)]
+        seen = len(set(keys[: run_number * 1200]))
+        assert sum(restored) == seen and len(restored) == (parallelism if run_number else 0)
+        opens = run.log("open", segment=1)
+        assert all(m["manifest"] == ([["count", "unused"], ["count", "counts"]] if run_number else []) for m in opens)
+        assert {m["restored_checkpoint"] > 0 for m in opens} == {run_number > 0}
+    counts, expected = {}, []
+    for key in keys:
+        counts[key] = counts.get(key, 0) + 1
+        expected.append(f"{key} {counts[key]}")
+    written = (workdir / "out").read_text().splitlines()
+    assert sorted(written) == sorted(expected)
+    for key in counts:
+        assert [line for line in written if line.split()[0] == key] == [f"{key} {n + 1}" for n in range(counts[key])]
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        ("checksum", "sent state that is damaged"),
+        ("state", "sent an entry of state that cannot be"),
+        ("part", "sent an entry of state that cannot be"),
+    ],
+)
+def test_state_that_cannot_be_is_not_kept(double, workdir, spoil, words):
+    (workdir / "in").write_text("".join(f"key{n}\n" for n in range(100)))
+    orders = {"key": True, "state": 1000, "spoil": spoil}
+    run = double(COUNTS.replace("PARALLELISM", "1"), "--quiet", "--checkpoint", "file", orders=orders)
+    _, err = run.end(1)
+    assert words in err and "there was no checkpoint yet" in err
+
+
+def test_watermarks_go_on_where_they_were(double, workdir):
+    pipeline = """\
+name: time
+sources:
+  in: { kind: file, path: in, timestamp: .ts, out_of_orderness: 5ms }
+steps:
+  - { name: a, kind: passthrough, parallelism: 2 }
+  - { name: b, kind: passthrough, parallelism: PARALLELISM }
+sinks:
+  out: { kind: discard }
+"""
+    (workdir / "in").write_text("".join(json.dumps({"ts": 1000 + n}) + "\n" for n in range(100)))
+    reached = {}
+    for run_number, parallelism in enumerate((1, 4, 1)):
+        run = double(pipeline.replace("PARALLELISM", str(parallelism)), "--quiet", "--checkpoint", "file", "--limit", "40")
+        run.end()
+        for segment, subtasks in ((0, 2), (1, parallelism)):
+            last = []
+            for subtask in range(subtasks):
+                messages = [m for m in run.log(segment=segment, subtask=subtask) if m["kind"] in ("batch", "watermark")]
+                times = [m["watermark"] for m in messages if m["kind"] == "watermark"]
+                if segment in reached:
+                    assert messages[0]["kind"] == "watermark" and reached[segment] <= times[0] < LAST
+                # A run that stops does not drain.
+                assert (times[-1] == LAST) == (run_number == 2)
+                last.append(times[-1])
+            reached[segment] = min(last)
+        assert run_number > 0 or set(reached.values()) == {1000 + 39 - 5 - 1}
+        (workdir / "log").unlink()

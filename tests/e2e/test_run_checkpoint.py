@@ -1,0 +1,383 @@
+"""`bridgectl run --checkpoint`: exactly once, whatever is killed when, and what is refused because it could not be."""
+
+import collections
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+
+import pytest
+
+from conftest import BRIDGECTL, PATIENCE, SANITIZED, SANITIZER_REPORT, alive, descendants, wait_until
+
+ROUNDS = int(os.environ.get("RUN_CHECKPOINT_ROUNDS", "1"))  # of the tests that kill; `make chaos` asks for more
+
+
+class Run:
+    """A `bridgectl run` in the background."""
+
+    def __init__(self, workdir, arguments):
+        environment = {**os.environ, "TMPDIR": str(workdir / "tmp")}
+        environment.pop("XDG_RUNTIME_DIR", None)
+        (workdir / "tmp").mkdir(exist_ok=True)
+        self.err = workdir / "err"
+        with open(self.err, "w") as err:
+            self.process = subprocess.Popen(
+                [str(BRIDGECTL), "run", *map(str, arguments)], cwd=workdir, env=environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=err, text=True,
+            )  # fmt: skip
+        self.children = []
+
+    def look(self):
+        """Notes the processes of its sidecar; returns them, bridged itself first."""
+        self.children = descendants(self.process.pid) or self.children
+        return self.children
+
+    def end(self, *codes):
+        """Waits for the end; returns the exit code, standard output and standard error."""
+        out, _ = self.process.communicate(timeout=PATIENCE * 3)
+        err = self.err.read_text()
+        assert not SANITIZER_REPORT.search(err), err
+        assert self.process.returncode in codes, f"exit {self.process.returncode}\n{out}{err}"
+        return self.process.returncode, out, err
+
+    def kill(self):
+        """SIGKILL to bridgectl; its sidecar goes with it."""
+        self.look()
+        self.process.kill()
+        self.process.communicate()
+        wait_until(lambda: not any(alive(pid) for pid in self.children), "the sidecar to leave")
+
+
+@pytest.fixture
+def start(workdir):
+    """start(pipeline, *arguments): a run with --checkpoint file, in the background."""
+    runs = []
+
+    def make(pipeline, *arguments, checkpoint="file"):
+        (workdir / "pipeline.yaml").write_text(pipeline)
+        runs.append(Run(workdir, ["pipeline.yaml", "--checkpoint", checkpoint, *arguments]))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        if run.process.poll() is None:
+            run.kill()
+
+
+@pytest.fixture
+def run(start):
+    """run(pipeline, *arguments, code=0): to its end. Returns standard error and the JSON summary (None when there is none)."""
+
+    def make(pipeline, *arguments, code=0, checkpoint="file"):
+        _, out, err = start(pipeline, "--json", *arguments, checkpoint=checkpoint).end(code)
+        return err, json.loads(out) if out else None
+
+    return make
+
+
+def write_numbers(path, numbers, mode="w"):
+    """Lines {"n": n}."""
+    with open(path, mode) as file:
+        file.writelines(json.dumps({"n": n}) + "\n" for n in numbers)
+
+
+def numbers(path):
+    """What write_numbers wrote."""
+    return [json.loads(line)["n"] for line in path.read_text().splitlines()]
+
+
+PLAIN = """\
+name: plain
+sources:
+  in: { kind: file, path: in }
+steps:
+  - { name: s, kind: passthrough }
+sinks:
+  out: { kind: file, path: out }
+"""
+GENERATED = PLAIN.replace("kind: file, path: in", "kind: generator, count: 5000, program: '{n: .}'")
+
+
+# ---- Going on ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_has_nothing_to_do_until_there_is_more(run, workdir):
+    write_numbers(workdir / "in", range(1000))
+    err, summary = run(PLAIN)
+    assert summary["status"] == "finished" and summary["checkpoint"]["made"] >= 1 and summary["checkpoint"]["restored"] == 0
+    last = summary["checkpoint"]["last"]
+    err, summary = run(PLAIN)
+    assert f"nothing to do: all input was processed up to checkpoint {last} in file" in err
+    assert summary["records_in"] == 0 and summary["status"] == "finished" and summary["checkpoint"]["last"] == last
+    write_numbers(workdir / "in", range(1000, 1500), "a")
+    err, summary = run(PLAIN)
+    assert f"going on from checkpoint {last} in file" in err
+    assert summary["records_in"] == 500 and summary["checkpoint"]["restored"] == last < summary["checkpoint"]["last"]
+    assert numbers(workdir / "out") == list(range(1500))
+    assert "nothing to do" in run(PLAIN)[0]
+
+
+@pytest.mark.parametrize("pipeline", [PLAIN, GENERATED], ids=["file", "generator"])
+def test_limit_stops_with_a_checkpoint_and_the_next_run_goes_on(run, workdir, pipeline):
+    write_numbers(workdir / "in", range(5000))
+    for done in (2000, 4000):
+        _, summary = run(pipeline, "--limit", "2000")
+        assert summary["records_in"] == 2000
+        assert numbers(workdir / "out") == list(range(done))
+    _, summary = run(pipeline, "--limit", "2000")
+    assert summary["records_in"] == 1000 and summary["status"] == "finished"
+    assert numbers(workdir / "out") == list(range(5000))
+
+
+def test_ctrl_c_stops_with_a_checkpoint(start, workdir):
+    pipeline = PLAIN.replace("kind: file, path: in", "kind: generator, rate: 3000, program: '{n: .}'")
+    seen = 0
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        running = start(pipeline, "--checkpoint-interval", "1h", "--json")
+        size = (workdir / "out").stat().st_size if seen else 0
+        wait_until(lambda: (workdir / "out").exists() and (workdir / "out").stat().st_size > size + 3000, "some output")
+        running.process.send_signal(number)
+        _, out, err = running.end(code)
+        assert "writing a checkpoint to go on from" in err
+        summary = json.loads(out)
+        assert summary["status"] == "interrupted" and summary["checkpoint"]["made"] == 1
+        written = numbers(workdir / "out")
+        assert written == list(range(len(written)))
+        assert len(written) == seen + summary["records_in"]
+        seen = len(written)
+
+
+def test_lines_without_an_end(run, workdir):
+    (workdir / "in").write_text("one\ntwo")
+    run(PLAIN)
+    with open(workdir / "in", "a") as more:
+        more.write("\nthree\r")
+    run(PLAIN)
+    with open(workdir / "in", "a") as more:
+        more.write("\nfour\n")
+    run(PLAIN)
+    assert (workdir / "out").read_text() == "one\ntwo\nthree\nfour\n"
+    with open(workdir / "in", "a") as more:
+        more.write("five")
+    run(PLAIN)
+    with open(workdir / "in", "a") as more:
+        more.write(" and more\n")
+    err, _ = run(PLAIN, code=2)
+    assert "line 5 of in had no end when it was read, and goes on now" in err
+
+
+def test_what_lies_beyond_the_checkpoint_is_cut(run, workdir):
+    write_numbers(workdir / "in", range(100))
+    run(PLAIN)
+    with open(workdir / "out", "a") as out:
+        out.write("of a run that was killed\n")
+    write_numbers(workdir / "in", range(100, 200), "a")
+    run(PLAIN)
+    assert numbers(workdir / "out") == list(range(200))
+
+
+def test_a_run_that_fails_says_how_to_go_on(run, start, workdir):
+    write_numbers(workdir / "in", range(1000))
+    run(PLAIN)
+    fails = PLAIN.replace("kind: passthrough", 'kind: map, program: "if .n == 1500 then error(\\"no\\") else . end"')
+    write_numbers(workdir / "in", range(1000, 2000), "a")
+    err, summary = run(fails, code=1)
+    assert '"n":1500' in err.replace(" ", "") and f"start again with the same command to go on from checkpoint {summary['checkpoint']['last']}" in err
+    err, _ = run(PLAIN)
+    assert numbers(workdir / "out") == list(range(2000))
+
+
+# ---- What is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pipeline, words",
+    [
+        (PLAIN.replace("path: in", 'path: "-"'), 'source "in" reads standard input, which cannot be read again'),
+        (PLAIN.replace("path: in", "path: pipe"), 'source "in": pipe is no regular file: it cannot be read again'),
+        (PLAIN.replace("file, path: out", "print"), 'sink "out" writes to standard output, which cannot be cut back'),
+        (PLAIN.replace("path: out", 'path: "-"'), 'sink "out" writes to standard output, which cannot be cut back'),
+        (PLAIN.replace("path: out", "path: /dev/null"), 'sink "out": /dev/null is no regular file: it cannot be cut back'),
+    ],
+)
+def test_what_cannot_be_exact_is_refused(run, workdir, pipeline, words):
+    write_numbers(workdir / "in", range(10))
+    os.mkfifo(workdir / "pipe")
+    err, _ = run(pipeline, code=2)
+    assert words in err and "--checkpoint" in err
+
+
+def test_another_pipeline_is_refused(run, workdir):
+    write_numbers(workdir / "in", range(10))
+    run(PLAIN)
+    kept = (workdir / "out").read_bytes()
+    err, _ = run(PLAIN.replace("name: plain", "name: other"), code=2)
+    assert 'the checkpoint file is of pipeline "plain", not of "other"' in err
+    more = "  - { name: t, kind: key_by, key: .n }\n  - { name: u, kind: passthrough }\nsinks:"
+    err, _ = run(PLAIN.replace("sinks:", more), code=2)
+    assert "was made by pipeline \"plain\" with other segments" in err
+    assert (workdir / "out").read_bytes() == kept
+
+
+def test_other_ends_are_refused(run, workdir):
+    write_numbers(workdir / "in", range(10))
+    (workdir / "copy").write_bytes((workdir / "in").read_bytes())
+    run(PLAIN)
+    err, _ = run(PLAIN, "--input", "in=copy", code=2)
+    assert 'source "in" reads' in err and "/copy, and read" in err
+    (workdir / "precious").write_text("not to be cut\n" * 100)
+    err, _ = run(PLAIN, "--output", "out=precious", code=2)
+    assert 'sink "out" writes' in err and "/precious, and wrote" in err
+    assert (workdir / "precious").read_text() == "not to be cut\n" * 100
+    err, _ = run(PLAIN.replace("kind: file, path: out", "kind: discard"), code=2)
+    assert 'sink "out" writes nothing, and wrote' in err
+    err, _ = run(PLAIN.replace("kind: file, path: in", "kind: generator, count: 10"), code=2)
+    assert 'source "in" is of kind generator, and of kind file in the checkpoint file' in err
+
+
+def test_files_that_were_changed_are_refused(run, workdir):
+    write_numbers(workdir / "in", range(100))
+    run(PLAIN)
+    read = (workdir / "in").read_bytes()
+    (workdir / "in").write_bytes(read[:500])
+    err, _ = run(PLAIN, code=2)
+    assert f'in has 500 bytes, and {len(read)} of it have been read: it was cut or replaced' in err
+    (workdir / "in").write_bytes(b"x" + read[1:] + b"more\n")
+    err, _ = run(PLAIN, code=2)
+    assert "in is not the file that was read: it was replaced" in err
+    (workdir / "in").write_bytes(read)
+    written = (workdir / "out").read_bytes()
+    (workdir / "out").write_bytes(written[:-1])
+    err, _ = run(PLAIN, code=2)
+    assert 'sink "out": out has' in err and "it was cut or replaced" in err
+    (workdir / "out").write_bytes(written[:-2] + b"x\n")
+    err, _ = run(PLAIN, code=2)
+    assert 'sink "out": out does not hold what was written there' in err
+    (workdir / "out").write_bytes(written)
+    assert "nothing to do" in run(PLAIN)[0]
+
+
+def test_files_that_are_no_checkpoint_are_refused(run, workdir):
+    write_numbers(workdir / "in", range(10))
+    (workdir / "out").write_text("kept\n")
+    err, _ = run(PLAIN, checkpoint="in", code=2)
+    assert "in is no checkpoint: it is no SQLite file" in err
+    with sqlite3.connect(workdir / "mine") as mine:
+        mine.execute("CREATE TABLE t (x)")
+    mine.close()
+    err, _ = run(PLAIN, checkpoint="mine", code=2)
+    assert "mine is no checkpoint: it is an SQLite file of another program" in err
+    assert (workdir / "out").read_text() == "kept\n" and numbers(workdir / "in") == list(range(10))
+    run(PLAIN)
+    with sqlite3.connect(workdir / "file") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    err, _ = run(PLAIN, code=2)
+    assert "the checkpoint file has format 99" in err
+    err, _ = run(PLAIN, checkpoint="no/such/folder/file", code=1)
+    assert "cannot open the checkpoint no/such/folder/file: No such file or directory" in err
+
+
+def test_misuse(run):
+    err, _ = run(PLAIN, "--checkpoint-interval", "soon", code=2)
+    assert '--checkpoint-interval wants a time from 1ms to 24h, such as 500ms or 10s, not "soon"' in err
+    done = subprocess.run([str(BRIDGECTL), "run", "p", "--checkpoint-interval", "1s"], capture_output=True, text=True)
+    assert done.returncode == 2 and "--checkpoint FILE" in done.stderr
+
+
+def test_two_runs_do_not_share_a_checkpoint(start, run, workdir):
+    pipeline = PLAIN.replace("kind: file, path: in", "kind: generator, rate: 100, program: '{n: .}'")
+    running = start(pipeline, "--quiet")
+    wait_until(lambda: (workdir / "out").exists() and (workdir / "out").stat().st_size > 0, "some output")
+    err, _ = run(pipeline, code=1)
+    assert "the checkpoint file is in use by another run" in err
+    running.process.send_signal(signal.SIGINT)
+    running.end(130)
+    written = numbers(workdir / "out")
+    assert written == list(range(len(written)))
+
+
+def test_a_sink_that_somebody_else_writes_fails_the_run(start, workdir):
+    pipeline = PLAIN.replace("kind: file, path: in", "kind: generator, rate: 1000, program: '{n: .}'")
+    running = start(pipeline, "--quiet", "--checkpoint-interval", "5ms")
+    wait_until(lambda: (workdir / "out").exists() and (workdir / "out").stat().st_size > 0, "some output")
+    with open(workdir / "out", "a") as out:
+        out.write("x" * 100_000)
+    _, _, err = running.end(1)
+    assert "somebody else changes it" in err
+
+
+# ---- Killed ------------------------------------------------------------------------------------------------------------
+
+
+def run_until_done(start, pipeline, draw, kills, options):
+    """Starts again and again, and kills, `kills` times or until it is done; then lets it finish. Returns the number of kills."""
+    killed = 0
+    while True:
+        running = start(pipeline, "--quiet", "--checkpoint-interval", draw.choice(["3ms", "10ms", "40ms"]), *options())
+        if killed == kills:
+            running.end(0)
+            return killed
+        try:
+            running.process.wait(draw.uniform(0.02, 0.7) * (4 if SANITIZED else 1))
+        except subprocess.TimeoutExpired:
+            killed += 1
+            sidecar = running.look()
+            if draw.random() < 0.5 or not sidecar:
+                running.kill()
+                continue
+            os.kill(sidecar[0], signal.SIGKILL)
+            code, _, err = running.end(0, 1)
+            assert code == 0 or "start again with the same command" in err or "the same command begins anew" in err, err
+            if code == 1:
+                continue
+        running.end(0)
+        return killed
+
+
+ROUTED = """\
+name: routed
+sources:
+  in: { kind: file, path: in }
+  more: { kind: generator, count: 30000, program: "{k: (. % 13 | tostring), m: .}" }
+steps:
+  - { name: by_k, kind: key_by, key: .k, from: [in, more] }
+  - { name: mark, kind: set, fields: { seen: "true" }, parallelism: 3 }
+  - { name: split, kind: route, parallelism: 3, routes: { odd: ".n and .n % 2 == 1", rest: default } }
+  - { name: copy, kind: broadcast, from: split.rest, parallelism: 3, routes: [left, right] }
+  - { name: again, kind: passthrough, from: [copy.right, split.odd], parallelism: 3 }
+sinks:
+  odd: { kind: file, path: odd, from: split.odd }
+  left: { kind: file, path: left, from: copy.left }
+  again: { kind: file, path: again, from: again }
+"""
+
+
+def check_routed(workdir):
+    """What ROUTED must have written: per key, every record once and in order."""
+    records = [{"k": f"key {n % 31}", "n": n} for n in range(60000)] + [{"k": str(n % 13), "m": n} for n in range(30000)]
+    wanted = {"odd": collections.defaultdict(list), "left": collections.defaultdict(list), "again": collections.defaultdict(list)}
+    for record in records:
+        odd = record.get("n", 0) % 2 == 1
+        for sink in ("odd", "again") if odd else ("left", "again"):
+            wanted[sink][record["k"], odd].append(record.get("n", record.get("m")))
+    for sink, expected in wanted.items():
+        seen = collections.defaultdict(list)
+        for line in (workdir / sink).read_text().splitlines():
+            record = json.loads(line)
+            assert record["seen"] is True
+            seen[record["k"], record.get("n", 0) % 2 == 1].append(record.get("n", record.get("m")))
+        assert seen == expected, sink
+
+
+@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+def test_killed_anywhere_it_writes_every_record_once(start, workdir, seed):
+    draw = random.Random(seed)
+    with open(workdir / "in", "w") as file:
+        file.writelines(json.dumps({"k": f"key {n % 31}", "n": n}) + "\n" for n in range(60000))
+    killed = run_until_done(start, ROUTED, draw, 12, lambda: ["--slots", str(draw.randint(1, 3))])
+    assert killed >= 3
+    check_routed(workdir)

@@ -41,24 +41,42 @@ enum {
 /* A block in an arena: its offset in ARENA_UNITs; 0 is none. So an arena has at most 64 GiB. */
 typedef uint32_t arena_ref;
 
-/* Why an operation could not be done; it stays until the unit is rolled back or committed. */
+/* Why an operation could not be done; it stays until the unit is rolled back, and a unit in trouble cannot commit. */
 enum arena_trouble {
 	ARENA_FINE,
 	ARENA_FULL,     /* the arena has no memory left (--state-memory): the session fails in words */
 	ARENA_LOG_FULL, /* the unit changes more than the log holds: roll back, repeat with half the records */
+	ARENA_BROKEN, /* a block that was touched is not what it has to be; `broken` says which. The memory is damaged: nothing
+			   of it is to be used again, the slot is to be given up. Stays, also through a rollback */
 };
 
-/* One process's handle. */
+enum { ARENA_FREED_WORDS = 1024 }; /* a bit for every extent of the largest arena */
+
+/* One process's handle. All but the mapping is this process's own: what the unit at hand has done so far. */
 struct arena {
 	uint8_t *base;
 	uint64_t size;           /* bytes of the mapping */
 	struct arena_head *head; /* at base */
-	uint64_t log_used;       /* bytes of the log in this unit */
-	uint64_t log_mark;       /* where the last mark was set: records before it do not count for A7 */
-	uint64_t log_size;       /* bytes of the log region */
-	uint8_t *log;            /* the region */
+	uint8_t *extents;        /* the table: a byte for each extent */
+	uint64_t *log_records;   /* the log: what each record covers, from its start upwards */
+	uint8_t *log_end;        /* the bytes that they save, from its end downwards */
+	uint8_t *log_data;       /* the lowest of those in use */
+	uint8_t *log_soft;       /* records that meet data below this are trouble */
+	uint32_t log_count;      /* records in this unit */
+	uint32_t log_mark;       /* records when the last mark was set: those before it do not count for A7 */
+	uint64_t log_most;
+	uint64_t blocks_from; /* offset of the first extent */
+	uint32_t extent_count;
+	uint32_t extent_hint; /* no extent before it is free */
 	enum arena_trouble trouble;
-	uint64_t units; /* committed by this process */
+	const char *broken; /* with ARENA_BROKEN: words */
+	uint64_t units;     /* committed by this process */
+	bool
+	    is_file; /* to be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it */
+	bool extents_freed;                     /* a bit of `freed` is set */
+	uint32_t own_logged[SLOT_CHANNELS_MAX]; /* the records that cover a session's words (A7) */
+	uint32_t core_logged[SLOT_CHANNELS_MAX];
+	uint64_t freed[ARENA_FREED_WORDS]; /* extents freed within this unit: not to be handed out again in it (A2) */
 };
 
 enum arena_result {
@@ -75,13 +93,13 @@ enum arena_result arena_open(struct arena *arena, void *base, uint64_t size, uin
 
 /* ---- Units ---- */
 
-/* Makes all changes since the last commit happen, by one store. Clears trouble. */
+/* Makes all changes since the last commit happen, by one store. Not in trouble. A unit that changed nothing is not counted. */
 void arena_commit(struct arena *arena);
 
-/* Undoes all changes since the last commit. Clears trouble. */
+/* Undoes all changes since the last commit. Clears trouble, but for ARENA_BROKEN. */
 void arena_rollback(struct arena *arena);
 
-/* A place in the unit to come back to: changes made behind it can be undone by themselves. */
+/* A place in the unit to come back to: changes made behind it can be undone by themselves. Trouble stays. */
 uint64_t arena_mark(struct arena *arena);
 void arena_undo_to(struct arena *arena, uint64_t mark);
 
@@ -99,6 +117,11 @@ uint64_t arena_commits(const struct arena *arena);
 void *arena_session(const struct arena *arena, uint32_t channel);
 void *arena_session_write(struct arena *arena, uint32_t channel);
 
+/* Words of a session that are worker/state.c's, likewise; logged together with the heads of the heap. */
+enum { ARENA_SESSION_STATE = 128 };
+void *arena_session_state(const struct arena *arena, uint32_t channel);
+void *arena_session_state_write(struct arena *arena, uint32_t channel);
+
 /* Drops everything that a session has: its extents are free, its words zero. Part of the unit at hand; cheap whatever the size.
  * The memory itself goes back to the system in pieces, by arena_idle. */
 void arena_session_drop(struct arena *arena, uint32_t channel);
@@ -108,7 +131,8 @@ bool arena_idle(struct arena *arena);
 
 /* ---- A session's heap ---- */
 
-/* `size` bytes, ARENA_UNIT-aligned, not zeroed; 0 and trouble when the arena is full. The block is the unit's own until it commits. */
+/* `size` bytes (1 to ARENA_BLOCK_MAX), ARENA_UNIT-aligned, not zeroed; 0 and trouble when the arena is full, and 0 in trouble. The
+ * block is the unit's own until it commits. */
 arena_ref arena_alloc(struct arena *arena, uint32_t channel, size_t size);
 
 /* Frees a block; its bytes stay as they are until the unit has committed (A2). `size` as it was allocated. */
@@ -117,10 +141,17 @@ void arena_free(struct arena *arena, uint32_t channel, arena_ref block, size_t s
 /* The bytes that a block of `size` really takes. */
 size_t arena_block_size(size_t size);
 
+/* Where a block is; for references that this process made. */
 static inline void *arena_at(const struct arena *arena, arena_ref block)
 {
 	return arena->base + (uint64_t)block * ARENA_UNIT;
 }
+
+/* Where a block of `size` is; for references that were read in the arena: NULL and ARENA_BROKEN when it cannot be. */
+void *arena_find(struct arena *arena, arena_ref block, uint64_t size);
+
+/* Says that the arena is damaged: sets ARENA_BROKEN. `what` outlives the arena. */
+void arena_set_broken(struct arena *arena, const char *what);
 
 /* ---- Looking ---- */
 

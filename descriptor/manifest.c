@@ -69,12 +69,13 @@ bool step_state(const struct segment *segment, const struct step_spec *step, siz
 	CHECK(state != NULL);
 	if (!segment->keyed && state->unkeyed <= UNKEYED_IF_KEYED)
 		return false;
+	int64_t ttl_ms = ttl_of(step, state->ttl);
 	*spec = (struct state_spec){.step = step->name,
 				    .name = state->name,
 				    .kind = state->holds,
 				    .partition = segment->keyed ? STATE_BY_KEY : partitions[state->unkeyed],
-				    .version = state->version,
-				    .ttl_ms = ttl_of(step, state->ttl)};
+				    .version = state->version + (ttl_ms > 0 ? STATE_VERSION_TTL : 0),
+				    .ttl_ms = ttl_ms};
 	return true;
 }
 

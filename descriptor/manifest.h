@@ -31,9 +31,12 @@ struct state_spec {
 	const char *name;
 	enum state_kind kind;
 	enum state_partition partition;
-	uint32_t version; /* of what the step writes into it */
+	uint32_t version; /* of what the step writes into it, and STATE_VERSION_TTL more where there is a TTL */
 	int64_t ttl_ms;   /* VALUE and MAP: dropped when not written for so long, by processing time; 0: kept */
 };
+
+/* Entries of a state with a TTL carry the time that they were written, so with and without are two formats. */
+enum { STATE_VERSION_TTL = 1000 };
 
 /* The states that a kind of step declares; at most STEP_STATES_MAX. */
 enum { STEP_STATES_MAX = 4 };

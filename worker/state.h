@@ -42,7 +42,7 @@ enum state_result {
 	STATE_TOO_LARGE, /* a key, user key or value exceeds what an entry may have; state_limit_words says it */
 };
 
-enum { STATE_HANDLES_MAX = 4096, STATE_KEY_MAX = 1 << 20, STATE_SUBKEY_MAX = 65535, STATE_VALUE_MAX = 32 << 20 };
+enum { STATE_HANDLES_MAX = 4096, STATE_KEY_MAX = 256 << 10, STATE_SUBKEY_MAX = 65535, STATE_VALUE_MAX = 32 << 20 };
 
 /* ---- Stores and handles ---- */
 
@@ -53,7 +53,8 @@ struct state_store *state_store_create(struct arena *arena, uint32_t channel);
 void state_store_destroy(struct state_store *store);
 
 /* Opens a handle; the same (step, name) in a later process finds the same state. The handle is the store's. NULL when there are too
- * many, or the arena is full. Handles that exist before the first unit of a session commits are all that it ever has. */
+ * many, the arena is full, or the state is there with another kind or partition, or a TTL where there was none. Part of the unit at
+ * hand, as everything. Handles that exist before the first unit of a session commits are all that it ever has. */
 struct state *state_open(struct state_store *store, const struct state_spec *spec);
 
 /* The handles, in the order of opening: the manifest. */
@@ -63,6 +64,11 @@ const struct state_spec *state_spec_of(const struct state_store *store, uint32_t
 /* Sets the key that the calls below are about, until the next call. An unkeyed segment has the empty key, group 0. The bytes must
  * stay until then. */
 void state_key(struct state_store *store, struct view key, int32_t key_hash, uint32_t key_group);
+
+/* Says that a key will be the current one soon, and which state will be asked for: fetches what can be fetched ahead. Worth it for the
+ * keys of a run, a few before they are due (STATE_AHEAD); leaving it out changes nothing but the speed. */
+void state_ahead(struct state *state, struct view key);
+enum { STATE_AHEAD = 8 };
 
 /* Sets the time that TTLs go by; never goes back. */
 void state_clock(struct state_store *store, int64_t processing_ms);
@@ -83,7 +89,7 @@ enum state_result state_map_get(struct state *state, struct view user_key, struc
 enum state_result state_map_put(struct state *state, struct view user_key, struct view value);
 enum state_result state_map_remove(struct state *state, struct view user_key);
 enum state_result state_map_clear(struct state *state);
-uint64_t state_map_count(struct state *state);
+uint64_t state_map_count(struct state *state); /* also those that have expired, until they are swept */
 
 /* Where an iteration over a map or list of the current key stands; zeroed to begin. */
 struct state_iterator {
@@ -150,7 +156,8 @@ uint64_t state_dirty_bytes(const struct state_store *store);
 uint64_t state_dirty_entries(const struct state_store *store);
 
 /* Puts an entry that a client kept back in place, clean; pieces of lists without keys are appended and stay dirty, because their
- * place is new. STATE_TOO_LARGE also for what cannot be one (a timer's sub that is none): `why` says what. */
+ * place is new. STATE_TOO_LARGE also for what cannot be one (a timer's sub that is none, an entry that is there already): `why` says
+ * what. Changes the current key. */
 enum state_result state_restore(struct state_store *store, const struct state_entry *entry, const char **why);
 
 /* ---- Looking ---- */

@@ -1,0 +1,665 @@
+/*
+ * The table of a session's entries, and the queue of those that are dirty.
+ *
+ * Linear hashing: the number of buckets grows by one when there are more than three entries for four of them, by splitting the
+ * bucket whose turn it is. So there is never a second table, and no insertion costs more than a few moves. Buckets that
+ * are not in use yet are nobody's memory, and a split writes the new one whole.
+ */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "shared/keygroup.h"
+#include "shared/log.h"
+#include "worker/state_parts.h"
+
+enum { BUCKETS_FIRST = 16, SPLITS_PER_INSERT = 2 };
+
+/* ---- Blocks -------------------------------------------------------------------------------------------------------- */
+
+/* The session's words, to be changed. */
+struct state_words *words_write(struct state_store *store)
+{
+	arena_core_write(store->arena, store->channel);
+	return store->words;
+}
+
+/* A handle's words, to be changed. */
+struct handle *handle_write(struct state *state)
+{
+	arena_cover(state->store->arena, state->handle, sizeof(*state->handle), &state->handle->logged);
+	return state->handle;
+}
+
+/* A block that counts as the state's. */
+arena_ref block_alloc(struct state_store *store, size_t size)
+{
+	arena_ref block = arena_alloc(store->arena, store->channel, size);
+
+	if (block != 0)
+		words_write(store)->bytes += arena_block_size(size);
+	return block;
+}
+
+void block_free(struct state_store *store, arena_ref block, size_t size)
+{
+	arena_free(store->arena, store->channel, block, size);
+	words_write(store)->bytes -= arena_block_size(size);
+}
+
+/* Reads a reference in a block of references. */
+static inline arena_ref fan_read(struct state_store *store, arena_ref block, uint32_t index)
+{
+	const arena_ref *refs = arena_find(store->arena, block, VECTOR_FAN * sizeof(arena_ref));
+	return refs == NULL ? 0 : refs[index];
+}
+
+/* Finds an element; three steps, the first two of which are warm as a rule. */
+void *vector_at(struct state_store *store, const struct vector *vector, uint32_t index, uint32_t per_chunk, size_t size)
+{
+	uint32_t chunk = index / per_chunk;
+
+	if (chunk >= vector->chunks || chunk >= VECTOR_CHUNKS_MAX) {
+		arena_set_broken(store->arena, "an array is shorter than what it should hold");
+		return NULL;
+	}
+	arena_ref block = fan_read(store, fan_read(store, vector->root, chunk / VECTOR_FAN), chunk % VECTOR_FAN);
+	uint8_t *elements = arena_find(store->arena, block, per_chunk * size);
+	return elements == NULL ? NULL : elements + (index % per_chunk) * size;
+}
+
+/* Adds a chunk. References behind the last chunk are nobody's, so storing one needs no log. */
+bool vector_grow(struct state_store *store, struct vector *vector, size_t chunk_bytes)
+{
+	uint32_t chunk = vector->chunks;
+	arena_ref root = vector->root, fan, block;
+
+	if (chunk == VECTOR_CHUNKS_MAX) {
+		arena_set_broken(store->arena, "an array has grown beyond what fits into an arena");
+		return false;
+	}
+	if (chunk == 0)
+		root = block_alloc(store, VECTOR_FAN * sizeof(arena_ref));
+	arena_ref *fans = root == 0 ? NULL : arena_find(store->arena, root, VECTOR_FAN * sizeof(arena_ref));
+	if (fans == NULL)
+		return false;
+	fan = chunk % VECTOR_FAN == 0 ? block_alloc(store, VECTOR_FAN * sizeof(arena_ref)) : fans[chunk / VECTOR_FAN];
+	arena_ref *blocks = fan == 0 ? NULL : arena_find(store->arena, fan, VECTOR_FAN * sizeof(arena_ref));
+	block = blocks == NULL ? 0 : block_alloc(store, chunk_bytes);
+	if (block == 0)
+		return false;
+	fans[chunk / VECTOR_FAN] = fan;
+	blocks[chunk % VECTOR_FAN] = block;
+	vector->root = root;
+	vector->chunks = chunk + 1;
+	return true;
+}
+
+/* ---- Entries ------------------------------------------------------------------------------------------------------- */
+
+/* Whether what an entry says of itself can be; its head is within the arena. */
+static inline bool entry_is_sound(const struct arena *arena, const struct entry *entry)
+{
+	if (entry->magic != ENTRY_MAGIC || entry->block >= HEAP_CLASSES)
+		return false;
+	uint64_t inside = (entry->flags & ENTRY_EXTERN) != 0 ? sizeof(arena_ref) : entry->value_size;
+	uint32_t bytes = heap_class_bytes[entry->block];
+	return entry_value_offset(entry) + inside <= bytes && arena_offset(arena, entry) + bytes <= arena->size;
+}
+
+/* The entry at a reference. */
+struct entry *entry_at(struct state_store *store, arena_ref ref)
+{
+	struct entry *entry = arena_find(store->arena, ref, sizeof(*entry));
+
+	if (entry == NULL || entry_is_sound(store->arena, entry))
+		return entry;
+	arena_set_broken(store->arena, "a block that should be an entry of the state is none");
+	return NULL;
+}
+
+/* Where an entry's own value, or the reference to it, is. */
+static inline uint8_t *entry_inside(struct entry *entry)
+{
+	return (uint8_t *)entry + entry_value_offset(entry);
+}
+
+/* The block that a value is in; NULL: damaged. */
+static struct large *entry_large(struct state_store *store, const struct entry *entry)
+{
+	arena_ref ref = *(const arena_ref *)((const uint8_t *)entry + entry_value_offset(entry));
+	struct large *large = arena_find(store->arena, ref, sizeof(*large) + (uint64_t)entry->value_size);
+
+	if (large == NULL || (large->magic == LARGE_MAGIC && large->size == entry->value_size))
+		return large;
+	arena_set_broken(store->arena, "a block that should be a large value of the state is none");
+	return NULL;
+}
+
+/* The hash that the key came with: that of its bytes, as a rule. */
+int32_t entry_key_hash(const struct entry *entry)
+{
+	int32_t hash;
+
+	if ((entry->flags & ENTRY_ODD) == 0)
+		return key_hash_of(entry_key(entry));
+	memcpy(&hash, entry->bytes + entry->key_size + entry->sub_size, sizeof(hash));
+	return hash;
+}
+
+/* The value as it travels. */
+struct view entry_value(struct state_store *store, const struct entry *entry)
+{
+	if ((entry->flags & ENTRY_EXTERN) == 0)
+		return (struct view){(const uint8_t *)entry + entry_value_offset(entry), entry->value_size};
+	const struct large *large = entry_large(store, entry);
+	return large == NULL ? (struct view){0} : (struct view){(const uint8_t *)(large + 1), entry->value_size};
+}
+
+/* Whether a live entry counts. */
+bool entry_lives(const struct state *state, const struct entry *entry)
+{
+	if ((entry->flags & ENTRY_REMOVED) != 0)
+		return false;
+	if (!state->has_ttl)
+		return true;
+	struct view value = entry_value(state->store, entry);
+	int64_t written;
+	if (value.size < sizeof(written))
+		return true;
+	memcpy(&written, value.data, sizeof(written));
+	return state->store->now_ms - state->spec.ttl_ms < written;
+}
+
+/* What a record of this entry covers; what its value needs besides is saved by entry_cover. */
+static inline size_t cover_size(const struct entry *entry)
+{
+	if ((entry->flags & ENTRY_APPENDS) != 0 || entry->key_size + entry->sub_size > COVER_KEY_MAX)
+		return sizeof(*entry);
+	return heap_class_bytes[entry->block];
+}
+
+static inline bool is_covered(const struct arena *arena, const struct entry *entry)
+{
+	return arena_is_covered(arena, entry->logged, arena_offset(arena, entry), cover_size(entry));
+}
+
+/* Logs an entry. */
+void entry_cover(struct state_store *store, struct entry *entry)
+{
+	struct arena *arena = store->arena;
+	uint64_t offset = arena_offset(arena, entry);
+
+	if (is_covered(arena, entry))
+		return;
+	if (cover_size(entry) == sizeof(*entry)) {
+		uint32_t from = entry_prefix_offset(entry);
+		uint32_t to =
+		    (entry->flags & ENTRY_APPENDS) != 0 ? entry_value_offset(entry) : heap_class_bytes[entry->block];
+		if (to > from)
+			arena_log(arena, offset + from, to - from);
+	}
+	entry->logged = arena_log(arena, offset, cover_size(entry));
+}
+
+/* Makes room for a value outside; the old block is the caller's to free. */
+static struct large *large_create(struct state_store *store, size_t size, arena_ref *ref)
+{
+	*ref = block_alloc(store, sizeof(struct large) + size);
+	if (*ref == 0)
+		return NULL;
+	struct large *large = arena_at(store->arena, *ref);
+	*large = (struct large){.magic = LARGE_MAGIC, .size = size, .logged = arena_log_fresh(store->arena, large)};
+	return large;
+}
+
+/* Frees a value outside, if there is one. */
+static void large_free(struct state_store *store, struct entry *entry)
+{
+	if ((entry->flags & ENTRY_EXTERN) == 0)
+		return;
+	arena_ref ref = *(arena_ref *)entry_inside(entry);
+	if (entry_large(store, entry) != NULL)
+		block_free(store, ref, sizeof(struct large) + entry->value_size);
+}
+
+/* Whether a value of `size` bytes stands in the entry. */
+static bool fits_inside(const struct entry *entry, size_t size)
+{
+	return size <= entry_room(entry) && (size <= INLINE_MAX || (entry->flags & ENTRY_APPENDS) != 0);
+}
+
+/* Counts that a live entry's value has another size. */
+static void count_resized(struct state *state, struct entry *entry, size_t size)
+{
+	if (size == entry->value_size)
+		return;
+	if ((entry->flags & ENTRY_ROOT) == 0)
+		handle_write(state)->value_bytes += size - entry->value_size;
+	if ((entry->flags & ENTRY_DIRTY) != 0)
+		words_write(state->store)->dirty_bytes += size - entry->value_size;
+	entry->value_size = (uint32_t)size;
+}
+
+/* Puts `ref` in place of the value that is there, which is freed. */
+static void value_replace(struct state *state, struct entry *entry, arena_ref ref, size_t size)
+{
+	FAULT_POINT(value_replace);
+	large_free(state->store, entry);
+	*(arena_ref *)entry_inside(entry) = ref;
+	entry->flags |= ENTRY_EXTERN;
+	count_resized(state, entry, size);
+}
+
+/* Copies what there is of a value, and zeros behind it. */
+static void copy_resized(uint8_t *to, size_t size, struct view from)
+{
+	size_t kept = from.size < size ? from.size : size;
+
+	if (kept > 0)
+		memmove(to, from.data, kept);
+	memset(to + kept, 0, size - kept);
+}
+
+/* Gives a value another size, its bytes kept. */
+uint8_t *entry_resize(struct state *state, struct entry *entry, size_t size, bool clean)
+{
+	struct state_store *store = state->store;
+	struct view old = entry_value(store, entry);
+	arena_ref ref;
+
+	entry_cover(store, entry);
+	if (!clean)
+		entry_set_dirty(store, entry);
+	if (fits_inside(entry, size)) {
+		if ((entry->flags & ENTRY_EXTERN) != 0) {
+			large_free(store, entry); /* its bytes stay until the unit is over */
+			entry->flags &= (uint8_t)~ENTRY_EXTERN;
+		}
+		copy_resized(entry_inside(entry), size, old);
+		count_resized(state, entry, size);
+		return entry_inside(entry);
+	}
+	if ((entry->flags & ENTRY_EXTERN) != 0 && size == old.size && store->arena->trouble == ARENA_FINE) {
+		struct large *large = entry_large(store, entry);
+		if (large != NULL &&
+		    arena_is_covered(store->arena, large->logged, arena_offset(store->arena, large), 0))
+			return (uint8_t *)(large + 1);
+	}
+	struct large *large = large_create(store, size, &ref);
+	if (large == NULL)
+		return NULL;
+	copy_resized((uint8_t *)(large + 1), size, old);
+	value_replace(state, entry, ref, size);
+	return (uint8_t *)(large + 1);
+}
+
+/* Writes the time, where there is one, and the step's bytes. */
+static void value_write(const struct state *state, uint8_t *to, struct view value)
+{
+	if (value.size > 0)
+		memmove(to + time_size(state), value.data, value.size);
+	if (state->has_ttl)
+		memcpy(to, &state->store->now_ms, sizeof(state->store->now_ms));
+}
+
+/* Sets a value. It may be one that was handed out, even this one: a value is copied before its place is used otherwise. */
+bool entry_store(struct state *state, struct entry *entry, struct view value, bool clean)
+{
+	struct state_store *store = state->store;
+	size_t size = value.size + time_size(state);
+	arena_ref ref;
+
+	entry_cover(store, entry);
+	if (!clean)
+		entry_set_dirty(store, entry);
+	if (fits_inside(entry, size)) {
+		if ((entry->flags & ENTRY_EXTERN) != 0) {
+			large_free(store, entry);
+			entry->flags &= (uint8_t)~ENTRY_EXTERN;
+		}
+		value_write(state, entry_inside(entry), value);
+		count_resized(state, entry, size);
+		return store->arena->trouble == ARENA_FINE;
+	}
+	struct large *large = large_create(store, size, &ref);
+	if (large == NULL)
+		return false;
+	value_write(state, (uint8_t *)(large + 1), value);
+	value_replace(state, entry, ref, size);
+	return store->arena->trouble == ARENA_FINE;
+}
+
+/* ---- Table --------------------------------------------------------------------------------------------------------- */
+
+/* The hash of an entry: of its key, which state it is in, and what it is under there. */
+uint32_t hash_of(const struct state *state, uint64_t key_mix, struct view sub, bool root)
+{
+	uint64_t hash = key_mix ^ state->salt;
+
+	if (sub.size > 0)
+		hash ^= XXH3_64bits(sub.data, sub.size) * UINT64_C(0xc2b2ae3d27d4eb4f);
+	if (root)
+		hash += UINT64_C(0x165667b19e3779f9);
+	return (uint32_t)(hash * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
+/* The bucket of a hash among so many: those behind the last full doubling are not split yet. */
+static inline uint32_t bucket_of(uint32_t hash, uint32_t count)
+{
+	uint32_t mask = UINT32_MAX >> __builtin_clz((count - 1) | 1);
+	uint32_t bucket = hash & mask;
+
+	return bucket < count ? bucket : bucket & (mask >> 1);
+}
+
+/* The word of a bucket; NULL: damaged, or there is none yet. */
+static inline arena_ref *bucket_at(struct state_store *store, uint32_t bucket)
+{
+	return vector_at(store, &store->words->buckets, bucket, BUCKETS_PER_CHUNK, sizeof(arena_ref));
+}
+
+/* Runs of bytes that are short as a rule. */
+static inline bool bytes_equal(const uint8_t *a, const uint8_t *b, size_t size)
+{
+	uint64_t x, y;
+
+	if (size != 8)
+		return memcmp(a, b, size) == 0;
+	memcpy(&x, a, 8);
+	memcpy(&y, b, 8);
+	return x == y;
+}
+
+/* Whether an entry is the one of a state, the current key and a sub. */
+static inline bool entry_is(const struct state *state, const struct entry *entry, struct view sub, bool root)
+{
+	struct view key = state->store->key;
+
+	return entry->state == state->index && entry->key_size == key.size && entry->sub_size == sub.size &&
+	       ((entry->flags & ENTRY_ROOT) != 0) == root && entry_is_sound(state->store->arena, entry) &&
+	       bytes_equal(entry->bytes, key.data, key.size) &&
+	       (sub.size == 0 || memcmp(entry->bytes + key.size, sub.data, sub.size) == 0);
+}
+
+/* Finds an entry. A chain that is longer than there are entries is damage. */
+struct entry *table_find(const struct state *state, uint32_t hash, struct view sub, bool root)
+{
+	struct state_store *store = state->store;
+	struct arena *arena = store->arena;
+	uint32_t count = store->words->bucket_count;
+
+	if (count == 0)
+		return NULL;
+	const arena_ref *bucket = bucket_at(store, bucket_of(hash, count));
+	arena_ref ref = bucket == NULL ? 0 : *bucket;
+	for (uint64_t left = store->words->entries; ref != 0; left--) {
+		struct entry *entry = arena_at(arena, ref);
+		if (!arena_can_be(arena, ref, sizeof(*entry)) || left == 0) {
+			arena_set_broken(arena, "a bucket of the state leads astray");
+			return NULL;
+		}
+		if (entry->hash == hash && entry_is(state, entry, sub, root))
+			return entry;
+		ref = entry->next;
+	}
+	return NULL;
+}
+
+/* Asks the caches for the bucket of a hash, and for the entry behind the one that was asked for some calls ago. */
+void state_ahead_hash(struct state_store *store, uint32_t hash)
+{
+	struct arena *arena = store->arena;
+	uint32_t count = store->words->bucket_count;
+
+	if (count == 0 || arena->trouble != ARENA_FINE)
+		return;
+	const arena_ref *bucket = bucket_at(store, bucket_of(hash, count));
+	const arena_ref *earlier = bucket_at(store, bucket_of(store->ahead[store->ahead_at % AHEAD], count));
+	store->ahead[(store->ahead_at++ + AHEAD / 2) % AHEAD] = hash;
+	__builtin_prefetch(bucket);
+	if (earlier != NULL && arena_can_be(arena, *earlier, sizeof(struct entry)))
+		__builtin_prefetch(arena_at(arena, *earlier), 1);
+}
+
+/* Splits the bucket whose turn it is: what has the bit that the new number of buckets adds goes to the new one. */
+static bool table_split(struct state_store *store)
+{
+	uint32_t count = store->words->bucket_count;
+	uint32_t half = UINT32_C(1) << (31 - __builtin_clz(count)); /* the last full doubling */
+
+	if (count == store->words->buckets.chunks * BUCKETS_PER_CHUNK &&
+	    !vector_grow(store, &words_write(store)->buckets, BUCKETS_PER_CHUNK * sizeof(arena_ref)))
+		return false;
+	arena_ref *from = bucket_at(store, count - half), *to = bucket_at(store, count);
+	if (from == NULL || to == NULL)
+		return false;
+	arena_ref moved = 0;
+	arena_ref *link = from;
+	for (uint64_t left = store->words->entries + 1; *link != 0; left--) {
+		struct entry *entry = entry_at(store, *link);
+		if (entry == NULL || left == 0)
+			return false;
+		if ((entry->hash & half) == 0) {
+			link = &entry->next;
+			continue;
+		}
+		arena_ref ref = *link;
+		*(arena_ref *)arena_write(store->arena, link, sizeof(*link)) = entry->next;
+		*(arena_ref *)arena_write(store->arena, &entry->next, sizeof(entry->next)) = moved;
+		moved = ref;
+	}
+	*to = moved;
+	FAULT_POINT(table_split);
+	words_write(store)->bucket_count = count + 1;
+	return true;
+}
+
+/* Makes the first buckets. */
+static bool table_begin(struct state_store *store)
+{
+	if (!vector_grow(store, &words_write(store)->buckets, BUCKETS_PER_CHUNK * sizeof(arena_ref)))
+		return false;
+	arena_ref *buckets = bucket_at(store, 0);
+	if (buckets == NULL)
+		return false;
+	memset(buckets, 0, BUCKETS_FIRST * sizeof(*buckets));
+	store->words->bucket_count = BUCKETS_FIRST;
+	return true;
+}
+
+/* Counts an entry as live. */
+static void count_live(struct state *state, const struct entry *entry, bool lives)
+{
+	if ((entry->flags & ENTRY_ROOT) != 0)
+		return;
+	struct handle *handle = handle_write(state);
+	handle->entries += lives ? 1 : UINT64_MAX;
+	handle->key_bytes +=
+	    lives ? (uint64_t)entry->key_size + entry->sub_size : 0 - ((uint64_t)entry->key_size + entry->sub_size);
+	if (!lives)
+		handle->value_bytes -= entry->value_size;
+}
+
+/* Fills a new block as an entry of the current key. */
+static struct entry *entry_create(struct state *state, uint32_t hash, struct view sub, uint8_t flags, size_t room)
+{
+	struct state_store *store = state->store;
+	struct entry head = {
+	    .hash = hash,
+	    .state = state->index,
+	    .key_group = (uint16_t)store->key_group,
+	    .sub_size = (uint16_t)sub.size,
+	    .flags = flags,
+	    .magic = ENTRY_MAGIC,
+	    .key_size = (uint32_t)store->key.size & 0xffffff,
+	};
+
+	if (store->key_hash != (int32_t)(uint32_t)store->key_mix)
+		head.flags |= ENTRY_ODD;
+	size_t size = entry_value_offset(&head) + (room < sizeof(arena_ref) ? sizeof(arena_ref) : room);
+	arena_ref ref = block_alloc(store, size);
+	if (ref == 0)
+		return NULL;
+	struct entry *entry = arena_at(store->arena, ref);
+	head.block = heap_class_of(size) & 0xff;
+	head.logged = arena_log_fresh(store->arena, entry);
+	*entry = head;
+	memcpy(entry->bytes, store->key.data, store->key.size);
+	if (sub.size > 0)
+		memcpy(entry->bytes + store->key.size, sub.data, sub.size);
+	if ((head.flags & ENTRY_ODD) != 0)
+		memcpy(entry->bytes + store->key.size + sub.size, &store->key_hash, sizeof(store->key_hash));
+	return entry;
+}
+
+/* Makes an entry. */
+struct entry *table_insert(struct state *state, uint32_t hash, struct view sub, uint8_t flags, size_t room)
+{
+	struct state_store *store = state->store;
+
+	if (store->words->bucket_count == 0 && !table_begin(store))
+		return NULL;
+	struct entry *entry = entry_create(state, hash, sub, flags, room);
+	arena_ref *bucket = entry == NULL ? NULL : bucket_at(store, bucket_of(hash, store->words->bucket_count));
+	if (bucket == NULL)
+		return NULL;
+	entry->next = *bucket;
+	*(arena_ref *)arena_write(store->arena, bucket, sizeof(*bucket)) = entry_ref(store, entry);
+	FAULT_POINT(table_insert);
+	struct state_words *words = words_write(store);
+	words->entries++;
+	count_live(state, entry, true);
+	for (int i = 0; i < SPLITS_PER_INSERT && words->entries * 4 > (uint64_t)words->bucket_count * 3; i++) {
+		if (!table_split(store))
+			return NULL;
+	}
+	return store->arena->trouble == ARENA_FINE ? entry : NULL;
+}
+
+/* Takes an entry out. */
+void table_unlink(struct state_store *store, struct entry *entry)
+{
+	arena_ref ref = entry_ref(store, entry);
+	arena_ref *link = store->words->bucket_count == 0
+			      ? NULL
+			      : bucket_at(store, bucket_of(entry->hash, store->words->bucket_count));
+
+	for (uint64_t left = store->words->entries; link != NULL && *link != ref; left--) {
+		struct entry *other = *link == 0 || left == 0 ? NULL : entry_at(store, *link);
+		link = other == NULL ? NULL : &other->next;
+	}
+	if (link == NULL) {
+		arena_set_broken(store->arena, "an entry of the state is not in its bucket");
+		return;
+	}
+	*(arena_ref *)arena_write(store->arena, link, sizeof(*link)) = entry->next;
+	FAULT_POINT(table_unlink);
+	words_write(store)->entries--;
+	large_free(store, entry);
+	block_free(store, ref, heap_class_bytes[entry->block]);
+}
+
+/* Visits a bucket. */
+struct entry *bucket_next(struct state_store *store, uint32_t bucket, const struct entry *entry)
+{
+	const arena_ref *first = entry == NULL ? bucket_at(store, bucket) : &entry->next;
+
+	return first == NULL || *first == 0 ? NULL : entry_at(store, *first);
+}
+
+/* ---- Dirty and removed ------------------------------------------------------------------------------------------------ */
+
+/* Puts an entry at the end of the queue. */
+void entry_set_dirty(struct state_store *store, struct entry *entry)
+{
+	if ((entry->flags & (ENTRY_DIRTY | ENTRY_ROOT)) != 0)
+		return;
+	struct state_words *words = words_write(store);
+	struct entry *last = words->dirty_last == 0 ? NULL : entry_at(store, words->dirty_last);
+	arena_ref ref = entry_ref(store, entry);
+	entry->flags |= ENTRY_DIRTY;
+	entry->dirty = 0;
+	FAULT_POINT(dirty_append);
+	if (last != NULL && !is_covered(store->arena, last))
+		arena_write(store->arena, &last->dirty, sizeof(last->dirty));
+	if (last != NULL)
+		last->dirty = ref;
+	else
+		words->dirty_first = ref;
+	words->dirty_last = ref;
+	words->dirty_entries++;
+	words->dirty_bytes += entry_bytes(entry);
+}
+
+/* Takes the first entry off the queue. */
+static struct entry *dirty_take(struct state_store *store)
+{
+	struct state_words *words = words_write(store);
+	struct entry *entry = words->dirty_first == 0 ? NULL : entry_at(store, words->dirty_first);
+
+	if (entry == NULL)
+		return NULL;
+	words->dirty_first = entry->dirty;
+	words->dirty_last = entry->dirty == 0 ? 0 : words->dirty_last;
+	words->dirty_entries--;
+	words->dirty_bytes -= entry_bytes(entry);
+	FAULT_POINT(delta_take);
+	return entry;
+}
+
+/* Takes the first entry off: it is clean, or gone. */
+void state_delta_advance(struct state_store *store)
+{
+	struct entry *entry = dirty_take(store);
+
+	if (entry == NULL)
+		return;
+	if ((entry->flags & ENTRY_REMOVED) != 0) {
+		table_unlink(store, entry);
+		return;
+	}
+	if (!is_covered(store->arena, entry))
+		arena_write(store->arena, &entry->flags, sizeof(entry->flags));
+	entry->flags = (uint8_t)((entry->flags & ~ENTRY_DIRTY) | ENTRY_SENT);
+}
+
+/* Drops what is first in the queue and that nobody has to hear of. */
+void dirty_purge(struct state_store *store, uint32_t limit)
+{
+	while (limit-- > 0 && store->words->dirty_first != 0 && store->arena->trouble == ARENA_FINE) {
+		struct entry *entry = entry_at(store, store->words->dirty_first);
+		if (entry == NULL || (entry->flags & (ENTRY_REMOVED | ENTRY_SENT)) != ENTRY_REMOVED)
+			return;
+		if (dirty_take(store) != NULL)
+			table_unlink(store, entry);
+	}
+}
+
+/* Removes a live entry. A piece's bytes are saved: whoever revives it writes over them, and a rollback needs them. */
+void entry_remove(struct state *state, struct entry *entry)
+{
+	struct state_store *store = state->store;
+	uint64_t offset = arena_offset(store->arena, entry);
+
+	size_t inside = (entry->flags & ENTRY_EXTERN) != 0 ? sizeof(arena_ref) : entry->value_size;
+
+	if ((entry->flags & ENTRY_APPENDS) != 0 && inside > 0 &&
+	    !arena_is_covered(store->arena, entry->logged, offset, 0))
+		arena_log(store->arena, offset + entry_value_offset(entry), inside);
+	entry_cover(store, entry);
+	entry_set_dirty(store, entry);
+	count_live(state, entry, false);
+	words_write(store)->dirty_bytes -= entry->value_size;
+	large_free(store, entry);
+	entry->value_size = 0;
+	entry->flags = (uint8_t)((entry->flags & ~ENTRY_EXTERN) | ENTRY_REMOVED);
+	dirty_purge(store, 2);
+}
+
+/* Takes a removal back; the entry is in the queue. */
+void entry_revive(struct state *state, struct entry *entry)
+{
+	entry_cover(state->store, entry);
+	entry->flags &= (uint8_t)~ENTRY_REMOVED;
+	count_live(state, entry, true);
+}

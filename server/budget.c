@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shared/control.h"
 #include "shared/json.h"
@@ -64,7 +65,7 @@ void budget_compute(struct budget *budget, const struct config *config, const st
 	if (config->state_dir == NULL)
 		add_line(budget, "state memory", slots, sizes.arena, true);
 	add_line(budget, "windows of unary clients", slots, config->window_bytes_max, true);
-	add_line(budget, "worker processes", slots, WORKER_ALLOWANCE, true);
+	add_line(budget, "worker processes and heirs", slots * (1 + (uint64_t)config->heirs), WORKER_ALLOWANCE, true);
 	add_line(budget, "worker counters", slots, worker_page_bytes(descriptor), true);
 	add_line(budget, "control memory", 1, control, false);
 	add_line(budget, "front process", 1, FRONT_ALLOWANCE, false);
@@ -176,6 +177,33 @@ static void offer_cgroups(struct budget *budget, const char *root, bool v2)
 	}
 	if (file != NULL)
 		fclose(file);
+}
+
+bool budget_cgroup_file(const char *root, bool v2, const char *file, char *path, size_t size)
+{
+	char line[4096], mount[1024], groups[4200];
+	bool found = false;
+
+	if (!find_mount(root, v2, mount))
+		return false;
+	snprintf(groups, sizeof(groups), "%s/proc/self/cgroup", root);
+	FILE *list = fopen(groups, "re");
+	while (!found && list != NULL && fgets(line, sizeof(line), list) != NULL) {
+		line[strcspn(line, "\n")] = '\0';
+		char *controllers = strchr(line, ':');
+		char *group = controllers == NULL ? NULL : strchr(controllers + 1, ':');
+		if (group == NULL || !names_memory(controllers + 1, v2))
+			continue;
+		snprintf(path, size, "%s%s%s/%s", root, mount, strcmp(group + 1, "/") == 0 ? "" : group + 1, file);
+		found = access(path, R_OK) == 0;
+		if (!found) { /* in a container the path may be the host's: then the mount is the group itself */
+			snprintf(path, size, "%s%s/%s", root, mount, file);
+			found = access(path, R_OK) == 0;
+		}
+	}
+	if (list != NULL)
+		fclose(list);
+	return found;
 }
 
 /* Offers the machine's memory. */

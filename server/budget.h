@@ -38,6 +38,9 @@ void budget_compute(struct budget *budget, const struct config *config, const st
  * `root` is put before every path that is read ("" but in tests). */
 void budget_find_limit(struct budget *budget, const struct config *config, const char *root);
 
+/* The path of a file of this process's own memory cgroup, version 2 or 1. False where there is none. */
+bool budget_cgroup_file(const char *root, bool v2, const char *file, char *path, size_t size);
+
 /* Lowers the state memory that nobody asked for by name to what fits, down to STATE_MEMORY_MIN. */
 void budget_fit_state(struct budget *budget, struct config *config, const struct descriptor *descriptor);
 

@@ -69,6 +69,7 @@ struct config {
 	bool state_memory_auto; /* nobody said how much: less will do where the memory for everything is short */
 	char *state_dir;        /* where arenas are files, or NULL */
 	uint32_t sessions_per_slot;
+	uint32_t heirs; /* processes that wait behind each slot's owner */
 	uint32_t connections_max;
 	uint64_t memory_limit; /* bytes for everything; 0: the container's or machine's */
 	uint64_t drain_timeout_ms;

@@ -67,12 +67,15 @@ struct slot_end {
 	struct front *front;
 	uint32_t index;
 	struct slot_memory *memory;
-	uint32_t generation; /* of the worker that `up` speaks of */
-	bool up;             /* that worker is ready for this front */
-	bool damaged;        /* its rings lied; down until another worker comes */
+	uint32_t generation; /* of the memory that `up` speaks of */
+	uint32_t owner;      /* the number of the process that owns it, as far as known */
+	uint32_t wanted;     /* leaving: the least number of an owner that will do */
+	bool up;             /* an owner is, or soon will be, there for this front */
+	bool lost;           /* what was with an older generation has failed; its channels are not yet free */
+	bool damaged;        /* its rings lied; down until its memory is fresh */
 	bool leaving;        /* another allocation wants a fresh worker; down until it comes */
 	char *allocation;    /* the allocation it serves, or last served */
-	bool used;           /* a session of `allocation` has run on the current worker */
+	bool used;           /* a session of `allocation` has run on the current owner */
 	uint32_t sessions;   /* channels of sessions not yet free */
 	uint32_t unary_in_flight;
 	uint64_t memory_bytes;                       /* of rings allocated now */

@@ -285,8 +285,8 @@ static void open_assign(struct slot_end *slot, const char *allocation)
 		return;
 	slot->up = false;
 	slot->leaving = true;
-	atomic_store_explicit(&front->page->slot[slot->index].wanted_generation, slot->generation + 1,
-			      memory_order_release);
+	slot->wanted = slot->owner + 1;
+	atomic_store_explicit(&front->page->slot[slot->index].wanted_owner, slot->wanted, memory_order_release);
 	doorbell_ring(front->control->supervisor_bell);
 }
 
@@ -298,7 +298,7 @@ static void open_note_use(struct slot_end *slot)
 		return;
 	slot->used = true;
 	note_write(&notes->allocation, slot->allocation);
-	atomic_store_explicit(&notes->used_generation, slot->generation, memory_order_release);
+	atomic_store_explicit(&notes->used_owner, slot->owner, memory_order_release);
 }
 
 /* Shows a session on the stats socket. */

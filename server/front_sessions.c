@@ -383,7 +383,7 @@ void session_end(struct session *session, grpc_status_code code, const char *for
 
 void session_slot_lost(struct session *session)
 {
-	session_end(session, GRPC_STATUS_UNAVAILABLE, "the worker of slot %u ended while it served this session",
+	session_end(session, GRPC_STATUS_UNAVAILABLE, "the memory of slot %u was given up while it served this session",
 		    session->end->slot->index);
 }
 

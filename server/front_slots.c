@@ -1,9 +1,10 @@
 /*
  * The front's end of slots and channels.
  *
- * A slot is up when its worker of the current generation has said ready and has acknowledged this front (S3 in slot.h).
- * When the generation changes, whatever was with the old worker is failed at once; its channels are freed when the new
- * worker is up (S2), and each only after gRPC has returned the last of its lent slices.
+ * A slot is up when an owner has said that it serves the current generation of the slot's memory, and has acknowledged this
+ * front (S3 in slot.h). That an owner dies is no concern of the front: frames wait in the rings until another has taken over.
+ * When the generation changes, whatever was with the slot is failed at once; its channels are freed when an owner of the new
+ * generation is up (S2), and each only after gRPC has returned the last of its lent slices.
  *
  * Nothing a worker wrote is believed: the ring checks cursors and headers, this file checks kinds and epochs.
  */
@@ -269,7 +270,7 @@ static void channel_end_serve(struct channel_end *end)
 {
 	struct slot_end *slot = end->slot;
 	channel_end_release(end);
-	if (!slot->up) { /* a slice came back that held up the clearing of the slot */
+	if (slot->lost) { /* a slice came back that held up the clearing of the slot */
 		slot_refresh(slot);
 		return;
 	}
@@ -323,10 +324,11 @@ void slot_damaged(struct slot_end *slot, uint32_t channel)
 	doorbell_ring(slot->front->control->supervisor_bell);
 }
 
-/* The worker is gone: everything that was with it fails now. Channels stay until its successor is up. */
+/* The slot's memory is given up: everything that was in it fails now. Channels stay until an owner of the next is up. */
 static void slot_lost(struct slot_end *slot)
 {
 	slot->up = false;
+	slot->lost = true;
 	slot->used = false;
 	for (uint32_t channel = 0; channel < SLOT_CHANNELS_MAX; channel++) {
 		struct channel_end *end = slot->ends[channel];
@@ -347,7 +349,7 @@ static void slot_free_leftover(struct slot_end *slot, uint32_t channel)
 		channel_free(slot->memory, channel);
 }
 
-/* The new worker has zeroed its words: the old one's channels can go. */
+/* The new owner has zeroed its words: the channels of the generation before can go. */
 static bool slot_clear(struct slot_end *slot)
 {
 	bool clear = true;
@@ -366,12 +368,24 @@ static bool slot_clear(struct slot_end *slot)
 	return clear;
 }
 
-/* Whether a slot's worker of that generation serves this front. */
+/* Whether a slot has had an owner that serves that generation and this front. */
 static bool worker_ready(const struct slot_end *slot, uint32_t generation)
 {
 	struct worker_page *worker = control_worker(slot->front->control, slot->index);
 	return generation != 0 && atomic_load_explicit(&worker->ready_generation, memory_order_acquire) == generation &&
 	       atomic_load_explicit(&worker->front_generation, memory_order_acquire) == slot->front->generation;
+}
+
+/* Another process owns the slot. It has taken the sessions over that there are, and counts as used if there are any. */
+static void slot_owner_changed(struct slot_end *slot, uint32_t owner)
+{
+	_Atomic uint32_t *noted = &slot->front->page->slot[slot->index].used_owner;
+	slot->owner = owner;
+	slot->used = slot->sessions > 0 || atomic_load_explicit(noted, memory_order_relaxed) == owner;
+	if (slot->used)
+		atomic_store_explicit(noted, owner, memory_order_release);
+	if (owner >= slot->wanted)
+		slot->leaving = false;
 }
 
 /* Takes one slot's state over. */
@@ -382,15 +396,18 @@ static void slot_refresh(struct slot_end *slot)
 	uint32_t generation = atomic_load_explicit(&control->generation, memory_order_acquire);
 	if (generation != slot->generation || (slot->damaged && slot->up)) {
 		slot_lost(slot);
-		slot->used = atomic_load_explicit(&front->page->slot[slot->index].used_generation,
-						  memory_order_relaxed) == generation;
 		slot->damaged = slot->damaged && generation == slot->generation;
-		slot->leaving = false;
 		slot->generation = generation;
 		health_changed(front);
 	}
-	if (slot->up || slot->damaged || slot->leaving || !worker_ready(slot, generation) || !slot_clear(slot))
+	/* Acquire: pairs with the supervisor's store. */
+	uint32_t owner = atomic_load_explicit(&control->owner, memory_order_acquire);
+	if (owner != slot->owner)
+		slot_owner_changed(slot, owner);
+	if (slot->up || slot->damaged || slot->leaving || !worker_ready(slot, generation) ||
+	    (slot->lost && !slot_clear(slot)))
 		return;
+	slot->lost = false;
 	slot->up = true;
 	opens_wake(front);
 	unary_retry(slot);

@@ -433,7 +433,7 @@ void unary_slot_lost(struct slot_end *slot)
 {
 	struct unary *unary = slot->front->unary;
 	char words[128];
-	snprintf(words, sizeof words, "the worker of slot %u ended while the call was with it; call again",
+	snprintf(words, sizeof words, "the memory of slot %u was given up while the call was in it; call again",
 		 slot->index);
 	for (unsigned i = 0; i < unary->made; i++) {
 		struct unary_call *call = unary->calls[i];

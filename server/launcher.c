@@ -177,10 +177,11 @@ int launcher_start_front(struct launched *launched, struct sidecar *sidecar, con
 	abort();
 }
 
-int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles, uint32_t slot,
-			  uint32_t generation)
+int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles,
+			  const struct birth *birth)
 {
 	pid_t supervisor = getpid();
+	uint32_t slot = birth->slot;
 	struct keep keep = {0};
 	char name[16], speaker[32];
 
@@ -201,7 +202,7 @@ int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, co
 	become_child(supervisor, name, &keep, 2);
 	snprintf(speaker, sizeof(speaker), "worker %u", slot);
 	log_init(speaker, sidecar->config.log_level);
-	roles->worker(sidecar, slot, generation);
+	roles->worker(sidecar, birth);
 	abort();
 }
 

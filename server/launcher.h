@@ -11,7 +11,7 @@
 /* What runs in a child: front_main and worker_main, or a test's doubles. They never return. */
 struct roles {
 	void (*front)(struct sidecar *sidecar, uint32_t generation);
-	void (*worker)(struct sidecar *sidecar, uint32_t slot, uint32_t generation);
+	void (*worker)(struct sidecar *sidecar, const struct birth *birth);
 };
 
 /* A process just forked. */
@@ -20,11 +20,11 @@ struct launched {
 	int pidfd; /* readable once it is dead */
 };
 
-/* Forks the front, or the worker of a slot. 0, or -1 with errno. The supervisor's only thread calls these. */
+/* Forks the front, or a process of a slot. 0, or -1 with errno. The supervisor's only thread calls these. */
 int launcher_start_front(struct launched *launched, struct sidecar *sidecar, const struct roles *roles,
 			 uint32_t generation);
-int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles, uint32_t slot,
-			  uint32_t generation);
+int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles,
+			  const struct birth *birth);
 
 /* Forks a process that runs a function and leaves with what it returns; it keeps one descriptor to write to. */
 int launcher_start_probe(struct launched *launched, int (*probe)(void *context, int out), void *context, int out);

@@ -15,6 +15,7 @@ struct sidecar {
 	const struct descriptor *descriptor;
 	struct control_memory control;
 	struct slot_memory slots[SLOTS_MAX]; /* config.slots of them */
+	bool adopts;   /* workers take sessions over from one another; else these end with their worker */
 	int state_dir; /* the directory that arenas are files in, locked; -1: they are memfds. The supervisor's alone */
 };
 
@@ -23,12 +24,14 @@ enum {
 	EXIT_FRONT_BIND = 3, /* an address could not be bound; front_page.failure says which and why */
 	EXIT_CHAIN = 4,      /* the worker could not open the pipeline's steps; the log says why */
 	EXIT_ORPHAN = 5,     /* the supervisor was gone */
+	EXIT_DAMAGED = 6,    /* the slot's memory cannot be true; the log says what */
+	EXIT_UNMEANT = 7,    /* an heir whose turn came, and who was not meant to run */
 };
 
 /* The front: gRPC on one side, rings on the other (server/front.c). */
 void front_main(struct sidecar *sidecar, uint32_t generation) __attribute__((noreturn));
 
-/* The worker of a slot (worker/worker.c). `generation` is the slot's. */
-void worker_main(struct sidecar *sidecar, uint32_t slot, uint32_t generation) __attribute__((noreturn));
+/* A process of a slot (worker/worker.c): an heir, then the owner. */
+void worker_main(struct sidecar *sidecar, const struct birth *birth) __attribute__((noreturn));
 
 #endif

@@ -12,8 +12,11 @@ struct health {
 	size_t reason_count;
 };
 
-/* One process's state in a word: waiting, starting, serving, ready, draining, leaving, stopped. */
+/* One process's state in a word: waiting, starting, heir, takes over, serving, ready, draining, leaving, stopped. */
 const char *health_state(const struct supervisor *supervisor, const struct child *child);
+
+/* A slot's state in a word: its owner's, or starting or waiting where there is none. */
+const char *health_slot_state(const struct supervisor *supervisor, const struct keeper *keeper);
 
 /* How long a worker has been at the frame at hand, in ns; 0: idle. */
 uint64_t health_busy_ns(const struct supervisor *supervisor, const struct child *child);

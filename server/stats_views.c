@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "server/stats_health.h"
@@ -245,17 +246,26 @@ void stats_view_stats(const struct supervisor *supervisor, struct report *report
 static void show_work(const struct supervisor *supervisor, struct report *report, const struct child *child)
 {
 	const struct descriptor *descriptor = supervisor->sidecar->descriptor;
-	const struct progress *progress = &control_worker(&supervisor->sidecar->control, child->slot)->progress;
-	uint32_t segment = atomic_load_explicit(&progress->segment, memory_order_relaxed);
-	uint32_t step = atomic_load_explicit(&progress->step, memory_order_relaxed);
-	bool busy = health_busy_ns(supervisor, child) > 0 && segment < descriptor->segment_count;
+	const struct life *life = child == NULL ? NULL : child_life(supervisor, child);
+	uint64_t busy_ns = life == NULL ? 0 : health_busy_ns(supervisor, child);
+	uint32_t segment = busy_ns == 0 ? 0 : atomic_load_explicit(&life->progress.segment, memory_order_relaxed);
+	uint32_t step = busy_ns == 0 ? 0 : atomic_load_explicit(&life->progress.step, memory_order_relaxed);
+	bool busy = busy_ns > 0 && segment < descriptor->segment_count;
 
 	report_text(report, "segment", busy ? descriptor->segments[segment].name : NULL);
 	report_text(report, "step",
 		    busy && step < descriptor->segments[segment].step_count
 			? descriptor->segments[segment].steps[step].name
 			: NULL);
-	report_ns(report, "busy_ns", health_busy_ns(supervisor, child));
+	report_ns(report, "busy_ns", busy_ns);
+}
+
+/* What a slot's state takes now. */
+static uint64_t state_memory_bytes(const struct slot_memory *memory)
+{
+	struct stat status;
+
+	return fstat(memory->arena_fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
 }
 
 void stats_view_slots(const struct supervisor *supervisor, struct report *report, const char *argument)
@@ -264,24 +274,28 @@ void stats_view_slots(const struct supervisor *supervisor, struct report *report
 
 	(void)argument;
 	report_table(report, "slots");
-	for (uint32_t i = 1; i < supervisor->child_count; i++) {
-		const struct child *child = &supervisor->children[i];
-		const struct front_slot_counters *front = &memory->front->slot[child->slot].counters;
-		const struct worker_page *page = control_worker(memory, child->slot);
+	for (uint32_t i = 0; i < supervisor->keeper_count; i++) {
+		const struct keeper *keeper = &supervisor->keepers[i];
+		const struct child *owner = keeper->owner;
+		const struct front_slot_counters *front = &memory->front->slot[keeper->slot].counters;
+		const struct worker_page *page = control_worker(memory, keeper->slot);
 		report_row(report);
-		report_number(report, "slot", child->slot, "");
-		report_text(report, "state", health_state(supervisor, child));
-		report_number(report, "pid", (uint64_t)child->pid, "");
-		report_number(report, "generation", child->generation, "");
+		report_number(report, "slot", keeper->slot, "");
+		report_text(report, "state", health_slot_state(supervisor, keeper));
+		report_number(report, "pid", owner == NULL ? 0 : (uint64_t)owner->pid, "");
+		report_number(report, "process", owner == NULL ? 0 : owner->number, "");
+		report_number(report, "heirs", keeper_heirs(supervisor, keeper), "");
+		report_number(report, "generation", keeper->generation, "");
 		report_number(report, "sessions", counter_read(&front->sessions_open), "");
 		report_number(report, "calls", counter_read(&front->unary_in_flight), "");
 		report_number(report, "frames", counter_read(&page->counters.frames), "");
-		show_work(supervisor, report, child);
+		show_work(supervisor, report, owner);
 		report_bytes(report, "request_fill_bytes", counter_read(&front->request_fill));
 		report_bytes(report, "ring_memory_bytes", counter_read(&front->memory));
-		report_bytes(report, "private_bytes", health_private_bytes(child));
-		report_number(report, "restarts", child->restarts, "");
-		report_text(report, "last_death", child->last_death[0] == '\0' ? NULL : child->last_death);
+		report_bytes(report, "state_memory_bytes", state_memory_bytes(&supervisor->sidecar->slots[i]));
+		report_bytes(report, "private_bytes", owner == NULL ? 0 : health_private_bytes(owner));
+		report_number(report, "restarts", keeper->restarts, "");
+		report_text(report, "last_death", keeper->last_death[0] == '\0' ? NULL : keeper->last_death);
 		report_row_end(report);
 	}
 	report_table_end(report);
@@ -422,19 +436,21 @@ void stats_view_segments(const struct supervisor *supervisor, struct report *rep
 static void show_process(const struct supervisor *supervisor, struct report *report, const struct child *child)
 {
 	char name[16];
-	uint64_t silent = child->role == ROLE_FRONT ? health_front_silent_ns(supervisor) : 0;
+	bool front = child->role == ROLE_FRONT;
+	const struct keeper *keeper = front ? NULL : &supervisor->keepers[child->slot];
+	const char *last_death = front ? child->last_death : child->announced ? keeper->last_death : "";
 
 	report_row(report);
 	report_text(report, "process", child_name(child, name));
 	report_text(report, "state", health_state(supervisor, child));
 	report_number(report, "pid", (uint64_t)child->pid, "");
-	report_number(report, "generation", child->generation, "");
+	report_number(report, "number", child->number, "");
 	report_ns(report, "age_ns", child->state == CHILD_DOWN ? 0 : clock_ns() - child->born_ns);
-	report_ns(report, "heartbeat_age_ns", silent);
+	report_ns(report, "heartbeat_age_ns", front ? health_front_silent_ns(supervisor) : 0);
 	report_ns(report, "busy_ns", health_busy_ns(supervisor, child));
 	report_bytes(report, "private_bytes", health_private_bytes(child));
-	report_number(report, "restarts", child->restarts, "");
-	report_text(report, "last_death", child->last_death[0] == '\0' ? NULL : child->last_death);
+	report_number(report, "restarts", front ? child->restarts : keeper->restarts, "");
+	report_text(report, "last_death", last_death[0] == '\0' ? NULL : last_death);
 	report_row_end(report);
 }
 
@@ -454,7 +470,9 @@ void stats_view_health(const struct supervisor *supervisor, struct report *repor
 	if (report->as_json)
 		report_close_list(report);
 	report_table(report, "processes");
-	for (uint32_t i = 0; i < supervisor->child_count; i++)
-		show_process(supervisor, report, &supervisor->children[i]);
+	for (uint32_t i = 0; i < supervisor->child_count; i++) {
+		if (supervisor->children[i].state != CHILD_DOWN || i == 0)
+			show_process(supervisor, report, &supervisor->children[i]);
+	}
 	report_table_end(report);
 }

@@ -1,5 +1,5 @@
 /*
- * The supervisor: starts front and workers, replaces the dead, stops all in order, answers the stats socket.
+ * The supervisor: starts front and workers, keeps heirs behind the workers, stops all in order, answers the stats socket.
  *
  * This header is shared by the supervisor's own files (sup_*.c, stats_*.c); bridged.c uses supervisor_run alone.
  */
@@ -20,29 +20,53 @@ int supervisor_run(struct sidecar *sidecar, const struct roles *roles);
 enum child_role { ROLE_FRONT, ROLE_WORKER };
 
 /*
- *                 fork                    told to leave
+ *                 fork                    told to leave, or killed
  *   CHILD_DOWN -----------> CHILD_UP ------------------> CHILD_LEAVING
- *       ^ (until `due`)        |                               | (until `due`, then SIGKILL)
- *       +----------------------+-------------------------------+   dead and reaped: generation raised
+ *       ^                      |                               | (until `due`: then SIGKILL, or something is wrong)
+ *       +----------------------+-------------------------------+   dead and reaped
  */
 enum child_state { CHILD_DOWN, CHILD_UP, CHILD_LEAVING };
 
 struct child {
 	enum child_role role;
-	uint32_t slot; /* of a worker */
+	uint32_t slot, place; /* of a worker: whose, and which of the slot's lives are its words */
 	enum child_state state;
 	pid_t pid;
-	int pidfd; /* -1 while down */
-	uint32_t generation;
-	uint32_t wanted_seen; /* the front's last demand for a newer worker that was granted */
+	int pidfd;           /* -1 while down */
+	uint32_t number;     /* counts the front's processes (then it is its generation), or the slot's */
+	uint32_t generation; /* of a worker: of the memory that it has mapped */
+	uint32_t code;       /* of a worker: of the code that it has loaded */
 	uint64_t born_ns;
-	uint64_t due_ns; /* DOWN: when to start; LEAVING: when to kill; 0: not at all */
-	bool ordered;    /* it was told to leave */
-	bool killed;     /* by us */
-	bool ready_seen; /* it has been seen ready in this life */
-	uint32_t restarts;
+	uint64_t due_ns;          /* DOWN (front): when to start; LEAVING: when to lose patience; 0: not at all */
+	bool ordered;             /* it was told to leave */
+	bool killed;              /* by us */
+	enum death_cause verdict; /* killed: why */
+	bool dead;                /* it is being buried */
+	bool announced;           /* a worker that has become owner */
+	bool ready_seen;          /* it has been seen ready in this life */
+	uint32_t restarts;        /* front alone, like the next two */
 	struct restart_history history;
 	char last_death[160]; /* the cause of the last death, in words; empty: none */
+};
+
+/* What the supervisor keeps of one slot. */
+struct keeper {
+	uint32_t slot;
+	uint32_t generation;      /* of its memory */
+	uint32_t code;            /* generation of code that its owner should have loaded */
+	uint32_t numbers;         /* the number of the last process forked for it */
+	struct child *lives;      /* LIVES_MAX of them */
+	struct child *owner;      /* announced and not dead; NULL: none */
+	uint32_t last_owner;      /* its number, or that of the last one */
+	uint64_t fork_due_ns;     /* before it no process is forked; 0: any time */
+	uint64_t takeover_due_ns; /* somebody must have announced himself; 0: nobody needs to */
+	uint64_t orphaned_ns;     /* since when it is without owner; 0: it has one */
+	uint64_t renew_due_ns;    /* its memory is given up: renewed once all are dead, or at this time; 0: it is not */
+	uint32_t wanted_seen;     /* the front's last demand for a newer owner that was granted */
+	uint32_t restarts;        /* processes forked after the first owner and its heirs */
+	uint32_t renewals;        /* of its memory */
+	struct restart_history history;
+	char last_death[160]; /* of an owner */
 };
 
 enum phase {
@@ -53,7 +77,25 @@ enum phase {
 	PHASE_OVER,
 };
 
-enum { CHILDREN_MAX = 1 + SLOTS_MAX };
+enum { CHILDREN_MAX = 1 + SLOTS_MAX * LIVES_MAX };
+
+/* One of the last deaths, for people. */
+struct death {
+	uint64_t when_ms; /* since the epoch */
+	enum child_role role;
+	bool owner; /* of a worker: it owned the slot, else it was an heir */
+	uint32_t slot;
+	pid_t pid;
+	uint32_t number;
+	enum death_cause cause;
+	bool busy; /* the next four say what it was at; checked against the descriptor */
+	uint32_t segment, step, record;
+	uint64_t seq;
+	char how[128];  /* the end in words */
+	char then[128]; /* what was done */
+};
+
+enum { DEATHS_KEPT = 64 };
 
 struct stats_server;
 
@@ -66,40 +108,104 @@ struct supervisor {
 	uint64_t started_ns, started_wall_ms;
 	int epoll, signals, timer;
 	struct stats_server *stats;          /* NULL: none asked for */
-	struct child children[CHILDREN_MAX]; /* the front, then a worker per slot */
+	struct child children[CHILDREN_MAX]; /* the front, then LIVES_MAX places for each slot */
 	uint32_t child_count;
+	struct keeper keepers[SLOTS_MAX];
+	uint32_t keeper_count;
+	uint64_t oom_kills; /* of the container, as last read */
+	struct death deaths[DEATHS_KEPT];
+	uint64_t death_count; /* ever; the last one is at (death_count - 1) % DEATHS_KEPT */
 };
 
 /* ---- sup_child.c: one process's life ---- */
 
-/* "front" or "worker 3". */
+/* "front", "worker 3", or "heir 3" of a worker that has not become owner. */
 const char *child_name(const struct child *child, char text[16]);
 
-/* Forks the process of a child that is down; when that fails it stays down and is due later. */
-void child_start(struct supervisor *supervisor, struct child *child);
+/* Forks the front, which is down; when that fails it stays down and is due later. */
+void child_start_front(struct supervisor *supervisor, struct child *child);
 
-/* Asks a child to leave in order, and kills it when it has not within `grace_ms`. */
-void child_ask_to_leave(struct supervisor *supervisor, struct child *child, uint64_t grace_ms);
+/* Forks a process of a slot in a place that is free. False when that cannot be. */
+bool child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth);
 
-/* SIGKILL; its end follows as an event. */
-void child_kill(struct child *child);
+/* Gives a child an order to leave, and kills it when it has not within `grace_ms`. */
+void child_ask_to_leave(struct supervisor *supervisor, struct child *child, enum order order, uint64_t grace_ms);
 
-/* Reaps a dead child: writes the obituary, raises the generation, tells the others, and sets when it is due again. */
+/* SIGKILL; its end follows as an event. The verdict is the cause of death that is published then. */
+void child_kill(struct child *child, enum death_cause verdict);
+
+/* Reaps a dead child: writes the obituary, publishes the cause, tells the others, and sets what is due next. */
 void child_reap(struct supervisor *supervisor, struct child *child);
 
-/* Whether the process has said that it serves, in this generation. */
+/* A worker's words; NULL while it has written none. */
+struct life *child_life(const struct supervisor *supervisor, const struct child *child);
+
+/* How far a worker has come, by its own words. */
+enum life_state child_life_state(const struct supervisor *supervisor, const struct child *child);
+
+/* Whether the process has said that it serves. */
 bool child_is_ready(const struct supervisor *supervisor, const struct child *child);
+
+/* Whether the kernel has a process in one of the states in `states` (proc(5): R, S, D, T, t, Z). */
+bool process_is_in_state(pid_t pid, const char *states);
+
+/* ---- sup_keeper.c: a slot and its processes ---- */
+
+/* Makes the keepers; nothing runs yet. */
+void keepers_init(struct supervisor *supervisor);
+
+/* Notes who has announced himself, does what is due, and forks what is wanted. */
+void keeper_turn(struct supervisor *supervisor, struct keeper *keeper, uint64_t now);
+
+/* When it wants a turn at the latest; 0: when something happens. */
+uint64_t keeper_due(const struct supervisor *supervisor, const struct keeper *keeper, uint64_t now);
+
+/* A process of the slot has died; what follows in words. Before it is forgotten. */
+void keeper_bury(struct supervisor *supervisor, struct keeper *keeper, struct child *child, enum death_cause cause,
+		 int exit_code, char then[128]);
+
+/* Notes who has announced himself. */
+void keeper_see(struct supervisor *supervisor, struct keeper *keeper);
+
+/* Gives the slot's memory up: its processes are killed, its sessions fail, and it begins again on fresh memory. */
+void keeper_give_up(struct supervisor *supervisor, struct keeper *keeper, const char *why);
+
+/* Stops a slot for good: heirs at once, then the owner in order. */
+void keeper_stop(struct supervisor *supervisor, struct keeper *keeper);
+
+/* Has an heir take over from the owner, in order. False when there is no owner to be asked. */
+bool keeper_replace_owner(struct supervisor *supervisor, struct keeper *keeper);
+
+/* Whether its owner is ready. */
+bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *keeper);
+
+/* Heirs that have all loaded and wait. */
+uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper);
 
 /* ---- sup_run.c ---- */
 
 /* Called for every dead child before anything else is done about it: what its end means for the sidecar as a whole. */
 void supervisor_child_died(struct supervisor *supervisor, struct child *child, const siginfo_t *end);
 
+/* ---- sup_deaths.c: why, and the list of the last ones ---- */
+
+/* Why a child ended. */
+enum death_cause death_find_cause(struct supervisor *supervisor, const struct child *child, const siginfo_t *end);
+
+/* Notes a death in the list; what it was at is taken from its words. */
+void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,
+		 const char *then);
+
+/* How often the kernel's memory killer has struck in this process's container; 0 where nobody says. `root` is put before every
+ * path that is read ("" but in tests). */
+uint64_t oom_kills_read(const char *root);
+
 /* ---- sup_obituary.c ---- */
 
-/* What a dead child was at, from its progress words, which are not believed further than they can be checked. */
+/* What a dead child was, how it ended, what it was at, from its progress words, which are not believed further than they can be
+ * checked; and what is done about it. */
 void obituary_write(const struct supervisor *supervisor, const struct child *child, const siginfo_t *end,
-		    uint64_t restart_ms);
+		    enum death_cause cause, const char *then);
 
 /* "signal 11 (Segmentation fault)" or "exit code 4 (...)". */
 const char *death_words(const siginfo_t *end, char text[128]);

@@ -1,11 +1,14 @@
 /*
- * One process's life, from fork to obituary (sup.h draws the states). How it is done; when, is sup_policy.c and sup_run.c.
+ * One process's life, from fork to obituary (sup.h draws the states). How it is done; when, is sup_policy.c, sup_keeper.c and
+ * sup_run.c.
  *
- * Between two lives the words of the dead belong to the supervisor: it clears what the next one is judged by (frames done,
- * progress, the front's state and session table), then raises the generation, then forks.
+ * The front's words belong to the supervisor between two lives: it clears what the next one is judged by (state, session table),
+ * then raises the generation, then forks. A worker has words of its own, in a place that no other process has meanwhile; they
+ * stay as they were after its death until the place is needed, because its successor reads them.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
@@ -13,30 +16,63 @@
 
 #include "server/sup.h"
 
+/* How long a process that was sent SIGKILL may take to be gone. */
+#define KILL_PATIENCE_NS UINT64_C(2000000000)
+
 const char *child_name(const struct child *child, char text[16])
 {
 	if (child->role == ROLE_FRONT)
 		strcpy(text, "front");
 	else
-		snprintf(text, 16, "worker %u", child->slot);
+		snprintf(text, 16, "%s %u", child->announced ? "worker" : "heir", child->slot);
 	return text;
 }
 
-/* The words that hold a child's generation, order and pid. */
-struct child_words {
-	_Atomic uint32_t *generation, *order;
-	_Atomic int32_t *pid;
-};
-
-/* Finds them. */
-static struct child_words words_of(const struct supervisor *supervisor, const struct child *child)
+/* What the supervisor says of a worker in the control memory. */
+static struct control_life *control_life_of(const struct supervisor *supervisor, const struct child *child)
 {
-	struct control *control = supervisor->sidecar->control.control;
-	struct control_slot *slot = &control->slot[child->slot];
+	return &supervisor->sidecar->control.control->slot[child->slot].life[child->place];
+}
 
+/* Where a child's order stands. */
+static _Atomic uint32_t *order_of(const struct supervisor *supervisor, const struct child *child)
+{
 	if (child->role == ROLE_FRONT)
-		return (struct child_words){&control->front_generation, &control->front_order, &control->front_pid};
-	return (struct child_words){&slot->generation, &slot->order, &slot->pid};
+		return &supervisor->sidecar->control.control->front_order;
+	return &control_life_of(supervisor, child)->order;
+}
+
+struct life *child_life(const struct supervisor *supervisor, const struct child *child)
+{
+	struct worker_page *page = control_worker(&supervisor->sidecar->control, child->slot);
+	struct life *life = &page->lives[child->place];
+
+	if (child->role != ROLE_WORKER || child->number == 0 ||
+	    atomic_load_explicit(&life->number, memory_order_acquire) != child->number)
+		return NULL;
+	return life;
+}
+
+enum life_state child_life_state(const struct supervisor *supervisor, const struct child *child)
+{
+	struct life *life = child_life(supervisor, child);
+	uint32_t state = life == NULL ? LIFE_NONE : atomic_load_explicit(&life->state, memory_order_acquire);
+
+	return state <= LIFE_READY ? (enum life_state)state : LIFE_NONE;
+}
+
+bool process_is_in_state(pid_t pid, const char *states)
+{
+	char path[32], text[256], *state = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return false;
+	if (fgets(text, sizeof(text), file) != NULL)
+		state = strrchr(text, ')'); /* the name before it may hold anything */
+	fclose(file);
+	return state != NULL && state[1] == ' ' && state[2] != '\0' && strchr(states, state[2]) != NULL;
 }
 
 /* ---- Doorbells ---- */
@@ -50,26 +86,14 @@ static void ring_child(const struct supervisor *supervisor, const struct child *
 						: sidecar->slots[child->slot].worker_bell);
 }
 
-/* Wakes those whom a child's new generation concerns: the front for a worker, all workers for the front. */
-static void ring_peers(const struct supervisor *supervisor, const struct child *child)
+/* Wakes all workers. */
+static void ring_workers(const struct supervisor *supervisor)
 {
-	for (uint32_t i = 0; i < supervisor->child_count; i++) {
-		if (supervisor->children[i].role != child->role)
-			ring_child(supervisor, &supervisor->children[i]);
-	}
+	for (uint32_t i = 0; i < supervisor->sidecar->config.slots; i++)
+		doorbell_ring(supervisor->sidecar->slots[i].worker_bell);
 }
 
 /* ---- Start ---- */
-
-/* Clears the words by which a worker's next life is judged. Nobody else writes them now. */
-static void clear_worker_words(const struct supervisor *supervisor, const struct child *child)
-{
-	struct worker_page *page = control_worker(&supervisor->sidecar->control, child->slot);
-
-	atomic_store_explicit(&page->frames_done, 0, memory_order_relaxed);
-	atomic_store_explicit(&page->progress.since_ns, 0, memory_order_relaxed);
-	atomic_store_explicit(&page->progress.step, UINT32_MAX, memory_order_relaxed);
-}
 
 /* Clears the words by which a front's next life is judged, and the table of sessions that died with the last. */
 static void clear_front_words(const struct supervisor *supervisor)
@@ -89,139 +113,182 @@ static void clear_front_words(const struct supervisor *supervisor)
 	}
 }
 
-/* Forks the right role. */
-static int launch(struct supervisor *supervisor, struct child *child, struct launched *launched)
+/* Notes that a child has been forked, and watches for its end. */
+static void note_birth(struct supervisor *supervisor, struct child *child, const struct launched *launched)
 {
-	if (child->role == ROLE_FRONT)
-		return launcher_start_front(launched, supervisor->sidecar, supervisor->roles, child->generation);
-	return launcher_start_worker(launched, supervisor->sidecar, supervisor->roles, child->slot, child->generation);
-}
-
-/* Counts a start that is not the first. */
-static void count_restart(struct supervisor *supervisor, struct child *child)
-{
-	struct sup_counters *counters = &supervisor->sidecar->control.control->counters;
-
-	child->restarts++;
-	counter_add(child->role == ROLE_FRONT ? &counters->front_restarts : &counters->worker_restarts, 1);
-}
-
-void child_start(struct supervisor *supervisor, struct child *child)
-{
-	struct child_words words = words_of(supervisor, child);
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = child};
-	struct launched launched;
-	char name[16];
 
-	CHECK(child->state == CHILD_DOWN);
-	if (child->role == ROLE_FRONT)
-		clear_front_words(supervisor);
-	else
-		clear_worker_words(supervisor, child);
-	atomic_store_explicit(words.order, ORDER_RUN, memory_order_relaxed);
-	/* Release: pairs with the acquire load of whoever compares generations; the cleared words are older. */
-	atomic_store_explicit(words.generation, child->generation, memory_order_release);
-	if (child->generation > 1)
-		count_restart(supervisor, child);
-	if (launch(supervisor, child, &launched) != 0) {
-		log_error("%s cannot be started: %s; the next try is in %llu ms", child_name(child, name),
-			  strerror(errno), (unsigned long long)supervisor->sidecar->config.restart_delay_max_ms);
-		child->due_ns = clock_ns() + supervisor->sidecar->config.restart_delay_max_ms * 1000000;
-		return;
-	}
-	CHECK(epoll_ctl(supervisor->epoll, EPOLL_CTL_ADD, launched.pidfd, &event) == 0);
-	atomic_store_explicit(words.pid, launched.pid, memory_order_relaxed);
+	CHECK(epoll_ctl(supervisor->epoll, EPOLL_CTL_ADD, launched->pidfd, &event) == 0);
 	child->state = CHILD_UP;
-	child->pid = launched.pid;
-	child->pidfd = launched.pidfd;
+	child->pid = launched->pid;
+	child->pidfd = launched->pidfd;
 	child->born_ns = clock_ns();
 	child->due_ns = 0;
 	child->ordered = false;
 	child->killed = false;
+	child->dead = false;
+	child->verdict = DEATH_UNKNOWN;
+	child->announced = false;
 	child->ready_seen = false;
+}
+
+void child_start_front(struct supervisor *supervisor, struct child *child)
+{
+	struct control *control = supervisor->sidecar->control.control;
+	uint64_t delay_ms = supervisor->sidecar->config.restart_delay_max_ms;
+	struct launched launched;
+
+	CHECK(child->state == CHILD_DOWN);
+	clear_front_words(supervisor);
+	atomic_store_explicit(&control->front_order, ORDER_RUN, memory_order_relaxed);
+	/* Release: pairs with the acquire load of whoever compares generations; the cleared words are older. */
+	atomic_store_explicit(&control->front_generation, child->number, memory_order_release);
+	if (child->number > 1) {
+		child->restarts++;
+		counter_add(&control->counters.front_restarts, 1);
+	}
+	if (launcher_start_front(&launched, supervisor->sidecar, supervisor->roles, child->number) != 0) {
+		log_error("front cannot be started: %s; the next try is in %llu ms", strerror(errno),
+			  (unsigned long long)delay_ms);
+		child->due_ns = clock_ns() + delay_ms * 1000000;
+		return;
+	}
+	atomic_store_explicit(&control->front_pid, launched.pid, memory_order_relaxed);
+	note_birth(supervisor, child, &launched);
+}
+
+bool child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth)
+{
+	struct control_life *life = control_life_of(supervisor, child);
+	struct launched launched;
+
+	CHECK(child->state == CHILD_DOWN);
+	atomic_store_explicit(&life->number, 0, memory_order_relaxed);
+	atomic_store_explicit(&life->pid, 0, memory_order_relaxed);
+	atomic_store_explicit(&life->order, ORDER_RUN, memory_order_release);
+	if (launcher_start_worker(&launched, supervisor->sidecar, supervisor->roles, birth) != 0)
+		return false;
+	child->number = birth->number;
+	child->generation = birth->generation;
+	child->code = birth->code;
+	atomic_store_explicit(&life->pid, launched.pid, memory_order_relaxed);
+	/* Release: pairs with a successor's acquire load; the pid is older. */
+	atomic_store_explicit(&life->number, birth->number, memory_order_release);
+	note_birth(supervisor, child, &launched);
+	return true;
 }
 
 /* ---- End ---- */
 
-void child_kill(struct child *child)
+void child_kill(struct child *child, enum death_cause verdict)
 {
-	if (child->state == CHILD_DOWN)
+	if (child->state == CHILD_DOWN || child->killed || child->dead)
 		return;
 	kill(child->pid, SIGKILL); /* ours and not reaped: the pid is nobody else's */
 	child->state = CHILD_LEAVING;
 	child->killed = true;
-	child->due_ns = 0;
+	child->verdict = verdict;
+	child->due_ns = clock_ns() + KILL_PATIENCE_NS;
 }
 
-void child_ask_to_leave(struct supervisor *supervisor, struct child *child, uint64_t grace_ms)
+void child_ask_to_leave(struct supervisor *supervisor, struct child *child, enum order order, uint64_t grace_ms)
 {
 	if (child->state != CHILD_UP)
 		return;
-	atomic_store_explicit(words_of(supervisor, child).order, ORDER_STOP, memory_order_release);
+	atomic_store_explicit(order_of(supervisor, child), order, memory_order_seq_cst);
 	ring_child(supervisor, child);
 	child->state = CHILD_LEAVING;
 	child->ordered = true;
 	child->due_ns = clock_ns() + grace_ms * 1000000;
 }
 
-/* Whether a child has finished work in this life. The front's work is to serve. */
-static bool has_worked(const struct supervisor *supervisor, const struct child *child)
-{
-	if (child->role == ROLE_FRONT)
-		return child->ready_seen || child_is_ready(supervisor, child);
-	return counter_read(&control_worker(&supervisor->sidecar->control, child->slot)->frames_done) > 0;
-}
-
-/* When the next one is to be started: ms from now. */
-static uint64_t next_start(struct supervisor *supervisor, struct child *child)
+/* What ends with the front: its words, and its generation. When the next one is due, in words. */
+static void bury_front(struct supervisor *supervisor, struct child *child, char then[128])
 {
 	const struct config *config = &supervisor->sidecar->config;
+	struct control *control = supervisor->sidecar->control.control;
 	struct restart_death death = {
 	    .ordered = child->ordered,
-	    .worked = has_worked(supervisor, child),
+	    .worked = child->ready_seen || child_is_ready(supervisor, child), /* its work is to serve */
 	    .lived_ms = (clock_ns() - child->born_ns) / 1000000,
 	};
-	uint64_t delay = restart_delay(&child->history, death, config->restart_delay_ms, config->restart_delay_max_ms);
 
-	if (delay > 0)
-		counter_add(&supervisor->sidecar->control.control->counters.restarts_throttled, 1);
-	return delay;
+	atomic_store_explicit(&control->front_pid, 0, memory_order_relaxed);
+	if (supervisor->phase >= PHASE_DRAINING) { /* the workers are told to leave, not to wait for another */
+		snprintf(then, 128, "no other is started");
+		child->due_ns = 0;
+		return;
+	}
+	uint64_t delay = restart_delay(&child->history, death, config->restart_delay_ms, config->restart_delay_max_ms);
+	if (delay > 0) {
+		counter_add(&control->counters.restarts_throttled, 1);
+		snprintf(then, 128, "a new one is started in %llu ms", (unsigned long long)delay);
+	} else {
+		snprintf(then, 128, "a new one is started now");
+	}
+	child->number++;
+	/* Release: pairs with the acquire load of the workers, who now end what they had with the dead. */
+	atomic_store_explicit(&control->front_generation, child->number, memory_order_release);
+	ring_workers(supervisor);
+	child->due_ns = clock_ns() + delay * 1000000;
 }
 
-/* What ends with the process: its pid, its place in epoll, its generation. */
-static void bury(struct supervisor *supervisor, struct child *child)
+/* Publishes how a worker ended, for its successor. */
+static void publish_death(struct supervisor *supervisor, const struct child *child, enum death_cause cause)
 {
-	struct child_words words = words_of(supervisor, child);
+	struct control_slot *slot = &supervisor->sidecar->control.control->slot[child->slot];
+	struct control_death *death = &slot->death[child->number % DEATHS_PUBLISHED];
 
+	atomic_store_explicit(&death->number, 0, memory_order_release);
+	atomic_store_explicit(&death->cause, cause, memory_order_relaxed);
+	/* Release: pairs with control_death_cause. */
+	atomic_store_explicit(&death->number, child->number, memory_order_release);
+	ring_child(supervisor, child);
+}
+
+/* Takes the process off the kernel's list. */
+static void reap(struct supervisor *supervisor, struct child *child)
+{
+	siginfo_t end;
+
+	if (child->role == ROLE_WORKER) /* before the pid can be somebody else's (open_sibling in worker.c) */
+		atomic_store_explicit(&control_life_of(supervisor, child)->pid, 0, memory_order_seq_cst);
+	CHECK(waitid(P_PIDFD, (id_t)child->pidfd, &end, WEXITED | WNOHANG) == 0);
 	epoll_ctl(supervisor->epoll, EPOLL_CTL_DEL, child->pidfd, NULL); /* a child just forked may hold a copy */
 	close(child->pidfd);
-	atomic_store_explicit(words.pid, 0, memory_order_relaxed);
 	child->pidfd = -1;
-	child->pid = 0;
-	child->state = CHILD_DOWN;
-	if (child->role == ROLE_FRONT && supervisor->phase >= PHASE_DRAINING)
-		return; /* no front follows; the workers are told to leave, not to wait for one */
-	child->generation++;
-	/* Release: pairs with the acquire load of front or workers, who now end what they had with the dead. */
-	atomic_store_explicit(words.generation, child->generation, memory_order_release);
-	ring_peers(supervisor, child);
 }
 
 void child_reap(struct supervisor *supervisor, struct child *child)
 {
 	siginfo_t end = {0};
+	char then[128] = "";
 
 	/* A pidfd can be readable a moment before the process can be reaped (other threads of it); then it is again. */
-	if (waitid(P_PIDFD, (id_t)child->pidfd, &end, WEXITED | WNOHANG) != 0 || end.si_pid == 0)
+	if (waitid(P_PIDFD, (id_t)child->pidfd, &end, WEXITED | WNOHANG | WNOWAIT) != 0 || end.si_pid == 0)
 		return;
+	child->dead = true;
 	supervisor_child_died(supervisor, child, &end);
-	bool stopping = supervisor->phase >= PHASE_DRAINING;
-	uint64_t delay = stopping ? 0 : next_start(supervisor, child);
-	obituary_write(supervisor, child, &end, delay);
+	struct keeper *keeper = child->role == ROLE_WORKER ? &supervisor->keepers[child->slot] : NULL;
+	if (keeper != NULL) /* it may have become owner a moment ago */
+		keeper_see(supervisor, keeper);
+	enum death_cause cause = death_find_cause(supervisor, child, &end);
+	int exit_code = end.si_code == CLD_EXITED ? end.si_status : -1;
+	if (keeper != NULL)
+		keeper_bury(supervisor, keeper, child, cause, exit_code, then);
+	else
+		bury_front(supervisor, child, then);
+	obituary_write(supervisor, child, &end, cause, then);
+	deaths_note(supervisor, child, &end, cause, then);
 	if (!child->ordered)
-		death_words(&end, child->last_death);
-	bury(supervisor, child);
-	child->due_ns = stopping ? 0 : clock_ns() + delay * 1000000;
+		death_words(&end, keeper == NULL     ? child->last_death
+				  : child->announced ? keeper->last_death
+						     : (char[128]){0});
+	reap(supervisor, child);
+	if (keeper != NULL)
+		publish_death(supervisor, child, cause);
+	child->pid = 0;
+	child->state = CHILD_DOWN;
 }
 
 bool child_is_ready(const struct supervisor *supervisor, const struct child *child)
@@ -231,8 +298,7 @@ bool child_is_ready(const struct supervisor *supervisor, const struct child *chi
 	if (child->state == CHILD_DOWN)
 		return false;
 	if (child->role == ROLE_FRONT)
-		return atomic_load_explicit(&memory->front->generation, memory_order_acquire) == child->generation &&
+		return atomic_load_explicit(&memory->front->generation, memory_order_acquire) == child->number &&
 		       atomic_load_explicit(&memory->front->state, memory_order_acquire) == FRONT_SERVING;
-	return atomic_load_explicit(&control_worker(memory, child->slot)->ready_generation, memory_order_acquire) ==
-	       child->generation;
+	return child_life_state(supervisor, child) == LIFE_READY;
 }

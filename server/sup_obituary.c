@@ -22,6 +22,10 @@ static const char *exit_words(int code)
 		return "it could not bind an address";
 	case EXIT_CHAIN:
 		return "it could not open the pipeline's steps";
+	case EXIT_DAMAGED:
+		return "it found that the slot's memory cannot be true";
+	case EXIT_UNMEANT:
+		return "it was not meant to run";
 	case EXIT_ORPHAN:
 		return "it found no supervisor";
 	default:
@@ -55,10 +59,16 @@ static void place_words(const struct descriptor *descriptor, uint32_t segment, u
 /* What a worker was at when it died. */
 static void work_words(const struct supervisor *supervisor, const struct child *child, char *text, size_t size)
 {
-	const struct worker_page *page = control_worker(&supervisor->sidecar->control, child->slot);
-	const struct progress *progress = &page->progress;
+	const struct life *life = child_life(supervisor, child);
+
+	if (life == NULL || !child->announced) {
+		snprintf(text, size, "%s",
+			 child_life_state(supervisor, child) == LIFE_WAITING ? "it waited" : "it was loading");
+		return;
+	}
+	const struct progress *progress = &life->progress;
 	uint64_t since = atomic_load_explicit(&progress->since_ns, memory_order_acquire), now = clock_ns();
-	uint64_t done = counter_read(&page->frames_done);
+	uint64_t done = counter_read(&life->frames_done);
 	char place[256], time[UNITS_TEXT_MAX];
 
 	if (since == 0) {
@@ -86,32 +96,26 @@ static void front_words(const struct supervisor *supervisor, char *text, size_t 
 }
 
 void obituary_write(const struct supervisor *supervisor, const struct child *child, const siginfo_t *end,
-		    uint64_t restart_ms)
+		    enum death_cause cause, const char *then)
 {
-	char name[16], death[128], work[512], lived[UNITS_TEXT_MAX], next[64];
-	bool stopping = supervisor->phase >= PHASE_DRAINING;
+	char name[16], death[128], work[512], lived[UNITS_TEXT_MAX];
 
 	child_name(child, name);
 	duration_rounded(lived, clock_ns() - child->born_ns);
-	if (child->ordered && end->si_code == CLD_EXITED && end->si_status == 0) {
-		log_info("%s (pid %d, generation %u) left as it was told, after %s", name, child->pid,
-			 child->generation, lived);
+	if (cause == DEATH_ORDERED && end->si_code == CLD_EXITED) {
+		log_info("%s (pid %d, %s %u) left as it was told, after %s", name, child->pid,
+			 child->role == ROLE_FRONT ? "generation" : "process", child->number, lived);
 		return;
 	}
-	if (child->killed && supervisor->exit_code != 0) { /* the start has failed, and the reason stands above */
-		log_info("%s (pid %d) is killed", name, child->pid);
+	if (child->killed && (supervisor->exit_code != 0 || (!child->announced && child->ordered))) {
+		log_info("%s (pid %d) is killed", name, child->pid); /* the reason stands above, or it held nothing */
 		return;
 	}
 	if (child->role == ROLE_WORKER)
 		work_words(supervisor, child, work, sizeof(work));
 	else
 		front_words(supervisor, work, sizeof(work));
-	if (stopping)
-		snprintf(next, sizeof(next), "no other is started");
-	else if (restart_ms == 0)
-		snprintf(next, sizeof(next), "a new one is started now");
-	else
-		snprintf(next, sizeof(next), "a new one is started in %" PRIu64 " ms", restart_ms);
-	log_warn("%s (pid %d, generation %u) died of %s%s after %s: %s; %s", name, child->pid, child->generation,
-		 child->killed ? "our " : "", death_words(end, death), lived, work, next);
+	log_warn("%s (pid %d, %s %u) died of %s%s after %s: %s%s%s", name, child->pid,
+		 child->role == ROLE_FRONT ? "generation" : "process", child->number, child->killed ? "our " : "",
+		 death_words(end, death), lived, work, then[0] == '\0' ? "" : "; ", then);
 }

@@ -7,7 +7,7 @@
  *   stats socket        a client
  *   timerfd             the earliest of: a throttled start, a grace that ends, a look at who is not ready yet
  *
- * Everything that is due is looked at after every wake-up, in one pass over the children: there are at most 129, and
+ * Everything that is due is looked at after every wake-up, in one pass over front and slots: there are at most 129, and
  * wake-ups are rare. Nothing here blocks but epoll_wait; an idle sidecar has no timer running.
  *
  * The life of the sidecar is enum phase. STARTING ends when the front serves and all workers are ready (SERVING), or when
@@ -42,7 +42,7 @@ static void begin_stop(struct supervisor *supervisor, int exit_code)
 		return;
 	supervisor->phase = PHASE_DRAINING;
 	supervisor->exit_code = exit_code;
-	child_ask_to_leave(supervisor, front_of(supervisor), supervisor->sidecar->config.drain_timeout_ms);
+	child_ask_to_leave(supervisor, front_of(supervisor), ORDER_STOP, supervisor->sidecar->config.drain_timeout_ms);
 }
 
 /* A start that cannot succeed: no more patience with anybody. */
@@ -57,7 +57,7 @@ static void kill_all(struct supervisor *supervisor)
 {
 	for (uint32_t i = 0; i < supervisor->child_count; i++) {
 		supervisor->children[i].ordered = true;
-		child_kill(&supervisor->children[i]);
+		child_kill(&supervisor->children[i], DEATH_ORDERED);
 	}
 }
 
@@ -78,9 +78,8 @@ static void advance_stop(struct supervisor *supervisor)
 		kill_all(supervisor);
 	if (supervisor->phase == PHASE_DRAINING && front_of(supervisor)->state == CHILD_DOWN) {
 		supervisor->phase = PHASE_LEAVING;
-		for (uint32_t i = 1; i < supervisor->child_count; i++)
-			child_ask_to_leave(supervisor, &supervisor->children[i],
-					   supervisor->sidecar->config.stop_grace_ms);
+		for (uint32_t i = 0; i < supervisor->keeper_count; i++)
+			keeper_stop(supervisor, &supervisor->keepers[i]);
 	}
 	if (supervisor->phase == PHASE_LEAVING && workers_gone(supervisor))
 		supervisor->phase = PHASE_OVER;
@@ -152,26 +151,34 @@ static void announce(struct supervisor *supervisor)
 		 duration_rounded(took, clock_ns() - supervisor->started_ns));
 }
 
-/* Notes who has become ready; all of them end the start. */
-static void see_who_is_ready(struct supervisor *supervisor)
+/* Whether the front and an owner of each slot are ready. */
+static bool all_are_ready(const struct supervisor *supervisor)
 {
-	bool all = true;
-	char name[16];
+	bool all = supervisor->children[0].ready_seen && supervisor->children[0].state == CHILD_UP;
 
-	for (uint32_t i = 0; i < supervisor->child_count; i++) {
-		struct child *child = &supervisor->children[i];
-		if (!child->ready_seen && child_is_ready(supervisor, child)) {
-			child->ready_seen = true;
-			if (child->generation > 1)
-				log_info("%s (pid %d, generation %u) is ready", child_name(child, name), child->pid,
-					 child->generation);
-		}
-		all = all && child->ready_seen && child->state == CHILD_UP;
-	}
-	if (supervisor->phase != PHASE_STARTING)
+	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
+		all = all && keeper_is_ready(supervisor, &supervisor->keepers[i]);
+	return all;
+}
+
+/* Notes that the front has become ready. */
+static void see_front(struct supervisor *supervisor)
+{
+	struct child *front = front_of(supervisor);
+
+	if (front->ready_seen || !child_is_ready(supervisor, front))
 		return;
+	front->ready_seen = true;
+	if (front->number > 1)
+		log_info("front (pid %d, generation %u) is ready", front->pid, front->number);
+}
+
+/* Ends the start: in good order, or because it takes too long. */
+static void end_start(struct supervisor *supervisor)
+{
 	uint64_t limit_ns = supervisor->sidecar->config.start_timeout_ms * 1000000;
-	if (all) {
+
+	if (all_are_ready(supervisor)) {
 		supervisor->phase = PHASE_SERVING;
 		announce(supervisor);
 	} else if (clock_ns() - supervisor->started_ns > limit_ns) {
@@ -182,46 +189,22 @@ static void see_who_is_ready(struct supervisor *supervisor)
 	}
 }
 
-/* ---- What the front asks for ---- */
-
-/* Kills a worker whose ring words could not be true, replaces one that is too old for the front. */
-static void take_demand(struct supervisor *supervisor, struct child *child)
-{
-	struct front_slot *asked = &supervisor->sidecar->control.front->slot[child->slot];
-	uint32_t damaged = atomic_load_explicit(&asked->damaged, memory_order_acquire);
-	uint32_t wanted = atomic_load_explicit(&asked->wanted_generation, memory_order_acquire);
-
-	if (child->state == CHILD_DOWN)
-		return;
-	if (damaged == child->generation && !child->killed) {
-		log_error("worker %u (pid %d, generation %u) has damaged its rings; it is killed", child->slot,
-			  child->pid, child->generation);
-		child_kill(child);
-		return;
-	}
-	/* A demand is granted once: a front that asked for the impossible must not keep workers dying. */
-	if (child->state == CHILD_UP && wanted > child->generation && wanted != child->wanted_seen) {
-		log_info("worker %u (pid %d, generation %u) makes room for a fresh one", child->slot, child->pid,
-			 child->generation);
-		child->wanted_seen = wanted;
-		child_ask_to_leave(supervisor, child, supervisor->sidecar->config.stop_grace_ms);
-	}
-}
-
 /* ---- Time ---- */
 
-/* Does what is due for one child: start it, or kill it. */
-static void act_on_time(struct supervisor *supervisor, struct child *child, uint64_t now)
+/* Does what is due for the front: starts it, or kills it. */
+static void act_on_front(struct supervisor *supervisor, uint64_t now)
 {
-	char name[16];
+	struct child *front = front_of(supervisor);
 
-	if (child->due_ns == 0 || child->due_ns > now)
+	if (front->due_ns == 0 || front->due_ns > now)
 		return;
-	if (child->state == CHILD_DOWN && supervisor->phase < PHASE_DRAINING) {
-		child_start(supervisor, child);
-	} else if (child->state == CHILD_LEAVING) {
-		log_warn("%s (pid %d) did not leave in time; it is killed", child_name(child, name), child->pid);
-		child_kill(child);
+	if (front->state == CHILD_DOWN && supervisor->phase < PHASE_DRAINING) {
+		child_start_front(supervisor, front);
+	} else if (front->state == CHILD_LEAVING && !front->killed) {
+		log_warn("front (pid %d) did not leave in time; it is killed", front->pid);
+		child_kill(front, DEATH_ORDERED);
+	} else {
+		front->due_ns = 0;
 	}
 }
 
@@ -231,12 +214,12 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 	return a == 0 ? b : b == 0 || a < b ? a : b;
 }
 
-/* When to look again at a child that is not ready: soon at first, rarely later. */
-static uint64_t next_look(const struct child *child, uint64_t now)
+/* When to look again while the start lasts: whoever gets ready rings, but one that hangs does not. */
+static uint64_t next_look(const struct supervisor *supervisor, uint64_t now)
 {
-	uint64_t age = now - child->born_ns, step = age / 8;
+	uint64_t age = now - supervisor->started_ns, step = age / 8;
 
-	if (child->state != CHILD_UP || child->ready_seen)
+	if (supervisor->phase != PHASE_STARTING)
 		return 0;
 	return now + (step < 5000000 ? 5000000 : step > 1000000000 ? 1000000000 : step);
 }
@@ -244,15 +227,13 @@ static uint64_t next_look(const struct child *child, uint64_t now)
 /* Sets the timer to the next thing that is due; stops it when nothing is. */
 static void arm_timer(struct supervisor *supervisor)
 {
-	uint64_t now = clock_ns(), next = 0;
+	const struct child *front = front_of(supervisor);
+	uint64_t now = clock_ns(), next = next_look(supervisor, now);
 
-	for (uint32_t i = 0; i < supervisor->child_count; i++) {
-		const struct child *child = &supervisor->children[i];
-		bool idle = child->state == CHILD_DOWN && supervisor->phase >= PHASE_DRAINING;
-		if (!idle)
-			next = earlier(next, child->due_ns);
-		next = earlier(next, next_look(child, now));
-	}
+	if (front->state != CHILD_DOWN || supervisor->phase < PHASE_DRAINING)
+		next = earlier(next, front->due_ns);
+	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
+		next = earlier(next, keeper_due(supervisor, &supervisor->keepers[i], now));
 	if (supervisor->stats != NULL)
 		next = earlier(next, stats_server_due(supervisor->stats));
 	struct itimerspec when = {
@@ -268,13 +249,12 @@ static void turn(struct supervisor *supervisor)
 {
 	uint64_t now = clock_ns();
 
-	see_who_is_ready(supervisor);
-	for (uint32_t i = 0; i < supervisor->child_count; i++) {
-		struct child *child = &supervisor->children[i];
-		if (child->role == ROLE_WORKER && supervisor->phase < PHASE_DRAINING)
-			take_demand(supervisor, child);
-		act_on_time(supervisor, child, now);
-	}
+	see_front(supervisor);
+	act_on_front(supervisor, now);
+	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
+		keeper_turn(supervisor, &supervisor->keepers[i], now);
+	if (supervisor->phase == PHASE_STARTING)
+		end_start(supervisor);
 	if (supervisor->phase >= PHASE_DRAINING)
 		advance_stop(supervisor);
 }
@@ -369,22 +349,14 @@ static void set_up(struct supervisor *supervisor)
 /* Starts all processes for the first time. */
 static void start_all(struct supervisor *supervisor)
 {
-	supervisor->child_count = 1 + supervisor->sidecar->config.slots;
-	for (uint32_t i = 0; i < supervisor->child_count; i++) {
-		supervisor->children[i] = (struct child){
-		    .role = i == 0 ? ROLE_FRONT : ROLE_WORKER,
-		    .slot = i == 0 ? 0 : i - 1,
-		    .generation = 1,
-		    .pidfd = -1,
-		};
-	}
+	supervisor->children[0] = (struct child){.role = ROLE_FRONT, .number = 1, .pidfd = -1};
+	supervisor->child_count = 1 + supervisor->sidecar->config.slots * LIVES_MAX;
 	/* Generations first: no process may see another's at 0. */
-	struct control *control = supervisor->sidecar->control.control;
-	atomic_store_explicit(&control->front_generation, 1, memory_order_release);
-	for (uint32_t i = 0; i < supervisor->sidecar->config.slots; i++)
-		atomic_store_explicit(&control->slot[i].generation, 1, memory_order_release);
-	for (uint32_t i = supervisor->child_count; i-- > 0;)
-		child_start(supervisor, &supervisor->children[i]);
+	atomic_store_explicit(&supervisor->sidecar->control.control->front_generation, 1, memory_order_release);
+	keepers_init(supervisor);
+	for (uint32_t i = supervisor->keeper_count; i-- > 0;)
+		keeper_turn(supervisor, &supervisor->keepers[i], clock_ns());
+	child_start_front(supervisor, front_of(supervisor));
 }
 
 /* Gives everything back. */
@@ -406,6 +378,7 @@ int supervisor_run(struct sidecar *sidecar, const struct roles *roles)
 	    .roles = roles,
 	    .started_ns = clock_ns(),
 	    .started_wall_ms = (uint64_t)clock_wall_ms(),
+	    .oom_kills = oom_kills_read(""),
 	};
 	gauge_set(&sidecar->control.control->counters.started_at, supervisor.started_wall_ms / 1000);
 	set_up(&supervisor);

@@ -152,6 +152,48 @@ struct worker_step_counters *control_worker_step(const struct control_memory *me
 	return (struct worker_step_counters *)(first_segment(memory, slot) + memory->control->segment_count) + step;
 }
 
+void life_begin(struct life *life, const struct birth *birth, int32_t pid)
+{
+	memset(life, 0, sizeof(*life)); /* nobody goes by them: the number is not ours yet */
+	atomic_store_explicit(&life->progress.step, UINT32_MAX, memory_order_relaxed);
+	atomic_store_explicit(&life->pid, pid, memory_order_relaxed);
+	atomic_store_explicit(&life->code, birth->code, memory_order_relaxed);
+	atomic_store_explicit(&life->state, LIFE_LOADING, memory_order_relaxed);
+	/* Release: who sees the number sees the rest cleared. */
+	atomic_store_explicit(&life->number, birth->number, memory_order_release);
+}
+
+enum death_cause control_death_cause(const struct control_slot *slot, uint32_t number)
+{
+	const struct control_death *death = &slot->death[number % DEATHS_PUBLISHED];
+
+	/* Acquire: pairs with the release store of the number, which comes after the cause. */
+	if (number == 0 || atomic_load_explicit((_Atomic uint32_t *)&death->number, memory_order_acquire) != number)
+		return DEATH_UNKNOWN;
+	return (enum death_cause)atomic_load_explicit((_Atomic uint32_t *)&death->cause, memory_order_relaxed);
+}
+
+/* The table of causes. */
+static const struct {
+	const char *name;
+	bool blames;
+} causes[] = {
+#define DEATH_CAUSE(name, blames, sentence) {#name, blames},
+#include "shared/deaths.def"
+};
+
+const char *death_cause_name(enum death_cause cause)
+{
+	CHECK(cause < sizeof(causes) / sizeof(causes[0]));
+	return causes[cause].name;
+}
+
+bool death_blames_code(enum death_cause cause)
+{
+	CHECK(cause < sizeof(causes) / sizeof(causes[0]));
+	return causes[cause].blames;
+}
+
 void doorbell_ring(int fd)
 {
 	/* It blocks only near 2^64 rings unread; EAGAIN there would mean that it is ringing already. */

@@ -1,10 +1,14 @@
 /*
- * The control memory: orders, generations, progress and counters of the whole sidecar, one memfd.
+ * The control memory: orders, generations, lives, progress and counters of the whole sidecar, one memfd.
  *
- *   section             written by        read by
- *   struct control      the supervisor    everybody (read-only mapping in front and workers)
- *   struct front_page   the front         supervisor, workers
- *   struct worker_page  the slot's worker supervisor, front      (one per slot, each on pages of its own)
+ *   section             written by           read by
+ *   struct control      the supervisor       everybody (read-only mapping in front and workers)
+ *   struct front_page   the front            supervisor, workers
+ *   struct worker_page  the slot's processes supervisor, front      (one per slot, each on pages of its own)
+ *
+ * A slot has several processes at once: an owner, heirs that wait to take over, and some that are on their way out. Each has a
+ * struct life in the slot's worker page for its own words, so that an heir never overwrites what its predecessor was at. The
+ * rest of that page is the owner's.
  *
  * Made by the supervisor before any fork; each child maps the whole read-only and its own section writable, and closes
  * the descriptor. Every word has one writer; what a store publishes stands beside it. The words of a process that has
@@ -14,6 +18,7 @@
 #define SHARED_CONTROL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shared/counters.h"
@@ -22,16 +27,53 @@
 /* What the supervisor wants of a child. */
 enum order {
 	ORDER_RUN,
-	ORDER_HOLD, /* a worker: wait without taking the slot over */
-	ORDER_STOP, /* a worker: leave after the frame at hand; the front: stop accepting, finish what is in flight, leave */
+	ORDER_LEAVE, /* a worker: leave at the next commit, an heir goes on */
+	ORDER_STOP, /* a worker: finish the message at hand and leave; an heir: leave; the front: stop accepting, finish what
+			is in flight, leave */
+};
+
+/* Why a process ended, as the supervisor found. */
+enum death_cause {
+#define DEATH_CAUSE(name, blames, sentence) DEATH_##name,
+#include "shared/deaths.def"
+};
+
+enum {
+	LIVES_MAX = 4,        /* processes of one slot at a time: an owner, heirs, and those on their way out */
+	DEATHS_PUBLISHED = 8, /* of one slot: the last ones */
+};
+
+/* One process of a slot, as the supervisor has it. */
+struct control_life {
+	_Atomic uint32_t number; /* the process that the rest is about; 0: none. release */
+	_Atomic uint32_t order;  /* enum order */
+	_Atomic int32_t pid;     /* 0 once it is dead, before its number can be another process's (seq_cst) */
+};
+
+/* How one of the last processes of a slot ended. */
+struct control_death {
+	_Atomic uint32_t number; /* 0: none; release, after `cause` */
+	_Atomic uint32_t cause;  /* enum death_cause */
 };
 
 /* One slot, as the supervisor has it. */
 struct control_slot {
-	_Atomic uint32_t generation; /* of the worker: 1 for the first; raised (release) once the last one is reaped */
-	_Atomic uint32_t order;      /* enum order, for the worker of that generation */
-	_Atomic int32_t pid;         /* of the worker; 0 between two */
-	_Atomic uint32_t code_generation; /* of the code a worker should have loaded */
+	/* Of the slot's memory: 1 for the first; raised (release) when all that was in it has been given up, and it is fresh. */
+	_Atomic uint32_t generation;
+	_Atomic uint32_t code_generation; /* of the code that an owner should have loaded; release */
+	_Atomic uint32_t owner;           /* the number of the process that last announced itself as owner; release */
+	_Atomic int32_t pid;              /* of the owner; 0 between two */
+	struct control_life life[LIVES_MAX];
+	struct control_death death[DEATHS_PUBLISHED];
+};
+
+/* What a worker process is told when it is forked. */
+struct birth {
+	uint32_t slot;
+	uint32_t place;      /* of its words among the slot's lives */
+	uint32_t number;     /* counts the slot's processes, from 1 */
+	uint32_t generation; /* of the slot's memory, which it has mapped */
+	uint32_t code;       /* generation of the code that it loads */
 };
 
 /* Written by the supervisor alone. */
@@ -46,6 +88,8 @@ struct control {
 	_Atomic uint32_t front_generation; /* 1 for the first; raised (release) before a new front is forked */
 	_Atomic uint32_t front_order;      /* enum order */
 	_Atomic int32_t front_pid;
+	_Atomic uint32_t
+	    watching; /* 1: the supervisor looks at workers by itself; 0: who wakes up rings for it (seq_cst) */
 	struct sup_counters counters;
 	struct control_slot slot[SLOTS_MAX];
 };
@@ -63,11 +107,11 @@ struct front_note {
 
 /* What the front asks of the supervisor for one slot, and leaves to its successor. */
 struct front_slot {
-	_Atomic uint32_t wanted_generation; /* the worker should be at least this one: an older one is to be replaced */
-	_Atomic uint32_t damaged;           /* the generation whose ring words could not be true; it is killed */
+	_Atomic uint32_t wanted_owner; /* the owner's number should be at least this: an older one is to be replaced */
+	_Atomic uint32_t damaged;      /* the generation whose ring words could not be true; it is given up */
 	struct front_slot_counters counters;
-	struct front_note allocation;     /* the last one that a session of was let in */
-	_Atomic uint32_t used_generation; /* of the worker that served it; written after `allocation` */
+	struct front_note allocation; /* the last one that a session of was let in */
+	_Atomic uint32_t used_owner;  /* the number of the owner that served it; written after `allocation` */
 };
 
 /* One open session, for the stats socket. */
@@ -109,12 +153,36 @@ struct progress {
 	_Atomic uint32_t record; /* index in the run at hand */
 };
 
-/* Written by the slot's worker alone. */
-struct worker_page {
-	_Atomic uint32_t ready_generation; /* of the worker that is ready to serve; release, after slot_reset_worker */
-	_Atomic uint32_t front_generation; /* the last one acknowledged (S3); release, after slot_reset_worker */
-	_Atomic uint64_t frames_done;      /* frames finished in this life; 0: has done no work yet */
+/*
+ * What a process of a slot has reached.
+ *
+ *   NONE --forked--> LOADING --chains open--> WAITING --owner mutex, and meant to run--> OWNER --sessions adopted--> READY
+ */
+enum life_state { LIFE_NONE, LIFE_LOADING, LIFE_WAITING, LIFE_OWNER, LIFE_READY };
+
+/* One process of a slot. Written by it alone, and by the supervisor once it is dead. */
+struct life {
+	_Atomic uint32_t number; /* birth.number; 0: nobody; release, after the rest is cleared */
+	_Atomic uint32_t state;  /* enum life_state; release */
+	_Atomic int32_t pid;
+	_Atomic uint32_t code;            /* birth.code */
+	_Atomic uint32_t predecessor;     /* the number of the owner before it, as it found it; written before OWNER */
+	_Atomic uint32_t found_writing;   /* 1: that one's main thread had left, and others of it went on */
+	_Atomic uint32_t awake;           /* 0 while it blocks on its doorbell (seq_cst, pairs with control.watching) */
+	_Atomic uint64_t took_over_ns;    /* CLOCK_MONOTONIC; written before OWNER */
+	_Atomic uint64_t ready_ns;        /* likewise, before READY */
+	_Atomic uint64_t first_commit_ns; /* of the first work done in this life; 0: none yet */
+	_Atomic uint64_t frames_done;     /* finished in this life */
 	struct progress progress;
+};
+
+/* Written by the slot's owner alone, but for the lives. */
+struct worker_page {
+	_Atomic uint32_t
+	    ready_generation; /* of the memory that an owner serves; release, after the channel words hold */
+	_Atomic uint32_t front_generation; /* the last one acknowledged (S3); release, likewise */
+	_Atomic uint32_t owner;            /* the number of the last process that became owner */
+	struct life lives[LIVES_MAX];
 	struct worker_counters counters;
 	/* then segment_count struct worker_segment_counters, then step_count struct worker_step_counters */
 };
@@ -146,6 +214,16 @@ struct worker_page *control_worker(const struct control_memory *memory, uint32_t
 struct worker_segment_counters *control_worker_segment(const struct control_memory *memory, uint32_t slot,
 						       uint32_t segment);
 struct worker_step_counters *control_worker_step(const struct control_memory *memory, uint32_t slot, uint32_t step);
+
+/* Begins the words of a process: cleared, LIFE_LOADING. That process. */
+void life_begin(struct life *life, const struct birth *birth, int32_t pid);
+
+/* How a process of a slot ended; DEATH_UNKNOWN until the supervisor has reaped it, or when that is long ago. */
+enum death_cause control_death_cause(const struct control_slot *slot, uint32_t number);
+
+/* The name of a cause, in small letters, and whether it speaks against the code that ran. */
+const char *death_cause_name(enum death_cause cause);
+bool death_blames_code(enum death_cause cause);
 
 /* Rings a doorbell (an eventfd). Any process; never blocks. */
 void doorbell_ring(int fd);

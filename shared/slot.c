@@ -23,6 +23,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shared/log.h"
@@ -216,6 +218,19 @@ static int init_owner(pthread_mutex_t *owner)
 	return error;
 }
 
+/* Makes the owner page and the mutex in it. 0, or -1 with errno. */
+static int make_owner(struct slot_memory *memory)
+{
+	memory->owner_fd = make_memfd("owner", memory->slot, page_size(), page_size());
+	if (memory->owner_fd < 0)
+		return -1;
+	memory->owner = map_owner_page(memory->owner_fd);
+	if (memory->owner == NULL)
+		return -1;
+	errno = init_owner(memory->owner);
+	return errno == 0 ? 0 : -1;
+}
+
 /* The steps of slot_memory_create; what they have made when one fails is undone by the caller. 0, or -1 with errno. */
 static int make_all(struct slot_memory *memory, int state_dir)
 {
@@ -225,14 +240,7 @@ static int make_all(struct slot_memory *memory, int state_dir)
 	memory->arena_fd = make_arena(memory, state_dir);
 	if (memory->arena_fd < 0)
 		return -1;
-	memory->owner_fd = make_memfd("owner", memory->slot, page_size(), page_size());
-	if (memory->owner_fd < 0)
-		return -1;
-	memory->owner = map_owner_page(memory->owner_fd);
-	if (memory->owner == NULL)
-		return -1;
-	errno = init_owner(memory->owner);
-	if (errno != 0)
+	if (make_owner(memory) != 0)
 		return -1;
 	memory->worker_bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return memory->worker_bell < 0 ? -1 : 0;
@@ -294,6 +302,27 @@ static void *map_shared(int fd, uint64_t bytes)
 	return NULL;
 }
 
+int slot_memory_renew(struct slot_memory *memory, int state_dir)
+{
+	struct slot_memory fresh = *memory;
+	fresh.owner_fd = -1;
+	fresh.owner = NULL;
+	fresh.arena_fd = make_arena(memory, state_dir);
+	if (fresh.arena_fd >= 0 && make_owner(&fresh) == 0) {
+		unmap_owner_page(memory);
+		close_fd(&memory->arena_fd);
+		close_fd(&memory->owner_fd);
+		*memory = fresh;
+		return 0;
+	}
+	int error = errno;
+	unmap_owner_page(&fresh);
+	close_fd(&fresh.arena_fd);
+	close_fd(&fresh.owner_fd);
+	errno = error;
+	return -1;
+}
+
 int slot_attach_front(struct slot_memory *memory)
 {
 	memory->channels = map_shared(memory->channels_fd, channels_bytes(&memory->sizes));
@@ -317,9 +346,28 @@ int slot_attach_worker(struct slot_memory *memory)
 	    madvise(memory->owner, page_size(), MADV_DONTFORK) != 0)
 		return -1;
 	close_fd(&memory->channels_fd);
-	close_fd(&memory->arena_fd);
 	close_fd(&memory->owner_fd);
 	return 0;
+}
+
+bool slot_premap(struct slot_memory *memory)
+{
+	struct stat status;
+	if (fstat(memory->arena_fd, &status) != 0 || (uint64_t)status.st_blocks * 512 == memory->premapped)
+		return false;
+	memory->premapped = (uint64_t)status.st_blocks * 512;
+	off_t from = lseek(memory->arena_fd, 0, SEEK_DATA);
+	while (from >= 0) { /* what is a hole stays one: to touch it would take memory for it */
+		off_t to = lseek(memory->arena_fd, from, SEEK_HOLE);
+		if (to < 0)
+			break;
+#ifdef MADV_POPULATE_WRITE
+		madvise((uint8_t *)memory->arena + from, (size_t)(to - from),
+			MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
+#endif
+		from = lseek(memory->arena_fd, to, SEEK_DATA);
+	}
+	return true;
 }
 
 void slot_memory_destroy(struct slot_memory *memory)
@@ -409,12 +457,29 @@ void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t ep
 	ready_set(&memory->channels->ready_for_worker, channel);
 }
 
-int slot_own(struct slot_memory *memory)
+enum slot_wait slot_wait(struct slot_memory *memory, uint64_t patience_ms)
 {
-	int error = pthread_mutex_lock(memory->owner);
-	if (error == EOWNERDEAD)
-		error = pthread_mutex_consistent(memory->owner);
-	return error;
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	uint64_t ns = (uint64_t)until.tv_nsec + patience_ms % 1000 * 1000000;
+	until.tv_sec += (time_t)(patience_ms / 1000 + ns / 1000000000);
+	until.tv_nsec = (long)(ns % 1000000000);
+	switch (pthread_mutex_clocklock(memory->owner, CLOCK_MONOTONIC, &until)) {
+	case 0:
+		return SLOT_FREE;
+	case EOWNERDEAD:
+		return SLOT_ORPHANED;
+	case ETIMEDOUT:
+		return SLOT_TAKEN;
+	default:
+		return SLOT_BROKEN;
+	}
+}
+
+int slot_own(struct slot_memory *memory, enum slot_wait found)
+{
+	close_fd(&memory->arena_fd);
+	return found == SLOT_ORPHANED ? pthread_mutex_consistent(memory->owner) : 0;
 }
 
 void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch)

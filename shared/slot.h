@@ -29,7 +29,8 @@
  *      ready, and the front then frees all of that slot's channels (their sessions have ended).
  *  S3  A new front generation: the worker drops every session, zeroes its words, and acknowledges the generation in
  *      its page (control.h); only then does the new front open a channel of that slot.
- *  S4  The worker owns the slot only while it holds the owner mutex; it takes it before it touches channels or arena.
+ *  S4  A process owns the slot while it holds the owner mutex, from slot_own to its end: it never unlocks. It takes it before it
+ *      touches channels or arena. Whoever gets the mutex and is not meant to run ends without slot_own, and the next one has it.
  */
 #ifndef SHARED_SLOT_H
 #define SHARED_SLOT_H
@@ -118,6 +119,7 @@ struct slot_memory {
 	struct slot_sizes sizes;
 	struct channels *channels; /* NULL where not mapped */
 	void *arena;               /* sizes.arena bytes; NULL where not mapped */
+	uint64_t premapped;        /* bytes that the arena had at the last slot_premap */
 	pthread_mutex_t *owner;    /* NULL where not mapped */
 };
 
@@ -129,6 +131,10 @@ uint64_t slot_memory_max(const struct slot_sizes *sizes);
 /* Makes the memories, writes the channels' head, maps the owner page. The arena becomes a nameless file in the directory
  * `state_dir`, allocated whole, or a memfd when that is -1. 0, or -1 with errno. */
 int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes, int state_dir);
+
+/* Gives arena and owner page up, and makes new ones: whoever has the old ones mapped keeps them for himself. The channels stay,
+ * for the front has them mapped; the next owner zeroes the worker's words there. 0, or -1 with errno (nothing has changed). */
+int slot_memory_renew(struct slot_memory *memory, int state_dir);
 
 /* Unmaps and closes everything. Any process. */
 void slot_memory_destroy(struct slot_memory *memory);
@@ -149,12 +155,21 @@ void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t ep
 
 /* ---- Worker ---- */
 
-/* Maps channels and arena, closes the descriptors (but not the doorbell), sets MADV_DONTFORK and DONTDUMP on all three.
- * 0, or -1 with errno. */
+/* Maps channels and arena, closes the descriptors (but not the doorbell, and the arena's only at slot_own), sets MADV_DONTFORK and
+ * DONTDUMP on all three. 0, or -1 with errno. */
 int slot_attach_worker(struct slot_memory *memory);
 
-/* Takes the owner mutex, waiting for a living predecessor; makes a dead one's consistent. 0, or an errno. */
-int slot_own(struct slot_memory *memory);
+/* Has the kernel fill in this process's page tables for what the arena holds, so that an heir does not fault on each page when it is
+ * in a hurry. Looks only when the arena has grown since the last call; whether it had. */
+bool slot_premap(struct slot_memory *memory);
+
+/* Waits for the owner mutex for so many ms. SLOT_FREE: nobody has had it. SLOT_ORPHANED: its last holder died. The caller then either
+ * calls slot_own, or ends as it is: whoever waits next finds the slot orphaned again. SLOT_BROKEN: the mutex cannot be true. */
+enum slot_wait { SLOT_FREE, SLOT_ORPHANED, SLOT_TAKEN, SLOT_BROKEN };
+enum slot_wait slot_wait(struct slot_memory *memory, uint64_t patience_ms);
+
+/* Owns the slot from now on, until the process ends; after slot_wait. 0, or an errno. */
+int slot_own(struct slot_memory *memory, enum slot_wait found);
 
 /* Zeroes the worker's words of one channel and publishes closed_epoch (S2). */
 void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch);

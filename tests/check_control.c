@@ -151,7 +151,7 @@ static void answer_the_order(void)
 	struct pollfd bell = {.fd = memory.front_bell, .events = POLLIN};
 	if (control_attach_worker(&memory, 2) != 0 || poll(&bell, 1, -1) != 1)
 		_exit(1);
-	if (memory.control->slot[2].order != ORDER_STOP)
+	if (memory.control->slot[2].life[1].order != ORDER_STOP)
 		_exit(2);
 	counter_add(&control_worker(&memory, 2)->counters.frames, 9);
 	control_worker(&memory, 2)->ready_generation = memory.control->slot[2].generation;
@@ -166,7 +166,7 @@ START_TEST(all_see_what_one_writes)
 	if (pid == 0)
 		answer_the_order();
 	memory.control->slot[2].generation = 4;
-	memory.control->slot[2].order = ORDER_STOP;
+	memory.control->slot[2].life[1].order = ORDER_STOP;
 	doorbell_ring(memory.front_bell); /* any doorbell will do */
 	struct pollfd bell = {.fd = memory.supervisor_bell, .events = POLLIN};
 	int status = 0;

@@ -56,6 +56,7 @@ static void fake_ready(struct fake *fake)
 	uint32_t generation = atomic_load(&control->generation) + 1;
 	memset(fake->epoch, 0, sizeof fake->epoch);
 	slot_reset_worker(fake->memory);
+	atomic_store(&control->owner, atomic_load(&control->owner) + 1);
 	atomic_store(&control->generation, generation);
 	atomic_store(&fake->page->front_generation, atomic_load(&sidecar.control.control->front_generation));
 	atomic_store(&fake->page->ready_generation, generation);
@@ -628,7 +629,7 @@ START_TEST(slot_gets_a_fresh_worker_before_it_serves_another_allocation)
 	client_poll(client, clock_ns(), &event);
 	struct pollfd bell = {.fd = sidecar.control.supervisor_bell, .events = POLLIN};
 	uint64_t count;
-	while (atomic_load(&sidecar.control.front->slot[0].wanted_generation) != 2)
+	while (atomic_load(&sidecar.control.front->slot[0].wanted_owner) != 2)
 		if (poll(&bell, 1, 20) == 1)
 			ck_assert_int_eq(read(bell.fd, &count, sizeof count), sizeof count);
 		else

@@ -61,6 +61,39 @@ START_TEST(a_long_idle_life_counts_as_a_first_death)
 }
 END_TEST
 
+/* A killer outside is no fault of the process; but neither can it go on for ever without a pause. */
+START_TEST(who_is_killed_from_outside_is_replaced_at_once_for_a_while)
+{
+	static const struct restart_death killed = {.outside = true, .took_over = true, .lived_ms = 5};
+
+	for (int i = 0; i < RESTART_FREE_KILLS + RESTART_FREE_TAKEOVERS; i++)
+		ck_assert_uint_eq(after(killed), 0);
+	ck_assert_uint_eq(after(killed), DELAY);
+	ck_assert_uint_eq(after(late), 0);
+	ck_assert_uint_eq(after(killed), 0);
+}
+END_TEST
+
+/* It takes three deaths to find out which input it is; after ten there is something else wrong. */
+START_TEST(owners_that_die_of_what_they_took_over_are_given_up_at_last)
+{
+	static const struct restart_death owner = {.took_over = true, .lived_ms = 5};
+	static const uint64_t waits[] = {0, 0, 0, 100, 200, 400, 800, 1600, 3200};
+
+	for (size_t i = 0; i < sizeof(waits) / sizeof(*waits); i++) {
+		ck_assert_uint_eq(after(owner), waits[i]);
+		ck_assert(!restart_gives_up(&history));
+	}
+	after(owner);
+	ck_assert(restart_gives_up(&history));
+	after(late);
+	ck_assert(!restart_gives_up(&history));
+	for (int i = 0; i < 100; i++)
+		after(early);
+	ck_assert(!restart_gives_up(&history)); /* heirs that do not even load harm nobody */
+}
+END_TEST
+
 START_TEST(bounds_that_are_equal_or_huge_are_kept)
 {
 	ck_assert_uint_eq(restart_delay(&history, early, 7, 7), 7);
@@ -86,6 +119,8 @@ static Suite *policy_suite(void)
 	tcase_add_test(tests, work_forgives);
 	tcase_add_test(tests, our_own_orders_are_nobodys_fault);
 	tcase_add_test(tests, a_long_idle_life_counts_as_a_first_death);
+	tcase_add_test(tests, who_is_killed_from_outside_is_replaced_at_once_for_a_while);
+	tcase_add_test(tests, owners_that_die_of_what_they_took_over_are_given_up_at_last);
 	tcase_add_test(tests, bounds_that_are_equal_or_huge_are_kept);
 	suite_add_tcase(suite, tests);
 	return suite;

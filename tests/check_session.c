@@ -979,11 +979,11 @@ START_TEST(counters_and_progress_tell_what_happened)
 	ck_assert_uint_eq(counter_read(&counters->errors), 0);
 	ck_assert_uint_eq(counter_read(&counters->latency.count), 2);
 	ck_assert_uint_eq(counter_read(&control_worker_step(&rig.sidecar.control, 0, 1)->records_in), 2);
-	ck_assert_uint_eq(counter_read(&rig.workspace.page->frames_done), 2);
-	ck_assert_uint_eq(counter_read(&rig.workspace.page->progress.since_ns), 0);
-	ck_assert_uint_eq(atomic_load(&rig.workspace.page->progress.seq), 2);
-	ck_assert_uint_eq(atomic_load(&rig.workspace.page->progress.channel), 1);
-	ck_assert_uint_eq(atomic_load(&rig.workspace.page->progress.step), 1);
+	ck_assert_uint_eq(counter_read(&rig.workspace.life->frames_done), 2);
+	ck_assert_uint_eq(counter_read(&rig.workspace.life->progress.since_ns), 0);
+	ck_assert_uint_eq(atomic_load(&rig.workspace.life->progress.seq), 2);
+	ck_assert_uint_eq(atomic_load(&rig.workspace.life->progress.channel), 1);
+	ck_assert_uint_eq(atomic_load(&rig.workspace.life->progress.step), 1);
 	ck_assert_uint_eq(atomic_load(&positions()->commit), 3); /* Open, one unit, the batch */
 	rig_stop(&rig);
 }

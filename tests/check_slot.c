@@ -267,13 +267,159 @@ START_TEST(the_front_keeps_one_descriptor_and_no_owner_page)
 }
 END_TEST
 
-START_TEST(the_worker_keeps_no_descriptor_but_its_doorbell)
+/* Waits for the slot, however long it takes, and owns it. 0, or an errno. */
+static int own(struct slot_memory *slot)
+{
+	enum slot_wait found;
+	while ((found = slot_wait(slot, 1000)) == SLOT_TAKEN)
+		;
+	return found == SLOT_BROKEN ? EINVAL : slot_own(slot, found);
+}
+
+/* Forks a worker that owns the slot, says so through a pipe, and then leaves by _exit or waits to be killed. */
+static pid_t start_owner(int *said, bool leaves)
+{
+	int ends[2];
+	ck_assert_int_eq(pipe(ends), 0);
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid > 0) {
+		close(ends[1]);
+		*said = ends[0];
+		return pid;
+	}
+	char result = (char)own(&memory);
+	if (write(ends[1], &result, 1) == 1 && !leaves)
+		pause();
+	_exit(0);
+}
+
+/* Waits for an owner's word: what own() returned. */
+static int hear_owner(int said)
+{
+	char result = -1;
+	ck_assert_int_eq(read(said, &result, 1), 1);
+	close(said);
+	return result;
+}
+
+/* Waits for a child that was killed, or left. */
+static void reap(pid_t pid)
+{
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+
+START_TEST(an_owner_keeps_no_descriptor_but_its_doorbell)
 {
 	int before = count_fds();
 	ck_assert_int_eq(slot_attach_worker(&memory), 0);
+	ck_assert_int_eq(count_fds(), before - 2); /* an heir looks how large the arena has become */
+	ck_assert_int_eq(own(&memory), 0);
 	ck_assert_int_eq(count_fds(), before - 3);
 	ck_assert_int_ge(memory.worker_bell, 0);
 	ck_assert_ptr_nonnull(memory.owner);
+}
+END_TEST
+
+/* Bytes of a mapping that this process has page tables for. */
+static uint64_t resident(const void *address)
+{
+	char line[256];
+	unsigned long from, to, kib = 0;
+	bool inside = false;
+	FILE *file = fopen("/proc/self/smaps", "r");
+	ck_assert_ptr_nonnull(file);
+	while (fgets(line, sizeof(line), file) != NULL) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = from <= (uintptr_t)address && (uintptr_t)address < to;
+		else if (inside && sscanf(line, "Rss: %lu kB", &kib) == 1)
+			break;
+	}
+	fclose(file);
+	return kib * 1024;
+}
+
+/* An heir maps what is there, and takes no memory for what is not; and looks again only when there is more. */
+START_TEST(an_heir_maps_what_the_arena_holds)
+{
+	struct slot_memory owner = clone_memory();
+	ck_assert_int_eq(slot_attach_worker(&memory), 0);
+	ck_assert_int_eq(slot_attach_worker(&owner), 0);
+	ck_assert(!slot_premap(&memory));
+	memset((uint8_t *)owner.arena + 4096, 1, 4096);
+	memset((uint8_t *)owner.arena + 5 * 4096, 1, 3 * 4096);
+	ck_assert_uint_eq(resident(memory.arena), 0);
+	ck_assert(slot_premap(&memory));
+	ck_assert_uint_eq(resident(memory.arena), 4 * 4096);
+	ck_assert(!slot_premap(&memory));
+	memset((uint8_t *)owner.arena + 9 * 4096, 1, 4096);
+	ck_assert(slot_premap(&memory));
+	ck_assert_uint_eq(resident(memory.arena), 5 * 4096);
+	slot_memory_destroy(&owner);
+}
+END_TEST
+
+START_TEST(renewed_memory_is_fresh_and_apart_from_the_old)
+{
+	struct slot_memory old = clone_memory();
+	ck_assert_int_eq(slot_attach_worker(&old), 0);
+	memset(old.arena, 9, sizes.arena);
+	int before = count_fds();
+	ck_assert_int_eq(slot_memory_renew(&memory, -1), 0);
+	ck_assert_int_eq(count_fds(), before);
+	ck_assert_int_eq(slot_attach_worker(&memory), 0);
+	memset(old.arena, 8, sizes.arena); /* one that lived on */
+	for (uint64_t i = 0; i < sizes.arena; i++)
+		ck_assert_uint_eq(((const uint8_t *)memory.arena)[i], 0);
+	ck_assert_int_eq(own(&memory), 0);
+	slot_memory_destroy(&old);
+}
+END_TEST
+
+/* Forks a process that gets the slot when its owner dies, and ends without making the mutex consistent. */
+static pid_t start_unmeant(int *said)
+{
+	int ends[2];
+	ck_assert_int_eq(pipe(ends), 0);
+	pid_t pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid > 0) {
+		close(ends[1]);
+		*said = ends[0];
+		return pid;
+	}
+	enum slot_wait found;
+	while ((found = slot_wait(&memory, 1000)) == SLOT_TAKEN)
+		;
+	char result = (char)found;
+	_exit(write(ends[1], &result, 1) == 1 ? 0 : 1);
+}
+
+START_TEST(whoever_is_not_meant_leaves_the_slot_orphaned)
+{
+	int said, unmeant_said;
+	pid_t owner = start_owner(&said, false);
+	ck_assert_int_eq(hear_owner(said), 0);
+	pid_t unmeant = start_unmeant(&unmeant_said);
+	kill(owner, SIGKILL);
+	ck_assert_int_eq(hear_owner(unmeant_said), SLOT_ORPHANED);
+	reap(unmeant);
+	ck_assert_int_eq(slot_wait(&memory, 10000), SLOT_ORPHANED);
+	ck_assert_int_eq(slot_own(&memory, SLOT_ORPHANED), 0);
+	reap(owner);
+}
+END_TEST
+
+START_TEST(a_wait_has_an_end)
+{
+	int said;
+	pid_t owner = start_owner(&said, false);
+	ck_assert_int_eq(hear_owner(said), 0);
+	ck_assert_int_eq(slot_wait(&memory, 0), SLOT_TAKEN);
+	ck_assert_int_eq(slot_wait(&memory, 1), SLOT_TAKEN);
+	kill(owner, SIGKILL);
+	reap(owner);
+	ck_assert_int_eq(slot_wait(&memory, 0), SLOT_ORPHANED);
 }
 END_TEST
 
@@ -489,39 +635,6 @@ END_TEST
 
 /* ---- Owner ------------------------------------------------------------------------------------------------------- */
 
-/* Forks a worker that owns the slot, says so through a pipe, and then leaves by _exit or waits to be killed. */
-static pid_t start_owner(int *said, bool leaves)
-{
-	int ends[2];
-	ck_assert_int_eq(pipe(ends), 0);
-	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
-	if (pid > 0) {
-		close(ends[1]);
-		*said = ends[0];
-		return pid;
-	}
-	char result = (char)slot_own(&memory);
-	if (write(ends[1], &result, 1) == 1 && !leaves)
-		pause();
-	_exit(0);
-}
-
-/* Waits for an owner's word: what slot_own returned. */
-static int hear_owner(int said)
-{
-	char result = -1;
-	ck_assert_int_eq(read(said, &result, 1), 1);
-	close(said);
-	return result;
-}
-
-/* Waits for a child that was killed, or left. */
-static void reap(pid_t pid)
-{
-	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
-}
-
 START_TEST(a_dead_owner_is_succeeded)
 {
 	for (int round = 0; round < 20; round++) {
@@ -533,7 +646,7 @@ START_TEST(a_dead_owner_is_succeeded)
 			kill(pid, SIGKILL);
 		reap(pid);
 	}
-	ck_assert_int_eq(slot_own(&memory), 0);
+	ck_assert_int_eq(own(&memory), 0);
 }
 END_TEST
 
@@ -559,8 +672,8 @@ END_TEST
 
 START_TEST(owning_twice_is_an_error)
 {
-	ck_assert_int_eq(slot_own(&memory), 0);
-	ck_assert_int_eq(slot_own(&memory), EDEADLK);
+	ck_assert_int_eq(own(&memory), 0);
+	ck_assert_int_eq(slot_wait(&memory, 1000), SLOT_BROKEN);
 }
 END_TEST
 
@@ -570,7 +683,7 @@ START_TEST(an_attached_worker_that_dies_is_succeeded)
 	ck_assert_int_eq(pipe(said), 0);
 	pid_t pid = fork();
 	if (pid == 0) {
-		char result = (char)(slot_attach_worker(&memory) != 0 || slot_own(&memory) != 0);
+		char result = (char)(slot_attach_worker(&memory) != 0 || own(&memory) != 0);
 		slot_reset_worker(&memory);
 		if (write(said[1], &result, 1) == 1)
 			pause();
@@ -578,7 +691,7 @@ START_TEST(an_attached_worker_that_dies_is_succeeded)
 	}
 	ck_assert_int_eq(hear_owner(said[0]), 0);
 	kill(pid, SIGKILL);
-	ck_assert_int_eq(slot_own(&memory), 0); /* it waits for the death; no need to have reaped */
+	ck_assert_int_eq(own(&memory), 0); /* it waits for the death; no need to have reaped */
 	reap(pid);
 }
 END_TEST
@@ -598,7 +711,11 @@ static Suite *slot_suite(void)
 	tcase_add_test(tests, no_memory_changes_its_size);
 	tcase_add_test(tests, the_owner_page_is_guarded);
 	tcase_add_test(tests, the_front_keeps_one_descriptor_and_no_owner_page);
-	tcase_add_test(tests, the_worker_keeps_no_descriptor_but_its_doorbell);
+	tcase_add_test(tests, an_owner_keeps_no_descriptor_but_its_doorbell);
+	tcase_add_test(tests, an_heir_maps_what_the_arena_holds);
+	tcase_add_test(tests, renewed_memory_is_fresh_and_apart_from_the_old);
+	tcase_add_test(tests, whoever_is_not_meant_leaves_the_slot_orphaned);
+	tcase_add_test(tests, a_wait_has_an_end);
 	tcase_add_test(tests, nothing_is_dumped_and_the_worker_forks_nothing);
 	tcase_add_test(tests, destroying_leaves_nothing_open);
 	suite_add_tcase(suite, tests);

@@ -12,6 +12,31 @@
 
 static struct supervisor supervisor;
 
+/* The words of a slot's owner. */
+static struct life *owner_life(uint32_t slot)
+{
+	return &control_worker(&sut.sidecar.control, slot)->lives[1];
+}
+
+/* This process as the owner of a slot, in its second place. */
+static void make_owner(uint32_t slot)
+{
+	struct keeper *keeper = &supervisor.keepers[slot];
+	struct birth birth = {.slot = slot, .place = 1, .number = 2};
+
+	keeper->owner = &keeper->lives[1];
+	*keeper->owner = (struct child){.role = ROLE_WORKER,
+					.slot = slot,
+					.place = 1,
+					.state = CHILD_UP,
+					.pid = getpid(),
+					.number = 2,
+					.announced = true,
+					.born_ns = clock_ns()};
+	life_begin(owner_life(slot), &birth, getpid());
+	atomic_store(&owner_life(slot)->state, LIFE_READY);
+}
+
 /* A sidecar of two slots, all of whose processes are this one. */
 static void make(void)
 {
@@ -19,24 +44,19 @@ static void make(void)
 	supervisor = (struct supervisor){
 	    .sidecar = &sut.sidecar,
 	    .phase = PHASE_SERVING,
-	    .child_count = 3,
+	    .child_count = 1 + 2 * LIVES_MAX,
+	    .keeper_count = 2,
 	    .started_ns = clock_ns(),
 	    .started_wall_ms = (uint64_t)clock_wall_ms(),
 	};
-	for (uint32_t i = 0; i < 3; i++)
-		supervisor.children[i] = (struct child){
-		    .role = i == 0 ? ROLE_FRONT : ROLE_WORKER,
-		    .slot = i == 0 ? 0 : i - 1,
-		    .state = CHILD_UP,
-		    .pid = getpid(),
-		    .generation = 1,
-		    .born_ns = clock_ns(),
-		};
+	supervisor.children[0] =
+	    (struct child){.role = ROLE_FRONT, .state = CHILD_UP, .pid = getpid(), .number = 1, .born_ns = clock_ns()};
+	keepers_init(&supervisor);
+	for (uint32_t slot = 0; slot < 2; slot++)
+		make_owner(slot);
 	atomic_store(&sut.sidecar.control.front->state, FRONT_SERVING);
 	atomic_store(&sut.sidecar.control.front->generation, 1);
 	atomic_store(&sut.sidecar.control.front->sleeps, 1);
-	for (uint32_t slot = 0; slot < 2; slot++)
-		atomic_store(&control_worker(&sut.sidecar.control, slot)->ready_generation, 1);
 }
 
 static void clean(void)
@@ -213,7 +233,7 @@ END_TEST
 START_TEST(slots_say_what_the_worker_is_at)
 {
 	make();
-	struct progress *progress = &control_worker(&sut.sidecar.control, 1)->progress;
+	struct progress *progress = &owner_life(1)->progress;
 	atomic_store(&progress->segment, 0);
 	atomic_store(&progress->step, 1);
 	atomic_store(&progress->since_ns, clock_ns());
@@ -235,13 +255,21 @@ START_TEST(health_tells_what_is_wrong)
 	assert_has(answer("health"), "healthy yes\n");
 	ck_assert_ptr_null(strstr(answer("health"), "_ns")); /* people see units, not names of units */
 	ck_assert_ptr_null(strstr(answer("slots"), "_bytes"));
-	supervisor.children[2].state = CHILD_DOWN;
-	strcpy(supervisor.children[2].last_death, "signal 11 (Segmentation fault)");
+	/* A slot may be without owner for a moment: another takes over. */
+	struct keeper *keeper = &supervisor.keepers[1];
+	struct child *owner = keeper->owner;
+	keeper->owner = NULL;
+	owner->state = CHILD_DOWN;
+	keeper->orphaned_ns = clock_ns();
+	strcpy(keeper->last_death, "signal 11 (Segmentation fault)");
+	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "SERVING");
+	keeper->orphaned_ns = 1;
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "DEGRADED");
 	ck_assert_str_eq(text_at(answer_json("health json"), "reasons.0"),
 			 "worker 1 is waiting; the last one died of signal 11 (Segmentation fault)");
 	assert_has(answer("health"), "healthy no\n");
-	supervisor.children[2].state = CHILD_UP;
+	keeper->owner = owner;
+	owner->state = CHILD_UP;
 	/* A front that does not sleep and does not turn hangs; one that sleeps may be silent for days. */
 	atomic_store(&sut.sidecar.control.front->heartbeat_ns, 1);
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "SERVING");
@@ -249,9 +277,9 @@ START_TEST(health_tells_what_is_wrong)
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "DEGRADED");
 	assert_has(answer("health"), "reason front has not turned its loop for");
 	atomic_store(&sut.sidecar.control.front->sleeps, 1);
-	atomic_store(&control_worker(&sut.sidecar.control, 0)->progress.since_ns, 1);
+	atomic_store(&owner_life(0)->progress.since_ns, 1);
 	assert_has(answer("health"), "reason worker 0 has been at one frame for");
-	atomic_store(&control_worker(&sut.sidecar.control, 0)->progress.since_ns, 0);
+	atomic_store(&owner_life(0)->progress.since_ns, 0);
 	supervisor.phase = PHASE_STARTING;
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "STARTING");
 	supervisor.phase = PHASE_DRAINING;

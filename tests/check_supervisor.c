@@ -41,16 +41,16 @@ START_TEST(a_killed_worker_is_replaced_and_the_others_stay)
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline"));
 	pid_t front = sut_front_pid(), other = sut_worker_pid(0), dead = sut_worker_pid(1);
+	uint32_t number = sut_owner(1);
 	kill(dead, SIGKILL);
-	WAIT_UNTIL(sut_worker_ready(1, 2));
+	WAIT_UNTIL(sut_owned_by(1, number + 1));
 	ck_assert_int_ne(sut_worker_pid(1), dead);
 	ck_assert_int_eq(sut_front_pid(), front);
 	ck_assert_int_eq(sut_worker_pid(0), other);
-	ck_assert_uint_eq(SUP_COUNT(worker_restarts), 1);
 	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
-	ck_assert(sut_logged("generation 1) died of signal 9 (Killed) after"));
+	WAIT_UNTIL(sut_logged("process 1) died of signal 9 (Killed) after"));
 	ck_assert(sut_logged("segment \"first\", step \"upper\", seq 17, record 3"));
-	ck_assert(sut_logged("812 frames done before; a new one is started now"));
+	ck_assert(sut_logged("812 frames done before; its heir takes over"));
 	sut_stop();
 }
 END_TEST
@@ -76,6 +76,7 @@ START_TEST(who_dies_before_its_first_work_waits_longer_each_time)
 	sut_create(1);
 	sut.sidecar.config.restart_delay_ms = 1;
 	sut.sidecar.config.restart_delay_max_ms = 30000;
+	sut.sidecar.config.heirs = 0;
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline"));
 	sut.script->worker_mode[0] = DOUBLE_EARLY;
@@ -88,11 +89,11 @@ START_TEST(who_dies_before_its_first_work_waits_longer_each_time)
 	/* It comes back as soon as it can work, and counts as new once it has. */
 	sut.script->frames[0] = 1;
 	sut.script->worker_mode[0] = DOUBLE_GOOD;
-	WAIT_UNTIL(counter_read(&control_worker(&sut.sidecar.control, 0)->frames_done) == 1);
-	uint32_t now = sut_generation(0);
+	WAIT_UNTIL(sut_owner_frames(0) == 1);
+	uint32_t now = sut_owner(0);
 	uint64_t throttled = SUP_COUNT(restarts_throttled);
 	kill(sut_worker_pid(0), SIGKILL);
-	WAIT_UNTIL(sut_worker_ready(0, now + 1));
+	WAIT_UNTIL(sut_owned_by(0, now + 1));
 	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), throttled);
 	sut_stop();
 }
@@ -129,6 +130,163 @@ START_TEST(steps_that_cannot_be_opened_end_the_start)
 }
 END_TEST
 
+/* The pid of a process of slot 0 by its number; 0: none. */
+static pid_t pid_of(uint32_t number)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		struct control_life *life = &sut.sidecar.control.control->slot[0].life[i];
+		if (atomic_load(&life->number) == number)
+			return atomic_load(&life->pid);
+	}
+	return 0;
+}
+
+/* Whether a process of a slot waits to take over. */
+static bool heir_waits(uint32_t slot, uint32_t number)
+{
+	struct worker_page *page = control_worker(&sut.sidecar.control, slot);
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		if (atomic_load(&page->lives[i].number) == number)
+			return atomic_load(&page->lives[i].state) == LIFE_WAITING;
+	}
+	return false;
+}
+
+/* The same of slot 0. */
+static bool waits(uint32_t number)
+{
+	return heir_waits(0, number);
+}
+
+/* How a process of slot 0 ended, as the others are told. */
+static enum death_cause cause_of(uint32_t number)
+{
+	return control_death_cause(&sut.sidecar.control.control->slot[0], number);
+}
+
+START_TEST(an_heir_takes_over_with_all_that_is_in_the_memory)
+{
+	sut_serve(1);
+	for (uint32_t number = 1; number <= 20; number++) {
+		WAIT_UNTIL(sut_owned_by(0, number) && waits(number + 1));
+		kill(pid_of(number), SIGKILL);
+		WAIT_UNTIL(sut_owned_by(0, number + 1));
+		ck_assert_uint_eq(atomic_load(&sut_owner_life(0)->predecessor), number);
+	}
+	ck_assert_uint_eq(sut_generation(0), 1);
+	ck_assert_uint_eq(SUP_COUNT(takeovers), 20);
+	ck_assert_uint_eq(SUP_COUNT(memories_renewed), 0);
+	ck_assert_uint_eq(SUP_COUNT(deaths_blamed), 0);
+	WAIT_UNTIL(cause_of(20) == DEATH_OUTSIDE);
+	ck_assert_int_eq(cause_of(3), DEATH_UNKNOWN); /* long ago */
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_dead_heir_is_replaced_and_the_owner_stays)
+{
+	sut_serve(1);
+	WAIT_UNTIL(waits(2));
+	pid_t owner = pid_of(1);
+	kill(pid_of(2), SIGKILL);
+	WAIT_UNTIL(waits(3));
+	ck_assert_int_eq(sut_worker_pid(0), owner);
+	ck_assert(sut_logged("heir 0 (pid"));
+	/* Both at once: somebody new takes over what there is. */
+	kill(pid_of(3), SIGKILL);
+	kill(owner, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 4));
+	ck_assert_uint_eq(sut_generation(0), 1);
+	ck_assert_uint_eq(atomic_load(&sut_owner_life(0)->predecessor), 1);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(what_the_code_did_is_told_from_what_came_from_outside)
+{
+	sut_serve(1);
+	WAIT_UNTIL(waits(2));
+	kill(pid_of(1), SIGSEGV);
+	WAIT_UNTIL(sut_owned_by(0, 2) && waits(3) && cause_of(1) == DEATH_CODE);
+	sut_stop();
+	ck_assert_uint_eq(SUP_COUNT(deaths_blamed), 1);
+	ck_assert_int_eq(cause_of(2), DEATH_ORDERED);
+}
+END_TEST
+
+START_TEST(an_heir_that_is_not_woken_costs_the_slot_its_memory)
+{
+	sut_serve(2);
+	WAIT_UNTIL(waits(2));
+	memset(sut.sidecar.slots[0].owner, 0x5a, sizeof(pthread_mutex_t));
+	kill(pid_of(1), SIGKILL);
+	WAIT_UNTIL(sut_generation(0) == 2 && sut_owned_by(0, 3));
+	ck_assert(sut_logged("its sessions fail, and it begins again on fresh memory"));
+	ck_assert_uint_eq(SUP_COUNT(memories_renewed), 1);
+	ck_assert_uint_eq(sut_generation(1), 1);
+	/* And the fresh memory is as good as the first. */
+	uint32_t owner = sut_owner(0);
+	WAIT_UNTIL(waits(owner + 1));
+	kill(pid_of(owner), SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, owner + 1));
+	ck_assert_uint_eq(sut_generation(0), 2);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(two_owners_at_once_cost_the_slot_its_memory)
+{
+	sut_create(1);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	sut.script->worker_mode[0] = DOUBLE_GREEDY;
+	kill(pid_of(2), SIGKILL);
+	WAIT_UNTIL(sut_logged("two of its processes took it at once"));
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	WAIT_UNTIL(sut_generation(0) >= 2 && sut_owned_by(0, 3));
+	sut_stop();
+}
+END_TEST
+
+START_TEST(memory_that_cannot_be_true_is_given_up)
+{
+	sut_create(1);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	sut.script->worker_mode[0] = DOUBLE_DAMAGED;
+	kill(pid_of(2), SIGKILL);
+	WAIT_UNTIL(waits(3));
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	kill(pid_of(1), SIGKILL);
+	WAIT_UNTIL(sut_generation(0) == 2 && sut_owned_by(0, 4));
+	ck_assert(sut_logged("slot 0: its memory cannot be true; its sessions fail"));
+	ck_assert_int_eq(cause_of(3), DEATH_DAMAGE);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(memory_that_one_after_the_other_dies_of_is_given_up)
+{
+	sut_create(1);
+	sut.sidecar.config.restart_delay_ms = 1;
+	sut.sidecar.config.restart_delay_max_ms = 30000;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	sut.script->worker_mode[0] = DOUBLE_BRIEF;
+	kill(pid_of(2), SIGKILL);
+	WAIT_UNTIL(waits(3));
+	kill(pid_of(1), SIGSEGV);
+	WAIT_UNTIL(sut_logged("one worker after the other dies before it has done anything"));
+	ck_assert_uint_ge(SUP_COUNT(restarts_throttled), 3);
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	WAIT_UNTIL(sut_generation(0) >= 2);
+	uint32_t owner = sut_owner(0);
+	WAIT_UNTIL(sut_owner(0) > owner && sut_owned_by(0, owner + 1));
+	sut_stop();
+}
+END_TEST
+
 START_TEST(the_same_later_is_no_end_but_waits)
 {
 	sut_create(1);
@@ -142,7 +300,7 @@ START_TEST(the_same_later_is_no_end_but_waits)
 	WAIT_UNTIL(sut_logged("exit code 4") && sut_logged("exit code 3"));
 	sut.script->worker_mode[0] = DOUBLE_GOOD;
 	sut.script->front_mode = DOUBLE_GOOD;
-	WAIT_UNTIL(sut_worker_ready(0, sut_generation(0)));
+	WAIT_UNTIL(sut_owned_by(0, 2));
 	WAIT_UNTIL(atomic_load(&sut.sidecar.control.front->state) == FRONT_SERVING);
 	sut_stop();
 }
@@ -231,7 +389,7 @@ START_TEST(a_stop_in_the_middle_of_the_start_is_a_stop)
 	sut.script->worker_mode[0] = DOUBLE_SILENT;
 	sut.sidecar.config.stop_grace_ms = 1;
 	sut_start();
-	WAIT_UNTIL(sut_worker_pid(0) != 0 && sut_front_pid() != 0);
+	WAIT_UNTIL(atomic_load(&sut.sidecar.control.control->slot[0].life[0].pid) != 0 && sut_front_pid() != 0);
 	sut_stop();
 }
 END_TEST
@@ -246,16 +404,18 @@ static void ask(_Atomic uint32_t *word, uint32_t value)
 START_TEST(the_front_gets_a_fresh_worker_when_it_asks)
 {
 	sut_serve(2);
-	ask(&sut.sidecar.control.front->slot[1].wanted_generation, 2);
-	WAIT_UNTIL(sut_worker_ready(1, 2));
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	ask(&sut.sidecar.control.front->slot[1].wanted_owner, 2);
+	WAIT_UNTIL(sut_owned_by(1, 2));
 	ck_assert(sut_logged("makes room for a fresh one"));
 	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
 	/* One that asks for the impossible gets one fresh worker, not a storm of them. */
-	ask(&sut.sidecar.control.front->slot[1].wanted_generation, UINT32_MAX);
-	WAIT_UNTIL(sut_worker_ready(1, 3));
-	ask(&sut.sidecar.control.front->slot[0].wanted_generation, 2);
-	WAIT_UNTIL(sut_worker_ready(0, 2));
-	ck_assert_uint_eq(sut_generation(1), 3);
+	ask(&sut.sidecar.control.front->slot[1].wanted_owner, UINT32_MAX);
+	WAIT_UNTIL(sut_owned_by(1, 3));
+	ask(&sut.sidecar.control.front->slot[0].wanted_owner, 2);
+	WAIT_UNTIL(sut_owned_by(0, 2));
+	ck_assert_uint_eq(sut_owner(1), 3);
+	ck_assert_uint_eq(sut_generation(1), 1); /* what is in its memory stays */
 	sut_stop();
 }
 END_TEST
@@ -265,11 +425,12 @@ START_TEST(a_fresh_worker_comes_even_when_the_old_one_will_not_leave)
 	sut_create(1);
 	sut.script->worker_mode[0] = DOUBLE_STUBBORN;
 	sut.sidecar.config.stop_grace_ms = 1;
+	sut.sidecar.config.heirs = 0;
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline"));
 	sut.script->worker_mode[0] = DOUBLE_GOOD;
-	ask(&sut.sidecar.control.front->slot[0].wanted_generation, 2);
-	WAIT_UNTIL(sut_worker_ready(0, 2));
+	ask(&sut.sidecar.control.front->slot[0].wanted_owner, 2);
+	WAIT_UNTIL(sut_owned_by(0, 2));
 	ck_assert(sut_logged("did not leave in time"));
 	sut_stop();
 }
@@ -284,7 +445,7 @@ START_TEST(a_worker_that_damages_its_rings_is_killed)
 	/* The word stays; the next worker is of another generation, and lives. */
 	doorbell_ring(sut.sidecar.control.supervisor_bell);
 	sut_stop();
-	ck_assert_uint_le(sut_generation(0), 3); /* raised once more when it left */
+	ck_assert_uint_eq(sut_generation(0), 2);
 }
 END_TEST
 
@@ -326,6 +487,8 @@ END_TEST
 START_TEST(an_idle_supervisor_is_not_woken)
 {
 	sut_serve(4);
+	for (uint32_t slot = 0; slot < 4; slot++)
+		WAIT_UNTIL(heir_waits(slot, 2));
 	const char *key = "\nvoluntary_ctxt_switches:";
 	WAIT_UNTIL(strstr(proc_file(sut.supervisor, "status"), "S (sleeping)") != NULL);
 	long before = atol(strstr(proc_file(sut.supervisor, "status"), key) + strlen(key));
@@ -349,6 +512,13 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, children_go_with_their_supervisor);
 	tcase_add_test(tests, an_address_that_cannot_be_bound_ends_the_start);
 	tcase_add_test(tests, steps_that_cannot_be_opened_end_the_start);
+	tcase_add_test(tests, an_heir_takes_over_with_all_that_is_in_the_memory);
+	tcase_add_test(tests, a_dead_heir_is_replaced_and_the_owner_stays);
+	tcase_add_test(tests, what_the_code_did_is_told_from_what_came_from_outside);
+	tcase_add_test(tests, an_heir_that_is_not_woken_costs_the_slot_its_memory);
+	tcase_add_test(tests, two_owners_at_once_cost_the_slot_its_memory);
+	tcase_add_test(tests, memory_that_cannot_be_true_is_given_up);
+	tcase_add_test(tests, memory_that_one_after_the_other_dies_of_is_given_up);
 	tcase_add_test(tests, the_same_later_is_no_end_but_waits);
 	tcase_add_test(tests, a_start_that_never_ends_fails);
 	tcase_add_test(tests, a_stop_is_bounded);

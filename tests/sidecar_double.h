@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,9 @@ enum double_mode {
 	DOUBLE_EARLY,    /* dies before it is ready */
 	DOUBLE_REFUSE,   /* leaves with the exit code for "cannot": EXIT_FRONT_BIND, EXIT_CHAIN */
 	DOUBLE_SILENT,   /* never becomes ready */
+	DOUBLE_BRIEF,    /* becomes ready, and dies of SIGSEGV before it has done anything */
+	DOUBLE_DAMAGED,  /* becomes owner, and finds that the slot's memory cannot be true */
+	DOUBLE_GREEDY,   /* takes the slot without waiting for its turn */
 };
 
 /* Shared between the test, the supervisor and the doubles. */
@@ -132,31 +136,74 @@ static inline void double_list_fds(char *to, size_t size)
 	}
 }
 
-static inline void __attribute__((noreturn)) double_worker(struct sidecar *sidecar, uint32_t slot, uint32_t generation)
+/* Waits its turn and becomes the owner, as worker.c does it. */
+static inline void double_take_over(struct sidecar *sidecar, const struct birth *birth, struct life *life)
 {
 	struct control_memory *memory = &sidecar->control;
+	struct worker_page *page = control_worker(memory, birth->slot);
+	enum slot_wait found;
+
+	atomic_store(&life->state, LIFE_WAITING);
+	doorbell_ring(memory->supervisor_bell);
+	while ((found = slot_wait(&sidecar->slots[birth->slot], 1000)) == SLOT_TAKEN)
+		;
+	if (found == SLOT_BROKEN)
+		_exit(EXIT_DAMAGED);
+	if (atomic_load(&memory->control->slot[birth->slot].life[birth->place].order) != ORDER_RUN)
+		_exit(EXIT_UNMEANT);
+	if (slot_own(&sidecar->slots[birth->slot], found) != 0)
+		_exit(99);
+	atomic_store(&life->predecessor, atomic_load(&page->owner));
+	atomic_store(&life->took_over_ns, clock_ns());
+	atomic_store(&page->owner, birth->number);
+	atomic_store(&life->state, LIFE_OWNER);
+}
+
+/* Says that it works, on what, and that it has done something, as the script says. */
+static inline void double_work(struct life *life, int frames)
+{
+	atomic_store(&life->frames_done, (uint64_t)frames);
+	if (frames == 0)
+		return;
+	atomic_store(&life->first_commit_ns, clock_ns());
+	atomic_store(&life->progress.segment, 0);
+	atomic_store(&life->progress.step, 1);
+	atomic_store(&life->progress.seq, 17);
+	atomic_store(&life->progress.record, 3);
+	atomic_store(&life->progress.since_ns, clock_ns());
+}
+
+static inline void __attribute__((noreturn)) double_worker(struct sidecar *sidecar, const struct birth *birth)
+{
+	struct control_memory *memory = &sidecar->control;
+	uint32_t slot = birth->slot;
 	int mode = sut.script->worker_mode[slot];
 
 	if (slot == 0) {
 		double_list_fds(sut.script->fds, sizeof(sut.script->fds));
 		atomic_store(&sut.script->fds_ready, 1);
 	}
-	if (control_attach_worker(memory, slot) != 0 || slot_attach_worker(&sidecar->slots[slot]) != 0 ||
-	    slot_own(&sidecar->slots[slot]) != 0)
+	if (control_attach_worker(memory, slot) != 0 || slot_attach_worker(&sidecar->slots[slot]) != 0)
 		_exit(99);
-	double_leave_early(mode, EXIT_CHAIN);
 	struct worker_page *page = control_worker(memory, slot);
-	atomic_store(&page->ready_generation, generation);
-	atomic_store(&page->frames_done, (uint64_t)sut.script->frames[slot]);
-	if (sut.script->frames[slot] > 0) {
-		atomic_store(&page->progress.segment, 0);
-		atomic_store(&page->progress.step, 1);
-		atomic_store(&page->progress.seq, 17);
-		atomic_store(&page->progress.record, 3);
-		atomic_store(&page->progress.since_ns, clock_ns());
-	}
+	struct life *life = &page->lives[birth->place];
+	life_begin(life, birth, getpid());
+	double_leave_early(mode, EXIT_CHAIN);
+	if (mode != DOUBLE_GREEDY)
+		double_take_over(sidecar, birth, life);
+	atomic_store(&life->state, LIFE_OWNER);
 	doorbell_ring(memory->supervisor_bell);
-	while (mode == DOUBLE_STUBBORN || atomic_load(&memory->control->slot[slot].order) != ORDER_STOP)
+	if (mode == DOUBLE_DAMAGED)
+		_exit(EXIT_DAMAGED);
+	atomic_store(&page->ready_generation, birth->generation);
+	double_work(life, sut.script->frames[slot]);
+	atomic_store(&life->ready_ns, clock_ns());
+	atomic_store(&life->state, LIFE_READY);
+	doorbell_ring(memory->supervisor_bell);
+	if (mode == DOUBLE_BRIEF)
+		raise(SIGSEGV);
+	while (mode == DOUBLE_STUBBORN ||
+	       atomic_load(&memory->control->slot[slot].life[birth->place].order) == ORDER_RUN)
 		double_wait(sidecar->slots[slot].worker_bell);
 	if (slot == 0)
 		atomic_store(&sut.script->front_pid_at_worker_end, atomic_load(&memory->control->front_pid));
@@ -187,6 +234,8 @@ static inline void sut_create(uint32_t slots)
 	config_complete(&sut.sidecar.config, double_descriptor.segment_count, &findings);
 	ck_assert_msg(findings.count == 0, "%s", findings.text[0]);
 	sut.sidecar.descriptor = &double_descriptor;
+	sut.sidecar.state_dir = -1;
+	sut.sidecar.adopts = true;
 	sut.script = mmap(NULL, sizeof(*sut.script), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(sut.script, MAP_FAILED);
 	struct slot_sizes sizes = config_slot_sizes(&sut.sidecar.config);
@@ -248,6 +297,36 @@ static inline pid_t sut_front_pid(void)
 static inline pid_t sut_worker_pid(uint32_t slot)
 {
 	return atomic_load(&sut.sidecar.control.control->slot[slot].pid);
+}
+
+/* The words of a slot's owner, or of the last one. */
+static inline struct life *sut_owner_life(uint32_t slot)
+{
+	struct worker_page *page = control_worker(&sut.sidecar.control, slot);
+	uint32_t owner = atomic_load(&sut.sidecar.control.control->slot[slot].owner);
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		if (atomic_load(&page->lives[i].number) == owner)
+			return &page->lives[i];
+	}
+	return &page->lives[0];
+}
+
+static inline uint64_t sut_owner_frames(uint32_t slot)
+{
+	return counter_read(&sut_owner_life(slot)->frames_done);
+}
+
+/* Waits for an owner of at least this number. */
+static inline bool sut_owned_by(uint32_t slot, uint32_t number)
+{
+	return atomic_load(&sut.sidecar.control.control->slot[slot].owner) >= number &&
+	       atomic_load(&sut_owner_life(slot)->state) == LIFE_READY;
+}
+
+static inline uint32_t sut_owner(uint32_t slot)
+{
+	return atomic_load(&sut.sidecar.control.control->slot[slot].owner);
 }
 
 static inline uint32_t sut_generation(uint32_t slot)

@@ -204,7 +204,7 @@ static bool frame_work(struct serve *serve, struct channel *channel, const struc
 	else if (!session_work(channel->session, frame, payload))
 		return false;
 	counter_add(&page->counters.frames, 1);
-	counter_add(&page->frames_done, 1);
+	progress_done(serve->workspace);
 	return true;
 }
 

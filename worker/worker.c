@@ -1,22 +1,34 @@
 /*
- * The worker of a slot: the process that runs the pipeline's steps. One thread, no gRPC, no signals of its own.
+ * A process of a slot: it runs the pipeline's steps. One thread, no gRPC, no signals of its own.
  *
- *      forked --> attached --order RUN, owner mutex--> owner --chains open, words zeroed--> ready --> loop
- *                                                                                                      |
- *              a turn over the ready channels <----+-- something is marked                             |
- *              drop all sessions, acknowledge <----+-- a new front generation     <--------------------+
+ *      forked --> attached --chains open--> WAITING --owner mutex, and meant to run--> OWNER --predecessor gone--> READY --> loop
+ *                                              |                                                                            |
+ *                                              +-- not meant to run: leaves, the next one has the slot                      |
+ *                                                                                                                           |
+ *              a turn over the ready channels <----+-- something is marked                                                  |
+ *              drop all sessions, acknowledge <----+-- a new front generation     <-----------------------------------------+
+ *              leave, an heir goes on         <----+-- order LEAVE
  *              finish what is at hand, leave  <----+-- order STOP
  *              look a while, then block       <----+-- nothing to do
  *
- * It maps its own slot's memory and the control memory and nothing else: the launcher has closed the rest. It blocks on one doorbell, an eventfd that is
- * never read: edge-triggered epoll reports each write to it. While it sleeps nothing wakes it but that doorbell, and
- * the age of the oldest window if there is one.
+ * Every process of a slot begins as an heir, the first one, too: it loads the code, and sleeps in the owner mutex. The kernel
+ * wakes it when the owner dies, in whatever way, long before the dead can be reaped. It first makes sure that its predecessor does
+ * nothing more: a process whose main thread has left gives the mutex away while other threads of it still write.
  *
- * Left out: heirs. A worker ordered to HOLD waits before it takes the slot, which is where an heir will wait.
+ * It maps its own slot's memory and the control memory and nothing else: the launcher has closed the rest. An owner blocks on one
+ * doorbell, an eventfd that is never read: edge-triggered epoll reports each write to it. While it sleeps nothing wakes it but
+ * that doorbell, and the age of the oldest window if there is one. Whoever wakes up while the supervisor does not watch rings for
+ * it, so that a unit of work without end is noticed.
  */
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "server/roles.h"
@@ -24,74 +36,57 @@
 #include "shared/spin.h"
 #include "worker/serve.h"
 
+/* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over. */
+enum { PREMAP_SOON_MS = 1000, PREMAP_LATE_MS = 32000 };
+
 struct worker {
 	struct sidecar *sidecar;
+	const struct birth *birth;
 	struct slot_memory *memory;
 	const struct control_slot *control; /* what the supervisor wants of this slot */
 	struct worker_page *page;
+	struct life *life; /* this process's own words in it */
 	struct workspace workspace;
 	struct serve *serve;
 	int epoll;
-	uint32_t slot, generation;
 	uint32_t front_generation; /* acknowledged */
 	bool served;               /* something, since it last slept */
 	struct spin spin;
 };
 
-/* ---- Setup --------------------------------------------------------------------------------------------------------- */
+/* ---- Before it owns the slot --------------------------------------------------------------------------------------- */
 
-/* Maps slot and control memory, and puts the doorbell where it can be waited for. */
+/* Has the supervisor look at this process's words. */
+static void ring_supervisor(const struct worker *worker)
+{
+	doorbell_ring(worker->sidecar->control.supervisor_bell);
+}
+
+/* Says what it has reached. */
+static void enter_state(const struct worker *worker, enum life_state state)
+{
+	/* Release: what belongs to a state is written before it. */
+	atomic_store_explicit(&worker->life->state, state, memory_order_release);
+	ring_supervisor(worker);
+}
+
+/* Maps slot and control memory, puts the doorbell where it can be waited for, and begins its words. */
 static void attach(struct worker *worker)
 {
 	struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+	uint32_t slot = worker->birth->slot;
 
-	if (control_attach_worker(&worker->sidecar->control, worker->slot) < 0)
+	if (control_attach_worker(&worker->sidecar->control, slot) < 0)
 		fatal("the control memory cannot be mapped");
 	if (slot_attach_worker(worker->memory) < 0)
-		fatal("the memory of slot %u cannot be mapped", worker->slot);
-	worker->control = &worker->sidecar->control.control->slot[worker->slot];
-	worker->page = control_worker(&worker->sidecar->control, worker->slot);
+		fatal("the memory of slot %u cannot be mapped", slot);
+	worker->control = &worker->sidecar->control.control->slot[slot];
+	worker->page = control_worker(&worker->sidecar->control, slot);
+	worker->life = &worker->page->lives[worker->birth->place];
 	worker->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (worker->epoll < 0 || epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->memory->worker_bell, &event) < 0)
 		fatal("the doorbell cannot be waited for");
-}
-
-/* Zeroes the words that speak of this life only. */
-static void page_reset(struct worker_page *page)
-{
-	atomic_store_explicit(&page->frames_done, 0, memory_order_relaxed);
-	atomic_store_explicit(&page->progress.since_ns, 0, memory_order_relaxed);
-	gauge_set(&page->counters.windows_open, 0);
-	gauge_set(&page->counters.window_bytes, 0);
-}
-
-/* The order at hand. */
-static enum order order_now(const struct worker *worker)
-{
-	return (enum order)atomic_load_explicit(&worker->control->order, memory_order_seq_cst);
-}
-
-/* Blocks until the doorbell rings, or for so many ms (-1: no limit). */
-static void wait_for_bell(const struct worker *worker, int timeout_ms)
-{
-	struct epoll_event event;
-
-	if (epoll_pwait(worker->epoll, &event, 1, timeout_ms, NULL) < 0 && errno != EINTR)
-		fatal("waiting for the doorbell failed");
-}
-
-/* Waits until it is meant to run, and takes the slot. */
-static void own_the_slot(struct worker *worker)
-{
-	int error;
-
-	while (order_now(worker) == ORDER_HOLD)
-		wait_for_bell(worker, -1);
-	if (order_now(worker) == ORDER_STOP)
-		_exit(0);
-	error = slot_own(worker->memory);
-	if (error != 0)
-		fatalx("slot %u cannot be owned: %s", worker->slot, strerror(error));
+	life_begin(worker->life, worker->birth, getpid());
 }
 
 /* Opens the pipeline's steps; leaves with EXIT_CHAIN when one does not open. */
@@ -100,8 +95,9 @@ static void open_the_chains(struct worker *worker)
 	const struct segment *segment = NULL;
 	struct failure failure = {0};
 
-	workspace_init(&worker->workspace, worker->sidecar, worker->slot);
-	worker->serve = serve_create(&worker->workspace, worker->memory, worker->generation, &segment, &failure);
+	workspace_init(&worker->workspace, worker->sidecar, worker->birth->slot);
+	worker->workspace.life = worker->life;
+	worker->serve = serve_create(&worker->workspace, worker->memory, worker->birth->generation, &segment, &failure);
 	if (worker->serve != NULL)
 		return;
 	log_error("segment \"%s\" step \"%s\" cannot be opened: %s", segment->name,
@@ -109,11 +105,154 @@ static void open_the_chains(struct worker *worker)
 	_exit(EXIT_CHAIN);
 }
 
-/* Has front and supervisor look at this worker's page. */
-static void ring_both(const struct worker *worker)
+/* The order at hand. */
+static enum order order_now(const struct worker *worker)
+{
+	return (enum order)atomic_load_explicit(&worker->control->life[worker->birth->place].order,
+						memory_order_seq_cst);
+}
+
+/* Whether the supervisor wants this very process to own the slot. */
+static bool is_meant(const struct worker *worker)
+{
+	const struct birth *birth = worker->birth;
+
+	return order_now(worker) == ORDER_RUN &&
+	       atomic_load_explicit(&worker->control->generation, memory_order_acquire) == birth->generation &&
+	       atomic_load_explicit(&worker->control->code_generation, memory_order_acquire) == birth->code;
+}
+
+/* Names the process for people who look with ps. */
+static void name_process(const struct worker *worker, char role)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "bridged-%c%u", role, worker->birth->slot);
+	prctl(PR_SET_NAME, name);
+}
+
+/* Sleeps in the owner mutex, and maps what the arena has grown by meanwhile. */
+static enum slot_wait wait_in_mutex(struct worker *worker)
+{
+	uint64_t patience_ms = PREMAP_SOON_MS;
+	enum slot_wait found;
+
+	while ((found = slot_wait(worker->memory, patience_ms)) == SLOT_TAKEN) {
+		if (slot_premap(worker->memory))
+			patience_ms = PREMAP_SOON_MS;
+		else if (patience_ms < PREMAP_LATE_MS)
+			patience_ms *= 2;
+	}
+	return found;
+}
+
+/* Waits until the slot is without an owner, and takes it. One that is not meant to run leaves as it is. */
+static void own_the_slot(struct worker *worker)
+{
+	slot_premap(worker->memory);
+	name_process(worker, 'h');
+	enter_state(worker, LIFE_WAITING);
+	enum slot_wait found = wait_in_mutex(worker);
+	if (found == SLOT_BROKEN) {
+		log_error("the owner mutex of slot %u cannot be true", worker->birth->slot);
+		_exit(EXIT_DAMAGED);
+	}
+	if (!is_meant(worker))
+		_exit(EXIT_UNMEANT);
+	int error = slot_own(worker->memory, found);
+	if (error != 0) {
+		log_error("slot %u cannot be owned: %s", worker->birth->slot, strerror(error));
+		_exit(EXIT_DAMAGED);
+	}
+}
+
+/* ---- Taking over --------------------------------------------------------------------------------------------------- */
+
+/* A pidfd of another process of this slot, or -1 when it has been reaped. */
+static int open_sibling(const struct worker *worker, uint32_t number, pid_t *pid)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		const struct control_life *life = &worker->control->life[i];
+
+		if (atomic_load_explicit(&life->number, memory_order_acquire) != number)
+			continue;
+		*pid = atomic_load_explicit(&life->pid, memory_order_seq_cst);
+		int pidfd = *pid == 0 ? -1 : pidfd_open(*pid, 0);
+		/* The supervisor zeroes the word before it reaps. So if it still stands, the process had not been reaped when the
+		 * pidfd was opened, and its pid was nobody else's. */
+		if (pidfd >= 0 && atomic_load_explicit(&life->pid, memory_order_seq_cst) == *pid)
+			return pidfd;
+		if (pidfd >= 0)
+			close(pidfd);
+		return -1;
+	}
+	return -1;
+}
+
+/* Whether threads of a process may still be at work though its main thread is gone: there are any, and no signal has ended it. */
+static bool has_threads_at_work(pid_t pid)
+{
+	enum { THREADS = 20, EXIT_CODE = 52 }; /* fields of /proc/PID/stat (proc(5)), counted from 1 */
+	char path[32], text[1024], *rest = NULL;
+	long threads = 0, code = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return false;
+	size_t size = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[size] = '\0';
+	char *field = strrchr(text, ')'); /* the name before it may hold anything */
+	field = field == NULL ? NULL : strtok_r(field, " ", &rest);
+	for (int number = 2; field != NULL; field = strtok_r(NULL, " ", &rest), number++) {
+		threads = number == THREADS ? atol(field) : threads;
+		code = number == EXIT_CODE ? atol(field) : code;
+	}
+	return threads > 1 && (code & 0x7f) == 0;
+}
+
+/* Makes sure that the owner before this one does nothing more to the slot's memory. */
+static void see_predecessor_out(struct worker *worker, uint32_t number)
+{
+	pid_t pid;
+	int pidfd = number == 0 ? -1 : open_sibling(worker, number, &pid);
+
+	if (pidfd < 0)
+		return;
+	bool at_work = has_threads_at_work(pid);
+	pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+	if (at_work) {
+		struct pollfd end = {.fd = pidfd, .events = POLLIN};
+
+		log_warn("the main thread of process %d has left, and others of it went on: it is killed", pid);
+		atomic_store_explicit(&worker->life->found_writing, 1, memory_order_relaxed);
+		while (poll(&end, 1, -1) < 1) /* should it never end, the supervisor ends this process */
+			;
+	}
+	close(pidfd);
+}
+
+/* Announces itself as the owner, and sees the one before out. */
+static void become_owner(struct worker *worker)
+{
+	uint32_t predecessor = atomic_load_explicit(&worker->page->owner, memory_order_relaxed);
+
+	gauge_set(&worker->life->took_over_ns, clock_ns());
+	atomic_store_explicit(&worker->life->predecessor, predecessor, memory_order_relaxed);
+	atomic_store_explicit(&worker->life->awake, 1, memory_order_relaxed);
+	atomic_store_explicit(&worker->page->owner, worker->birth->number, memory_order_relaxed);
+	enter_state(worker, LIFE_OWNER);
+	see_predecessor_out(worker, predecessor);
+	name_process(worker, 'w');
+	gauge_set(&worker->page->counters.windows_open, 0);
+	gauge_set(&worker->page->counters.window_bytes, 0);
+}
+
+/* Has the front look at this worker's page. */
+static void ring_front(const struct worker *worker)
 {
 	doorbell_ring(worker->sidecar->control.front_bell);
-	doorbell_ring(worker->sidecar->control.supervisor_bell);
 }
 
 /* Begins with zeroed words, under the front generation that there is, which it acknowledges by that (S3). */
@@ -136,10 +275,13 @@ static void say_ready(struct worker *worker)
 {
 	begin_anew(worker, front_generation_now(worker));
 	/* Release: likewise. */
-	atomic_store_explicit(&worker->page->ready_generation, worker->generation, memory_order_release);
-	ring_both(worker);
-	log_info("ready: generation %u, pipeline \"%s\", %zu segments", worker->generation,
-		 worker->sidecar->descriptor->pipeline, worker->sidecar->descriptor->segment_count);
+	atomic_store_explicit(&worker->page->ready_generation, worker->birth->generation, memory_order_release);
+	gauge_set(&worker->life->ready_ns, clock_ns());
+	enter_state(worker, LIFE_READY);
+	ring_front(worker);
+	log_info("ready: process %u of the slot, memory generation %u, pipeline \"%s\", %zu segments",
+		 worker->birth->number, worker->birth->generation, worker->sidecar->descriptor->pipeline,
+		 worker->sidecar->descriptor->segment_count);
 }
 
 /* ---- Loop ---------------------------------------------------------------------------------------------------------- */
@@ -149,7 +291,7 @@ static void obey(struct worker *worker)
 {
 	uint32_t front_generation = front_generation_now(worker);
 
-	if (order_now(worker) == ORDER_STOP) {
+	if (order_now(worker) != ORDER_RUN) {
 		serve_finish(worker->serve);
 		log_info("leaves");
 		_exit(0);
@@ -158,13 +300,14 @@ static void obey(struct worker *worker)
 		return;
 	log_info("front generation %u: all sessions of the one before are dropped", front_generation);
 	begin_anew(worker, front_generation);
-	ring_both(worker);
+	ring_front(worker);
+	ring_supervisor(worker);
 }
 
 /* Whether there is any reason not to sleep. */
 static bool is_wanted(const struct worker *worker)
 {
-	return serve_is_wanted(worker->serve) || order_now(worker) == ORDER_STOP ||
+	return serve_is_wanted(worker->serve) || order_now(worker) != ORDER_RUN ||
 	       front_generation_now(worker) != worker->front_generation;
 }
 
@@ -193,6 +336,26 @@ static int sleep_limit(struct worker *worker)
 	return ms < 1000000 ? (int)ms : 1000000;
 }
 
+/* Blocks until the doorbell rings, or for so many ms (-1: no limit). */
+static void wait_for_bell(const struct worker *worker, int timeout_ms)
+{
+	struct epoll_event event;
+
+	if (epoll_pwait(worker->epoll, &event, 1, timeout_ms, NULL) < 0 && errno != EINTR)
+		fatal("waiting for the doorbell failed");
+}
+
+/* Blocks, and has the supervisor watch again when it does not. */
+static void sleep_unwatched(struct worker *worker, int timeout_ms)
+{
+	atomic_store_explicit(&worker->life->awake, 0, memory_order_seq_cst);
+	wait_for_bell(worker, timeout_ms);
+	/* Sequentially consistent, like the supervisor's store before its last look at `awake`: one of the two sees the other. */
+	atomic_store_explicit(&worker->life->awake, 1, memory_order_seq_cst);
+	if (atomic_load_explicit(&worker->sidecar->control.control->watching, memory_order_seq_cst) == 0)
+		ring_supervisor(worker);
+}
+
 /* Blocks until there is something to do. */
 static void sleep_until_wanted(struct worker *worker)
 {
@@ -205,7 +368,7 @@ static void sleep_until_wanted(struct worker *worker)
 	atomic_store_explicit(&channels->worker_sleeps, 1, memory_order_seq_cst);
 	if (!is_wanted(worker)) {
 		counter_add(&worker->page->counters.sleeps, 1);
-		wait_for_bell(worker, limit);
+		sleep_unwatched(worker, limit);
 	}
 	atomic_store_explicit(&channels->worker_sleeps, 0, memory_order_seq_cst);
 }
@@ -224,26 +387,27 @@ static void __attribute__((noreturn)) loop(struct worker *worker)
 				sleep_until_wanted(worker);
 			break;
 		case SERVE_DAMAGED:
-			fatalx("the front wrote ring words that cannot be true: slot %u is given up", worker->slot);
+			log_error("the front wrote ring words that cannot be true: slot %u is given up",
+				  worker->birth->slot);
+			_exit(EXIT_DAMAGED);
 		}
 	}
 }
 
-/* The worker of a slot. */
-void worker_main(struct sidecar *sidecar, uint32_t slot, uint32_t generation)
+/* A process of a slot. */
+void worker_main(struct sidecar *sidecar, const struct birth *birth)
 {
 	struct worker worker = {
 	    .sidecar = sidecar,
-	    .memory = &sidecar->slots[slot],
-	    .slot = slot,
-	    .generation = generation,
+	    .birth = birth,
+	    .memory = &sidecar->slots[birth->slot],
 	    .spin.limit_ns = sidecar->config.spin_us * 1000,
 	};
 
 	attach(&worker);
-	own_the_slot(&worker);
-	page_reset(worker.page);
 	open_the_chains(&worker);
+	own_the_slot(&worker);
+	become_owner(&worker);
 	say_ready(&worker);
 	loop(&worker);
 }

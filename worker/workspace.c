@@ -14,6 +14,7 @@ void workspace_init(struct workspace *workspace, const struct sidecar *sidecar, 
 	    .control = &sidecar->control,
 	    .arena = sidecar->slots[slot].arena,
 	    .page = control_worker(&sidecar->control, slot),
+	    .life = &control_worker(&sidecar->control, slot)->lives[0],
 	    .ready = &sidecar->slots[slot].channels->ready_for_worker,
 	    .slot = slot,
 	    .scratch = scratch_create(),
@@ -55,7 +56,7 @@ static void step_began(void *context, uint32_t step)
 {
 	const struct workspace *workspace = context;
 
-	atomic_store_explicit(&workspace->page->progress.step, step, memory_order_relaxed);
+	atomic_store_explicit(&workspace->life->progress.step, step, memory_order_relaxed);
 }
 
 /* Opens the chain of a segment, wired to counters and progress words. */
@@ -93,7 +94,7 @@ struct worker_segment_counters *workspace_segment_counters(const struct workspac
 /* Says what is at hand; `since_ns` comes last, because it tells readers that the rest holds. */
 void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel)
 {
-	struct progress *progress = &workspace->page->progress;
+	struct progress *progress = &workspace->life->progress;
 
 	atomic_store_explicit(&progress->seq, frame->seq, memory_order_relaxed);
 	atomic_store_explicit(&progress->segment, frame->segment, memory_order_relaxed);
@@ -107,11 +108,21 @@ void progress_begin(const struct workspace *workspace, const struct frame *frame
 /* Says which record of the message the unit at hand begins with. */
 void progress_record(const struct workspace *workspace, uint32_t record)
 {
-	atomic_store_explicit(&workspace->page->progress.record, record, memory_order_relaxed);
+	atomic_store_explicit(&workspace->life->progress.record, record, memory_order_relaxed);
+}
+
+/* Notes a message that is done with, and when this life's first one was. */
+void progress_done(const struct workspace *workspace)
+{
+	struct life *life = workspace->life;
+
+	if (counter_read(&life->frames_done) == 0)
+		gauge_set(&life->first_commit_ns, clock_ns());
+	counter_add(&life->frames_done, 1);
 }
 
 /* Says that nothing is at hand. */
 void progress_end(const struct workspace *workspace)
 {
-	atomic_store_explicit(&workspace->page->progress.since_ns, 0, memory_order_release);
+	atomic_store_explicit(&workspace->life->progress.since_ns, 0, memory_order_release);
 }

@@ -14,7 +14,8 @@ struct workspace {
 	const struct descriptor *descriptor;
 	const struct control_memory *control;
 	struct slot_positions *arena;
-	struct worker_page *page;      /* this worker's own */
+	struct worker_page *page;      /* the slot's */
+	struct life *life;             /* this process's own words in it */
 	const _Atomic uint64_t *ready; /* channels that the front has marked since the turn began */
 	uint32_t slot;
 
@@ -46,6 +47,9 @@ void workspace_count_identity(const struct workspace *workspace, const struct se
 
 /* The counters of a segment, or of all steps of a segment one after the other. */
 struct worker_segment_counters *workspace_segment_counters(const struct workspace *workspace, uint32_t segment);
+
+/* Notes work done: a message, or the first commit of this life. */
+void progress_done(const struct workspace *workspace);
 
 /* Says in the progress words what is at hand, and that nothing is any more (which also counts the frame). */
 void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel);

@@ -1,0 +1,130 @@
+/*
+ * Why processes end, and the list of the last ones.
+ *
+ * The kernel does not say who sent a signal. What this process killed it knows. A signal that programs raise by their own fault
+ * counts as the code's; SIGKILL and the like are from elsewhere, and the memory killer's are told from others by the count that
+ * the container's memory controller keeps of them (cgroup v2: memory.events, v1: memory.oom_control).
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "server/budget.h"
+#include "server/sup.h"
+
+/* Whether a program's own fault raises this signal. */
+static bool is_own_fault(int number)
+{
+	static const int faults[] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+
+	for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
+		if (faults[i] == number)
+			return true;
+	}
+	return false;
+}
+
+/* The number behind a key in a file of lines "key number". */
+static uint64_t number_of_key(const char *path, const char *key)
+{
+	char line[256], name[64];
+	uint64_t value = 0, found;
+	FILE *file = fopen(path, "re");
+
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (sscanf(line, "%63s %" SCNu64, name, &found) == 2 && strcmp(name, key) == 0)
+			value = found;
+	}
+	if (file != NULL)
+		fclose(file);
+	return value;
+}
+
+uint64_t oom_kills_read(const char *root)
+{
+	char path[4608];
+	uint64_t kills = 0;
+
+	if (budget_cgroup_file(root, true, "memory.events", path, sizeof(path)))
+		kills += number_of_key(path, "oom_kill");
+	if (budget_cgroup_file(root, false, "memory.oom_control", path, sizeof(path)))
+		kills += number_of_key(path, "oom_kill");
+	return kills;
+}
+
+/* Whether the memory killer has struck since the last look. */
+static bool memory_killer_struck(struct supervisor *supervisor)
+{
+	uint64_t kills = oom_kills_read(""), before = supervisor->oom_kills;
+
+	supervisor->oom_kills = kills;
+	return kills > before;
+}
+
+/* Whether the process's successor found that others of its threads went on after its main thread. */
+static bool left_threads(const struct supervisor *supervisor, const struct child *child)
+{
+	const struct keeper *keeper = &supervisor->keepers[child->slot];
+	const struct life *life = keeper->owner == NULL ? NULL : child_life(supervisor, keeper->owner);
+
+	return life != NULL && atomic_load_explicit(&life->predecessor, memory_order_relaxed) == child->number &&
+	       atomic_load_explicit(&life->found_writing, memory_order_relaxed) != 0;
+}
+
+enum death_cause death_find_cause(struct supervisor *supervisor, const struct child *child, const siginfo_t *end)
+{
+	bool exited = end->si_code == CLD_EXITED;
+
+	if (exited && end->si_status == EXIT_DAMAGED)
+		return DEATH_DAMAGE;
+	if (exited && (end->si_status == EXIT_UNMEANT || (child->ordered && end->si_status == 0)))
+		return DEATH_ORDERED;
+	if (exited || is_own_fault(end->si_status))
+		return DEATH_CODE;
+	if (child->killed && end->si_status == SIGKILL)
+		return child->verdict;
+	if (end->si_status == SIGKILL && memory_killer_struck(supervisor))
+		return DEATH_MEMORY;
+	if (child->role == ROLE_WORKER && left_threads(supervisor, child))
+		return DEATH_CODE;
+	return DEATH_OUTSIDE;
+}
+
+/* Notes what a worker was at, as far as it can be true. */
+static void note_work(const struct supervisor *supervisor, const struct child *child, struct death *death)
+{
+	const struct descriptor *descriptor = supervisor->sidecar->descriptor;
+	const struct life *life = child_life(supervisor, child);
+
+	if (life == NULL || atomic_load_explicit(&life->progress.since_ns, memory_order_acquire) == 0)
+		return;
+	death->segment = atomic_load_explicit(&life->progress.segment, memory_order_relaxed);
+	death->step = atomic_load_explicit(&life->progress.step, memory_order_relaxed);
+	death->record = atomic_load_explicit(&life->progress.record, memory_order_relaxed);
+	death->seq = counter_read(&life->progress.seq);
+	death->busy = death->segment < descriptor->segment_count;
+}
+
+void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,
+		 const char *then)
+{
+	struct sup_counters *counters = &supervisor->sidecar->control.control->counters;
+	struct death *death = &supervisor->deaths[supervisor->death_count++ % DEATHS_KEPT];
+
+	*death = (struct death){
+	    .when_ms = (uint64_t)clock_wall_ms(),
+	    .role = child->role,
+	    .owner = child->announced,
+	    .slot = child->slot,
+	    .pid = child->pid,
+	    .number = child->number,
+	    .cause = cause,
+	};
+	death_words(end, death->how);
+	snprintf(death->then, sizeof(death->then), "%s", then);
+	if (child->role == ROLE_WORKER)
+		note_work(supervisor, child, death);
+	if (death_blames_code(cause))
+		counter_add(&counters->deaths_blamed, 1);
+}

@@ -1,0 +1,475 @@
+/*
+ * The keeper of a slot: its processes and its memory (sup.h).
+ *
+ *      forked: an heir --owner mutex--> announced: the owner --dies--> an heir is announced, within TAKEOVER_PATIENCE
+ *
+ * A slot has an owner and --heirs processes behind it. They settle among themselves who is next, in the owner mutex; the
+ * keeper learns of it from their words, and backs the mutex up, for user code may have overwritten it: nobody announced
+ * although an heir sleeps in the mutex, or somebody who was not the last owner's successor. Then the slot's memory is given up:
+ * all its processes are killed, its sessions fail, and it begins again on fresh memory, which is what a new generation says.
+ *
+ * The same end takes memory whose owner found that it cannot be true, memory that owner after owner dies of, and memory whose killed
+ * owner is still there after two seconds, because it sleeps in the kernel and might write when it wakes up.
+ *
+ * Heirs are forked once the owner is ready, so that they do not compete with it for the processor.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "server/sup.h"
+#include "shared/units.h"
+
+/* How long a slot may be without owner although an heir waits. */
+#define TAKEOVER_PATIENCE_NS UINT64_C(50000000)
+
+/* The slot, as everybody sees it. */
+static struct control_slot *slot_of(const struct supervisor *supervisor, const struct keeper *keeper)
+{
+	return &supervisor->sidecar->control.control->slot[keeper->slot];
+}
+
+/* The supervisor's counters. */
+static struct sup_counters *counters_of_sup(const struct supervisor *supervisor)
+{
+	return &supervisor->sidecar->control.control->counters;
+}
+
+void keepers_init(struct supervisor *supervisor)
+{
+	supervisor->keeper_count = supervisor->sidecar->config.slots;
+	for (uint32_t i = 0; i < supervisor->keeper_count; i++) {
+		struct keeper *keeper = &supervisor->keepers[i];
+		*keeper = (struct keeper){
+		    .slot = i,
+		    .generation = 1,
+		    .code = 1,
+		    .lives = &supervisor->children[1 + i * LIVES_MAX],
+		};
+		for (uint32_t place = 0; place < LIVES_MAX; place++)
+			keeper->lives[place] =
+			    (struct child){.role = ROLE_WORKER, .slot = i, .place = place, .pidfd = -1};
+		atomic_store_explicit(&slot_of(supervisor, keeper)->code_generation, keeper->code,
+				      memory_order_relaxed);
+		atomic_store_explicit(&slot_of(supervisor, keeper)->generation, keeper->generation,
+				      memory_order_release);
+	}
+}
+
+bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *keeper)
+{
+	return keeper->owner != NULL && child_is_ready(supervisor, keeper->owner);
+}
+
+uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		const struct child *child = &keeper->lives[i];
+		count += child->state == CHILD_UP && !child->dead && !child->announced &&
+			 child_life_state(supervisor, child) == LIFE_WAITING;
+	}
+	return count;
+}
+
+/* ---- Who owns the slot ---- */
+
+/* The process of a number that has not been reaped, or NULL. */
+static struct child *find_number(struct keeper *keeper, uint32_t number)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		if (keeper->lives[i].state != CHILD_DOWN && keeper->lives[i].number == number)
+			return &keeper->lives[i];
+	}
+	return NULL;
+}
+
+/* An owner that another has taken over from: it is on its way out, and not for long. */
+static void supersede(struct child *child)
+{
+	if (child->killed)
+		return;
+	child->state = CHILD_LEAVING;
+	child->due_ns = clock_ns() + UINT64_C(2000000000);
+}
+
+/* A process has announced itself as the owner. */
+static void note_owner(struct supervisor *supervisor, struct keeper *keeper, struct child *child)
+{
+	struct life *life = child_life(supervisor, child);
+	uint32_t predecessor = atomic_load_explicit(&life->predecessor, memory_order_relaxed);
+	struct child *before = keeper->owner;
+
+	child->announced = true;
+	if (predecessor != keeper->last_owner && find_number(keeper, keeper->last_owner) != NULL) {
+		keeper_give_up(supervisor, keeper, "two of its processes took it at once");
+		return;
+	}
+	if (before != NULL)
+		supersede(before);
+	if (predecessor != 0) {
+		counter_add(&counters_of_sup(supervisor)->takeovers, 1);
+		log_info("worker %u: process %d takes over", keeper->slot, child->pid);
+	}
+	keeper->owner = child;
+	keeper->last_owner = child->number;
+	keeper->takeover_due_ns = 0;
+	keeper->orphaned_ns = 0;
+	atomic_store_explicit(&slot_of(supervisor, keeper)->pid, child->pid, memory_order_relaxed);
+	/* Release: pairs with the front, which compares it with the owner that it wants at the least. */
+	atomic_store_explicit(&slot_of(supervisor, keeper)->owner, child->number, memory_order_release);
+	doorbell_ring(supervisor->sidecar->control.front_bell);
+}
+
+/* The owner has become ready. */
+static void note_ready(struct supervisor *supervisor, struct child *child)
+{
+	const struct life *life = child_life(supervisor, child);
+	uint64_t from = counter_read(&life->took_over_ns), to = counter_read(&life->ready_ns);
+
+	child->ready_seen = true;
+	if (atomic_load_explicit(&life->predecessor, memory_order_relaxed) != 0 && to >= from)
+		histogram_add(&counters_of_sup(supervisor)->takeover_time, to - from);
+}
+
+void keeper_see(struct supervisor *supervisor, struct keeper *keeper)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		struct child *child = &keeper->lives[i];
+		enum life_state state = child->state == CHILD_DOWN ? LIFE_NONE : child_life_state(supervisor, child);
+
+		if (state >= LIFE_OWNER && !child->announced && keeper->renew_due_ns == 0)
+			note_owner(supervisor, keeper, child);
+		if (state == LIFE_READY && !child->ready_seen && child == keeper->owner)
+			note_ready(supervisor, child);
+	}
+}
+
+/* Looks whether somebody should have taken the slot, and has not. */
+static void check_takeover(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
+{
+	bool stuck = false, anybody = false;
+
+	if (keeper->takeover_due_ns == 0 || now < keeper->takeover_due_ns)
+		return;
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		const struct child *child = &keeper->lives[i];
+		if (child->state != CHILD_UP)
+			continue;
+		anybody = true;
+		/* One that does not sleep has been woken, and has not had the processor yet. */
+		stuck |= child_life_state(supervisor, child) == LIFE_WAITING && process_is_in_state(child->pid, "S");
+	}
+	keeper->takeover_due_ns = anybody ? now + TAKEOVER_PATIENCE_NS : 0;
+	keeper_see(supervisor, keeper);
+	if (stuck && keeper->owner == NULL)
+		keeper_give_up(supervisor, keeper, "its owner is dead, and the heir that waits is not woken");
+}
+
+bool keeper_replace_owner(struct supervisor *supervisor, struct keeper *keeper)
+{
+	if (keeper->owner == NULL || keeper->owner->state != CHILD_UP)
+		return false;
+	child_ask_to_leave(supervisor, keeper->owner, ORDER_LEAVE, supervisor->sidecar->config.stop_grace_ms);
+	return true;
+}
+
+/* ---- Memory that is given up ---- */
+
+/* Ends all processes of a slot, and has its memory renewed after them. */
+static void begin_again(struct supervisor *supervisor, struct keeper *keeper)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++)
+		child_kill(&keeper->lives[i], DEATH_ORDERED);
+	keeper->owner = NULL;
+	keeper->takeover_due_ns = 0;
+	keeper->orphaned_ns = clock_ns();
+	keeper->renew_due_ns = clock_ns() + UINT64_C(2000000000);
+	atomic_store_explicit(&slot_of(supervisor, keeper)->pid, 0, memory_order_relaxed);
+}
+
+void keeper_give_up(struct supervisor *supervisor, struct keeper *keeper, const char *why)
+{
+	if (keeper->renew_due_ns != 0)
+		return;
+	log_error("slot %u: %s; its sessions fail, and it begins again on fresh memory", keeper->slot, why);
+	keeper->renewals++;
+	counter_add(&counters_of_sup(supervisor)->memories_renewed, 1);
+	begin_again(supervisor, keeper);
+}
+
+/* Makes fresh memory once nobody uses the old one any more, or those who might cannot be waited for. */
+static void renew(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
+{
+	struct sidecar *sidecar = supervisor->sidecar;
+	uint64_t delay_ms = sidecar->config.restart_delay_max_ms;
+	bool alone = true;
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++)
+		alone = alone && keeper->lives[i].state == CHILD_DOWN;
+	if (!alone && now < keeper->renew_due_ns)
+		return;
+	if (slot_memory_renew(&sidecar->slots[keeper->slot], sidecar->state_dir) != 0) {
+		log_error("slot %u: there is no fresh memory for it: %s; the next try is in %llu ms", keeper->slot,
+			  strerror(errno), (unsigned long long)delay_ms);
+		keeper->renew_due_ns = now + delay_ms * 1000000;
+		return;
+	}
+	keeper->renew_due_ns = 0;
+	keeper->last_owner = 0;
+	keeper->generation++;
+	atomic_store_explicit(&control_worker(&sidecar->control, keeper->slot)->owner, 0, memory_order_relaxed);
+	/* Release: pairs with the acquire load of the front, which now ends what it had with the old memory. */
+	atomic_store_explicit(&slot_of(supervisor, keeper)->generation, keeper->generation, memory_order_release);
+	doorbell_ring(sidecar->control.front_bell);
+}
+
+/* ---- Deaths ---- */
+
+/* When the next process may be forked; in ms from now. */
+static uint64_t next_fork(struct supervisor *supervisor, struct keeper *keeper, const struct child *child,
+			  enum death_cause cause)
+{
+	const struct config *config = &supervisor->sidecar->config;
+	const struct life *life = child_life(supervisor, child);
+	struct restart_death death = {
+	    .ordered = child->ordered || cause == DEATH_ORDERED,
+	    .worked = life != NULL && counter_read(&life->first_commit_ns) != 0,
+	    .outside = cause == DEATH_OUTSIDE && child_life_state(supervisor, child) >= LIFE_WAITING,
+	    .took_over = child->announced,
+	    .lived_ms = (clock_ns() - child->born_ns) / 1000000,
+	};
+	uint64_t delay = restart_delay(&keeper->history, death, config->restart_delay_ms, config->restart_delay_max_ms);
+
+	if (delay > 0)
+		counter_add(&counters_of_sup(supervisor)->restarts_throttled, 1);
+	return delay;
+}
+
+/* What follows on an owner's death, in words. */
+static void explain_owner(const struct supervisor *supervisor, const struct keeper *keeper, uint64_t delay_ms,
+			  char then[128])
+{
+	if (keeper_heirs(supervisor, keeper) > 0)
+		snprintf(then, 128, "its heir takes over");
+	else if (delay_ms > 0)
+		snprintf(then, 128, "a new one is started in %llu ms", (unsigned long long)delay_ms);
+	else
+		snprintf(then, 128, "a new one is started now");
+}
+
+/* Whether the slot's memory cannot be gone on with, and why. */
+static const char *reason_to_give_up(const struct keeper *keeper, const struct child *child, enum death_cause cause,
+				     int exit_code)
+{
+	if (child->generation != keeper->generation)
+		return NULL;
+	if (exit_code == EXIT_DAMAGED)
+		return "its memory cannot be true";
+	if (child->announced && cause == DEATH_MEMORY)
+		return "its worker was killed for want of memory";
+	if (restart_gives_up(&keeper->history))
+		return "one worker after the other dies before it has done anything";
+	return NULL;
+}
+
+void keeper_bury(struct supervisor *supervisor, struct keeper *keeper, struct child *child, enum death_cause cause,
+		 int exit_code, char then[128])
+{
+	if (supervisor->phase >= PHASE_DRAINING)
+		snprintf(then, 128, "%s", "no other is started");
+	bool was_owner = child == keeper->owner;
+	if (was_owner) {
+		keeper->owner = NULL;
+		keeper->orphaned_ns = clock_ns();
+		keeper->takeover_due_ns = clock_ns() + TAKEOVER_PATIENCE_NS;
+		atomic_store_explicit(&slot_of(supervisor, keeper)->pid, 0, memory_order_relaxed);
+	}
+	if (supervisor->phase >= PHASE_LEAVING || keeper->renew_due_ns != 0)
+		return;
+	uint64_t delay = next_fork(supervisor, keeper, child, cause);
+	keeper->fork_due_ns = delay == 0 ? keeper->fork_due_ns : clock_ns() + delay * 1000000;
+	const char *why = reason_to_give_up(keeper, child, cause, exit_code);
+	if (why != NULL) {
+		keeper->history = (struct restart_history){0};
+		snprintf(then, 128, "its memory is given up");
+		keeper_give_up(supervisor, keeper, why);
+	} else if (was_owner && !supervisor->sidecar->adopts) {
+		explain_owner(supervisor, keeper, delay, then);
+		begin_again(supervisor, keeper);
+	} else if (was_owner) {
+		explain_owner(supervisor, keeper, delay, then);
+	} else if (child->announced) {
+		snprintf(then, 128, "its heir takes over");
+	} else if (delay > 0) {
+		snprintf(then, 128, "a new one is started in %llu ms", (unsigned long long)delay);
+	} else {
+		snprintf(then, 128, "a new one is started now");
+	}
+}
+
+/* ---- What the front asks for ---- */
+
+/* Gives up memory whose ring words could not be true, has an owner replaced that is too old for the front. */
+static void take_demand(struct supervisor *supervisor, struct keeper *keeper)
+{
+	struct front_slot *asked = &supervisor->sidecar->control.front->slot[keeper->slot];
+	uint32_t damaged = atomic_load_explicit(&asked->damaged, memory_order_acquire);
+	uint32_t wanted = atomic_load_explicit(&asked->wanted_owner, memory_order_acquire);
+
+	if (damaged == keeper->generation) {
+		keeper_give_up(supervisor, keeper, "its worker has damaged its rings");
+		return;
+	}
+	/* A demand is granted once: a front that asked for the impossible must not keep workers dying. */
+	if (keeper->owner == NULL || wanted <= keeper->owner->number || wanted == keeper->wanted_seen)
+		return;
+	keeper->wanted_seen = wanted;
+	log_info("worker %u (pid %d) makes room for a fresh one", keeper->slot, keeper->owner->pid);
+	keeper_replace_owner(supervisor, keeper);
+}
+
+/* ---- Forking ---- */
+
+/* A place whose words nobody needs: the last owner's are read by its successor. */
+static struct child *free_place(struct keeper *keeper)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		struct child *child = &keeper->lives[i];
+		if (child->state == CHILD_DOWN && (child->number == 0 || child->number != keeper->last_owner))
+			return child;
+	}
+	return NULL;
+}
+
+/* How many heirs a slot is to have. */
+static uint32_t heirs_wanted(const struct supervisor *supervisor)
+{
+	return supervisor->sidecar->adopts ? supervisor->sidecar->config.heirs : 0;
+}
+
+/* Forks one process of the slot. */
+static void fork_one(struct supervisor *supervisor, struct keeper *keeper, struct child *place, uint64_t now)
+{
+	uint64_t delay_ms = supervisor->sidecar->config.restart_delay_max_ms;
+	struct birth birth = {
+	    .slot = keeper->slot,
+	    .place = place->place,
+	    .number = keeper->numbers + 1,
+	    .generation = keeper->generation,
+	    .code = keeper->code,
+	};
+
+	if (!child_start_worker(supervisor, place, &birth)) {
+		log_error("no process can be started for slot %u: %s; the next try is in %llu ms", keeper->slot,
+			  strerror(errno), (unsigned long long)delay_ms);
+		keeper->fork_due_ns = now + delay_ms * 1000000;
+		return;
+	}
+	keeper->fork_due_ns = 0;
+	if (++keeper->numbers > 1 + heirs_wanted(supervisor)) {
+		keeper->restarts++;
+		counter_add(&counters_of_sup(supervisor)->worker_restarts, 1);
+	}
+}
+
+/* Processes that should be there now, and one that is not. */
+static bool wants_another(const struct supervisor *supervisor, const struct keeper *keeper)
+{
+	uint32_t count = 0, wanted = 1;
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++)
+		count += keeper->lives[i].state == CHILD_UP ||
+			 (keeper->lives[i].state != CHILD_DOWN && !supervisor->sidecar->adopts);
+	if (keeper_is_ready(supervisor, keeper) && keeper->owner->state == CHILD_UP)
+		wanted += heirs_wanted(supervisor);
+	return count < wanted;
+}
+
+/* Forks what is wanted, unless it has to wait. */
+static void fill(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
+{
+	while (now >= keeper->fork_due_ns && wants_another(supervisor, keeper)) {
+		struct child *place = free_place(keeper);
+		uint32_t before = keeper->numbers;
+		if (place == NULL)
+			return; /* one is on its way out */
+		fork_one(supervisor, keeper, place, now);
+		if (keeper->numbers == before)
+			return;
+	}
+}
+
+/* ---- Turns ---- */
+
+/* Does what is due for one process. */
+static void act_on_time(struct supervisor *supervisor, struct keeper *keeper, struct child *child, uint64_t now)
+{
+	char name[16];
+
+	if (child->state != CHILD_LEAVING || child->due_ns == 0 || now < child->due_ns)
+		return;
+	if (!child->killed) {
+		log_warn("%s (pid %d) did not leave in time; it is killed", child_name(child, name), child->pid);
+		child_kill(child, DEATH_ORDERED);
+		return;
+	}
+	child->due_ns = 0; /* nothing more can be done about it */
+	log_error("%s (pid %d) was killed and is still there: it sleeps in the kernel", child_name(child, name),
+		  child->pid);
+	if (child->announced && child->generation == keeper->generation && supervisor->phase < PHASE_LEAVING)
+		keeper_give_up(supervisor, keeper, "a worker that was killed does not end");
+}
+
+void keeper_turn(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
+{
+	keeper_see(supervisor, keeper);
+	for (uint32_t i = 0; i < LIVES_MAX; i++)
+		act_on_time(supervisor, keeper, &keeper->lives[i], now);
+	if (supervisor->phase >= PHASE_LEAVING)
+		return;
+	if (keeper->renew_due_ns != 0)
+		renew(supervisor, keeper, now);
+	if (keeper->renew_due_ns != 0)
+		return;
+	check_takeover(supervisor, keeper, now);
+	if (supervisor->phase < PHASE_DRAINING)
+		take_demand(supervisor, keeper);
+	if (keeper->renew_due_ns == 0 && supervisor->phase < PHASE_DRAINING)
+		fill(supervisor, keeper, now);
+}
+
+/* The earlier of two times, of which 0 is none. */
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a == 0 ? b : b == 0 || a < b ? a : b;
+}
+
+uint64_t keeper_due(const struct supervisor *supervisor, const struct keeper *keeper, uint64_t now)
+{
+	uint64_t due = earlier(keeper->takeover_due_ns, keeper->renew_due_ns);
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		if (keeper->lives[i].state == CHILD_LEAVING)
+			due = earlier(due, keeper->lives[i].due_ns);
+	}
+	if (keeper->fork_due_ns > now && supervisor->phase < PHASE_DRAINING)
+		due = earlier(due, keeper->fork_due_ns);
+	return due;
+}
+
+void keeper_stop(struct supervisor *supervisor, struct keeper *keeper)
+{
+	keeper_see(supervisor, keeper);
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		struct child *child = &keeper->lives[i];
+		if (child == keeper->owner || child->state != CHILD_UP)
+			continue;
+		/* The order, too: it may get the mutex before it is dead. */
+		child_ask_to_leave(supervisor, child, ORDER_STOP, 0);
+		child_kill(child, DEATH_ORDERED);
+	}
+	if (keeper->owner != NULL)
+		child_ask_to_leave(supervisor, keeper->owner, ORDER_STOP, supervisor->sidecar->config.stop_grace_ms);
+}

@@ -124,6 +124,34 @@ START_TEST(a_killed_process_leaves_whole_units)
 }
 END_TEST
 
+/* What a process knows of the state by its own calls stands while they do, and no longer. */
+START_TEST(its_generation_changes_with_what_is_undone_or_restored)
+{
+	static const struct state_spec spec = {.step = "generation", .name = "value", .kind = STATE_VALUE};
+	struct state *value = state_open(rig.store, &spec);
+	struct state_entry entry = {.state = state_count(rig.store) - 1, .key = view_of("k"), .value = view_of("v")};
+	const char *why;
+
+	ck_assert_ptr_nonnull(value);
+	arena_commit(&rig.arena);
+	uint64_t generation = state_generation(rig.store);
+	state_key(rig.store, view_of("a"), 1, 1);
+	ck_assert_int_eq(state_put(value, view_of("1")), STATE_OK);
+	arena_commit(&rig.arena);
+	uint64_t mark = arena_mark(&rig.arena);
+	ck_assert_int_eq(state_put(value, view_of("2")), STATE_OK);
+	ck_assert_uint_eq(state_generation(rig.store), generation);
+	arena_undo_to(&rig.arena, mark);
+	ck_assert_uint_ne(state_generation(rig.store), generation);
+	generation = state_generation(rig.store);
+	arena_rollback(&rig.arena);
+	ck_assert_uint_ne(state_generation(rig.store), generation);
+	generation = state_generation(rig.store);
+	ck_assert_int_eq(state_restore(rig.store, &entry, &why), STATE_OK);
+	ck_assert_uint_ne(state_generation(rig.store), generation);
+}
+END_TEST
+
 static Suite *state_suite(void)
 {
 	Suite *suite = suite_create("state");
@@ -131,6 +159,7 @@ static Suite *state_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, it_is_what_a_simple_model_says);
 	tcase_add_test(tests, a_killed_process_leaves_whole_units);
+	tcase_add_test(tests, its_generation_changes_with_what_is_undone_or_restored);
 	tcase_set_timeout(tests, 120 * (double)chaos());
 	suite_add_tcase(suite, tests);
 	return suite;

@@ -147,6 +147,7 @@ void arena_commit(struct arena *arena)
 void arena_rollback(struct arena *arena)
 {
 	undo(arena, 0);
+	arena->undone++;
 	arena_order();
 	FAULT_POINT(rollback_end);
 	arena->head->log_word = arena_unit(arena) << ARENA_COUNT_BITS;
@@ -171,6 +172,7 @@ void arena_undo_to(struct arena *arena, uint64_t mark)
 	CHECK(count <= arena->log_count);
 	uint8_t *data = undo(arena, count);
 	CHECK(data == arena->log_end - (mark >> ARENA_COUNT_BITS));
+	arena->undone++;
 	arena_order();
 	FAULT_POINT(undo_step);
 	arena->head->log_word = arena_unit(arena) << ARENA_COUNT_BITS | count;

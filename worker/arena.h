@@ -71,6 +71,7 @@ struct arena {
 	enum arena_trouble trouble;
 	const char *broken; /* with ARENA_BROKEN: words */
 	uint64_t units;     /* committed by this process */
+	uint64_t undone;    /* rollbacks, and undos to a mark */
 	bool
 	    is_file; /* to be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it */
 	bool extents_freed;                     /* a bit of `freed` is set */

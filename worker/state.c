@@ -287,6 +287,11 @@ static size_t room_for(const struct state *state, size_t size)
 	return size <= INLINE_MAX ? size : 0;
 }
 
+uint64_t state_generation(const struct state_store *store)
+{
+	return store->arena->undone + store->restored;
+}
+
 /* ---- VALUE ------------------------------------------------------------------------------------------------------------- */
 
 static const struct view no_sub = {(const uint8_t *)"", 0};

@@ -73,6 +73,10 @@ enum { STATE_AHEAD = 8 };
 /* Sets the time that TTLs go by; never goes back. */
 void state_clock(struct state_store *store, int64_t processing_ms);
 
+/* Another number whenever the state is no longer what the calls of this process have made of it: after a rollback, an undo to a mark, a
+ * restored entry. What a step knows of its state by other means than asking is void then. */
+uint64_t state_generation(const struct state_store *store);
+
 /* ---- VALUE ---- */
 
 enum state_result state_get(struct state *state, struct view *value);

@@ -152,6 +152,7 @@ enum { AHEAD = 8 };
 
 /* This process's part of a store. */
 struct state_store {
+	uint64_t restored; /* entries, by this process */
 	struct arena *arena;
 	struct state_words *words;
 	uint32_t channel;

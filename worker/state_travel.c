@@ -117,6 +117,7 @@ enum state_result state_restore(struct state_store *store, const struct state_en
 		return STATE_TOO_LARGE;
 	*why = "";
 	struct state *state = store->states[entry->state];
+	store->restored++;
 	state_key(store, entry->key, entry->key_hash, entry->key_group);
 	enum state_result result =
 	    state->spec.kind == STATE_LIST ? list_restore(state, entry, why) : restore_entry(state, entry, why);

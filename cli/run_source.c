@@ -200,6 +200,12 @@ void source_close(struct source_reader *reader)
 	reader->place = NULL;
 }
 
+/* The number of the line or record at hand, over all runs. */
+static unsigned long long line_number(const struct source_reader *reader)
+{
+	return reader->records_before + reader->records + 1;
+}
+
 /* ---- Lines ---- */
 
 /* Makes room for another read behind what is left of the last ones. */
@@ -215,8 +221,7 @@ static bool make_room(struct source_reader *reader)
 	size_t capacity = 2 * reader->capacity;
 	if (capacity > 2 * (size_t)LINE_MAX_BYTES) {
 		run_graph_fail(reader->graph, "source \"%s\": line %llu of %s is longer than %d MiB",
-			       reader->source.name, (unsigned long long)(reader->records_before + reader->records + 1),
-			       reader->source.path, LINE_MAX_BYTES >> 20);
+			       reader->source.name, line_number(reader), reader->source.path, LINE_MAX_BYTES >> 20);
 		return false;
 	}
 	reader->buffer = realloc(reader->buffer, capacity);
@@ -317,7 +322,7 @@ static bool timestamp_failed(struct source_reader *reader, struct view payload, 
 {
 	char excerpt[256];
 	run_graph_fail(reader->graph, "source \"%s\": no timestamp for record %llu: %s\n  record: %s",
-		       reader->source.name, (unsigned long long)(reader->records_before + reader->records + 1), why,
+		       reader->source.name, line_number(reader), why,
 		       payload_excerpt(payload, excerpt, sizeof(excerpt)));
 	return false;
 }

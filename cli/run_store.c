@@ -67,6 +67,12 @@ enum statement {
 	STATEMENT_COUNT
 };
 
+static const char put_state_text[] =
+    "INSERT INTO state (segment, step, name, kind, partition, format_version, ttl_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
+    "?7)"
+    " ON CONFLICT (segment, step, name) DO UPDATE SET kind = ?4, partition = ?5, format_version = ?6, ttl_ms = ?7"
+    " RETURNING id";
+
 static const char *const statement_texts[STATEMENT_COUNT] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
@@ -76,10 +82,7 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [PUT_SINK] = "INSERT OR REPLACE INTO sink VALUES (?1, ?2, ?3, ?4, ?5)",
     [PUT_SUBTASK] = "INSERT OR REPLACE INTO subtask VALUES (?1, ?2, ?3)",
     [DROP_SUBTASKS] = "DELETE FROM subtask WHERE segment = ?1 AND subtask >= ?2",
-    [PUT_STATE] = "INSERT INTO state (segment, step, name, kind, partition, format_version, ttl_ms)"
-		  " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
-		  " ON CONFLICT (segment, step, name) DO UPDATE SET kind = ?4, partition = ?5, format_version = ?6,"
-		  " ttl_ms = ?7 RETURNING id",
+    [PUT_STATE] = put_state_text,
     [PUT_ENTRY] = "INSERT OR REPLACE INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [DROP_ENTRY] =
 	"DELETE FROM entry WHERE state = ?1 AND key_group = ?2 AND subtask = ?3 AND key = ?4 AND sub_key = ?5",

@@ -37,7 +37,7 @@ enum store_result {
 };
 
 /* Opens the file, makes it when there is none, and locks it. `why` (of STORE_WHY_MAX bytes) says what went wrong. */
-enum store_result run_store_open(struct run_store **store, const char *path, char *why);
+enum store_result run_store_open(struct run_store **out, const char *path, char *why);
 
 /* Closes it; what was not committed is forgotten. NULL is fine. */
 void run_store_close(struct run_store *store);

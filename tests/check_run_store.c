@@ -156,7 +156,11 @@ START_TEST(test_ends_come_back)
 	ck_assert_uint_eq(sink.records, out.records);
 	ck_assert_uint_eq(sink.fingerprint, out.fingerprint);
 	ck_assert(run_store_checkpoint(store, &read));
-	ck_assert_mem_eq(&read, &checkpoint, sizeof(read));
+	ck_assert_uint_eq(read.id, checkpoint.id);
+	ck_assert(read.finished);
+	ck_assert_str_eq(read.pipeline, checkpoint.pipeline);
+	ck_assert_str_eq(read.topology_hash, checkpoint.topology_hash);
+	ck_assert_int_eq(read.made_ms, checkpoint.made_ms);
 	in.largest_ms = -4;
 	ck_assert(run_store_put_source(store, &in) && commit(10));
 	ck_assert(run_store_source(store, "in", &source, &found) && found);

@@ -14,6 +14,7 @@ is a JSON object of what to do besides echoing every record:
     slow_ack    wait so many ms before a barrier is acknowledged
     state       count the records of each key; send the counts at barriers, in so many entries a message, and take them back; every
                 record comes out as "payload count"
+    early       send what has changed with every batch as well, not only at barriers
     part        send and expect values in parts of so many bytes
     spoil       what to do wrong with the first StateDelta: checksum, state, or part
 """
@@ -174,7 +175,7 @@ def barrier_answers(message, state, opened):
     if "state" in ORDERS:
         for delta in state.deltas():
             yield bridge.FromWorker(seq=message.seq, state_delta=delta)
-    time.sleep(ORDERS.get("slow_ack", 0) / 1000)
+    time.sleep(ORDERS.get("slow_ack", 0) * (1 + opened.subtask) / 1000)
     write({"kind": "acknowledged", "segment": opened.segment, "subtask": opened.subtask, "time": int(time.time() * 1000)})
     yield bridge.FromWorker(seq=message.seq, barrier_ack=bridge.BarrierAck(checkpoint_id=message.barrier.checkpoint_id))
 
@@ -203,6 +204,8 @@ def session(requests, context):
                 for record in message.batch.records:
                     state.count(record)
             wakeup = wakeup or (int(time.time() * 1000) + ORDERS["wakeup_ms"] if "wakeup_ms" in ORDERS else 0)
+            if "early" in ORDERS:
+                yield from (bridge.FromWorker(seq=message.seq, state_delta=delta).SerializeToString() for delta in state.deltas())
             yield from (answer.SerializeToString() for answer in answer_batch(message, context, wakeup))
         elif kind in ("watermark", "watermark_status", "timer_tick"):
             wakeup = 0 if kind == "timer_tick" else wakeup

@@ -173,7 +173,7 @@ def test_what_lies_beyond_the_checkpoint_is_cut(run, workdir):
     write_numbers(workdir / "in", range(100))
     run(PLAIN)
     with open(workdir / "out", "a") as out:
-        out.write("of a run that was killed\n")
+        out.write("of a run that was killed\n" * 1000)
     write_numbers(workdir / "in", range(100, 200), "a")
     run(PLAIN)
     assert numbers(workdir / "out") == list(range(200))

@@ -1,8 +1,12 @@
 """What `bridgectl run` says to a sidecar: every message of its sessions, seen by a double that stands in bridged's place."""
 
+import collections
+import contextlib
 import json
 import os
 import pathlib
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -363,6 +367,29 @@ def test_state_comes_back_at_any_parallelism(double, workdir, part):
     assert sorted(written) == sorted(expected)
     for key in counts:
         assert [line for line in written if line.split()[0] == key] == [f"{key} {n + 1}" for n in range(counts[key])]
+
+
+def test_state_of_the_next_checkpoint_waits_for_this_one(double, workdir):
+    """Sessions send state early, and acknowledge barriers at different times: none of it gets into the checkpoint before."""
+    keys = [f"key{n * n % 97}" for n in range(12000)]
+    (workdir / "in").write_text("".join(key + "\n" for key in keys))
+    draw, orders = random.Random(5), {"key": True, "state": 10, "early": True, "slow_ack": 5}
+    pipeline = COUNTS.replace("PARALLELISM", "4")
+    for _ in range(8):
+        run = double(pipeline, "--quiet", "--checkpoint", "file", "--checkpoint-interval", "1ms", orders=orders)
+        before = (workdir / "file").stat().st_mtime_ns if (workdir / "file").exists() else 0
+        wait_until(lambda: (workdir / "file").exists() and (workdir / "file").stat().st_mtime_ns > before or run.process.poll() is not None, "a checkpoint")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(draw.uniform(0, 0.2))
+        children = descendants(run.process.pid)
+        run.process.kill()
+        run.process.communicate()
+        wait_until(lambda: not any(alive(pid) for pid in children), "the double to leave")
+        shutil.rmtree(workdir / "tmp")  # it may have been killed before its sessions were open
+    double(pipeline, "--quiet", "--checkpoint", "file", orders=orders).end()
+    counts = collections.Counter(keys)
+    written = (workdir / "out").read_text().splitlines()
+    assert sorted(written) == sorted(f"{key} {n + 1}" for key in counts for n in range(counts[key]))
 
 
 @pytest.mark.parametrize(

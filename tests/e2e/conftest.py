@@ -31,6 +31,8 @@ import grpc
 import pytest
 import yaml
 
+from state_table import StateTable, chunks, key_group, key_hash
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / os.environ.get("BRIDGE_BUILD", "build/release")
 BRIDGED = BUILD / "bridged"
@@ -387,7 +389,10 @@ class Client:
 
 
 class Session:
-    """A Session stream. Messages carry the next seq by themselves; `clock` is the processing time they carry."""
+    """A Session stream. Messages carry the next seq by themselves; `clock` is the processing time they carry.
+
+    `table` is its state as a client keeps it: each StateDelta that is received on the way goes into it. `restore`: what share() gives.
+    """
 
     def __init__(self, client, sidecar, segment, open, timeout, metadata, fields):
         self.proto = client.proto.bridge
@@ -396,9 +401,17 @@ class Session:
         self.clock = 1
         self.call = client.bridge.Session(iter(self.outgoing.get, None), timeout=timeout, metadata=tuple(metadata))
         self.ack = None
+        self.table = StateTable()
+        self.deltas = 0  # that have come
         if open:
+            manifest, entries = fields.pop("restore", ((), ()))
+            if manifest:
+                fields = dict(restored_checkpoint=1, state_manifest=manifest) | fields
             self.open(sidecar, segment, **fields)
             self.ack = self.receive("open_ack")
+            self.table.manifest = list(self.ack.open_ack.state_manifest)
+            if manifest:
+                self.restore(manifest, entries)
 
     def open(self, sidecar, segment, **fields):
         """Sends Open; what is not named gets values that fit."""
@@ -423,10 +436,55 @@ class Session:
         return self.send(batch=self.proto.Batch(records=records))
 
     def receive(self, kind=None):
-        """The next FromWorker; fails when it is of another kind than asked for. The stream's end is a grpc.RpcError or StopIteration."""
-        message = next(self.call)
-        assert kind is None or message.WhichOneof("kind") == kind, message
-        return message
+        """The next FromWorker; fails when it is of another kind than asked for. The stream's end is a grpc.RpcError or StopIteration.
+
+        A StateDelta goes into the table, and is given back only where it is asked for.
+        """
+        while True:
+            message = next(self.call)
+            is_delta = message.WhichOneof("kind") == "state_delta"
+            if is_delta:
+                self.table.apply(message.state_delta)
+                self.deltas += 1
+            if not is_delta or kind == "state_delta":
+                assert kind is None or message.WhichOneof("kind") == kind, message
+                return message
+
+    def send_chunks(self, entries, **size):
+        """Sends entries of state in RestoreChunks; returns how many chunks."""
+        count = 0
+        for chunk in chunks(self.proto, entries, **size):
+            self.send(restore_chunk=chunk)
+            count += 1
+        return count
+
+    def restore(self, manifest, entries, **size):
+        """Sends restored state, and waits until it is in place; returns the RestoreAck."""
+        self.send_chunks(entries, **size)
+        self.send(restore_end=self.proto.RestoreEnd(entries=len(entries)))
+        ack = self.receive("restore_ack").restore_ack
+        assert ack.entries == len(entries)
+        self.table = StateTable(manifest, entries).translate(self.table.manifest)
+        self.table.forget_unkeyed()
+        return ack
+
+    def barrier(self, checkpoint=1):
+        """Sends a Barrier; returns the records before it, and the table as it goes with the checkpoint."""
+        seq = self.send(barrier=self.proto.Barrier(checkpoint_id=checkpoint))
+        records = []
+        while True:
+            message = self.receive()
+            assert message.seq == seq, message
+            if message.WhichOneof("kind") == "barrier_ack":
+                assert message.barrier_ack.checkpoint_id == checkpoint
+                return records, self.table.copy()
+            records += message.results.records
+
+    def keyed(self, key, payload, timestamp=0, max_parallelism=128):
+        """A record of a keyed segment."""
+        hashed = key_hash(key)
+        return self.proto.Record(payload=payload, key=key, key_hash=hashed, key_group=key_group(hashed, max_parallelism),
+                                 timestamp=timestamp)  # fmt: skip
 
     def results(self, seq=None):
         """All records of the Results of one seq."""

@@ -183,7 +183,7 @@ $(BENCH): %: %.o $(B)/libbridge.a
 	$(link)
 
 # What several of them share.
-$(addprefix $(B)/tests/,check_wire fuzz_wire replay_wire make_corpus): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
+$(addprefix $(B)/tests/,check_wire check_snapshot fuzz_wire replay_wire make_corpus): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
 $(B)/tests/make_corpus: $(B)/tests/make_corpus.o $(B)/libbridge.a
 	$(link)
 
@@ -229,7 +229,7 @@ fuzz: $(HAVE)
 			>build/corpus/{}.log 2>&1 || { cat build/corpus/{}.log; echo "fuzz_{} FAILED"; exit 255; }'
 # The part of the corpora that is made, not found.
 corpus: $(B)/tests/make_corpus
-	@mkdir -p $(addprefix tests/corpus/,wire protobuf ring worker)
+	@mkdir -p $(addprefix tests/corpus/,wire protobuf ring worker restore)
 	@$<
 
 # ---- Run, measure ------------------------------------------------------------------------------------------------------

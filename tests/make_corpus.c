@@ -1,5 +1,5 @@
 /*
- * Writes the corpora of fuzz_wire, fuzz_protobuf, fuzz_ring and fuzz_worker anew: `make corpus`. Always the same files; what fuzzing
+ * Writes the corpora of fuzz_wire, fuzz_protobuf, fuzz_ring, fuzz_worker and fuzz_restore anew: `make corpus`. Always the same files; what fuzzing
  * found beside them stays, under the names that libFuzzer gave it.
  */
 #include <stdio.h>
@@ -7,7 +7,9 @@
 
 #include "flink_bridge.pb-c.h"
 #include "flink_worker.pb-c.h"
+#include "shared/keygroup.h"
 #include "shared/log.h"
+#include "shared/wire.h"
 #include "tests/wire_agree.h"
 #include "tests/wire_messages.h"
 
@@ -151,8 +153,55 @@ static void write_worker(void)
 	}
 }
 
+/* Appends a chunk to a script of fuzz_restore. */
+static void chunk_add(struct bytes *script, const char choices[2], struct view body)
+{
+	uint8_t size[2] = {(uint8_t)(body.size >> 8), (uint8_t)body.size};
+	bytes_add(script, choices, 2);
+	bytes_add(script, size, sizeof(size));
+	bytes_add(script, body.data, body.size);
+}
+
+/* Honest chunks: entries of each state, some in parts. And such as are anything but. */
+static void write_restore(void)
+{
+	struct dice dice = {5};
+	for (unsigned i = 0; i < 6; i++) {
+		struct bytes script = {0};
+		uint8_t buffer[2000], value[300];
+		struct wire_writer writer = {.at = buffer, .end = buffer + sizeof(buffer)};
+		memset(value, 'v', sizeof(value));
+		for (unsigned k = 0; k < 12; k++) {
+			char key[8];
+			snprintf(key, sizeof(key), "k%u", k);
+			struct wire_entry entry = {.key = view_of(key), .key_hash = key_hash_of(view_of(key))};
+			entry.key_group = key_group_of(entry.key_hash, 128);
+			entry.state = k % 2;
+			entry.sub_key = view_of(entry.state == 1 ? "user" : "");
+			entry.value = (struct view){value, 20 + 10 * k};
+			if (entry.key_group < 10 || entry.key_group > 100)
+				continue;
+			entry.more = true;
+			if (i % 3 == 0)
+				wire_put_entry(&writer, &entry);
+			entry.more = false;
+			wire_put_entry(&writer, &entry);
+		}
+		CHECK(!writer.overflow);
+		chunk_add(&script, i < 3 ? "\0\3" : "\2\1", (struct view){buffer, (size_t)(writer.at - buffer)});
+		struct bytes body = {0};
+		message_make(&body, &flink_bridge__restore_chunk__descriptor, &dice, true);
+		if (i % 2 == 1)
+			chunk_add(&script, "\0\1", bytes_view(&body));
+		input_write("restore", "chunks", i, i == 5 ? 4 : 0, bytes_view(&script));
+		bytes_free(&body);
+		bytes_free(&script);
+	}
+}
+
 int main(void)
 {
+	write_restore();
 	write_worker();
 	write_wire();
 	write_opens();

@@ -80,6 +80,7 @@ struct config {
 	uint64_t start_timeout_ms;
 	uint64_t stop_grace_ms; /* how long a worker asked to leave may take */
 	uint64_t restart_delay_ms, restart_delay_max_ms;
+	uint64_t unit_cpu_limit_ms, unit_wall_limit_ms; /* 0: none */
 	bool direct; /* benchmarks: the front answers by itself, no worker sees the message */
 	enum log_level log_level;
 	bool check, json, version, help; /* actions of the command line */

@@ -33,6 +33,15 @@ static void channel_end_mark(struct channel_end *end)
 	end->slot->kicked = 1;
 }
 
+/* Has the supervisor see to it that a worker wakes up that was rung for. */
+static void slot_watch(const struct slot_end *slot)
+{
+	const struct front *front = slot->front;
+	atomic_store_explicit(&front->page->slot[slot->index].rung_ns, clock_ns(), memory_order_seq_cst);
+	if (atomic_load_explicit(&front->control->control->watching, memory_order_seq_cst) == 0)
+		doorbell_ring(front->control->supervisor_bell);
+}
+
 void slots_kick(struct front *front)
 {
 	for (uint32_t i = 0; i < front->slot_count; i++) {
@@ -43,6 +52,7 @@ void slots_kick(struct front *front)
 		if (atomic_load_explicit(&slot->memory->channels->worker_sleeps, memory_order_seq_cst)) {
 			doorbell_ring(slot->memory->worker_bell);
 			counter_add(&front->page->counters.doorbells_rung, 1);
+			slot_watch(slot);
 		}
 	}
 }

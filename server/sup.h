@@ -49,6 +49,19 @@ struct child {
 	char last_death[160]; /* the cause of the last death, in words; empty: none */
 };
 
+/* What a worker was at when it was looked at; while nothing of it changes it is one unit of work. */
+struct unit_mark {
+	uint32_t number, record;
+	uint64_t since_ns, seq, frames_done, sleeps;
+};
+
+/* A unit of work that the watchdog has seen. */
+struct watch {
+	bool known;
+	struct unit_mark mark;
+	uint64_t seen_ns, ran_ns, waited_ns; /* when, and the times of the process then */
+};
+
 /* What the supervisor keeps of one slot. */
 struct keeper {
 	uint32_t slot;
@@ -66,6 +79,7 @@ struct keeper {
 	uint32_t restarts;        /* processes forked after the first owner and its heirs */
 	uint32_t renewals;        /* of its memory */
 	struct restart_history history;
+	struct watch watch;
 	char last_death[160]; /* of an owner */
 };
 
@@ -112,7 +126,9 @@ struct supervisor {
 	uint32_t child_count;
 	struct keeper keepers[SLOTS_MAX];
 	uint32_t keeper_count;
-	uint64_t oom_kills; /* of the container, as last read */
+	uint64_t watch_due_ns; /* when the watchdog looks next; 0: when somebody rings */
+	uint32_t quiet_looks;  /* of these, so many in a row that saw sleepers alone */
+	uint64_t oom_kills;    /* of the container, as last read */
 	struct death deaths[DEATHS_KEPT];
 	uint64_t death_count; /* ever; the last one is at (death_count - 1) % DEATHS_KEPT */
 };
@@ -181,6 +197,11 @@ bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *k
 
 /* Heirs that have all loaded and wait. */
 uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper);
+
+/* ---- sup_watchdog.c ---- */
+
+/* Looks at the workers if it is time to. */
+void watchdog_turn(struct supervisor *supervisor, uint64_t now);
 
 /* ---- sup_run.c ---- */
 

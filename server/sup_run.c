@@ -228,7 +228,7 @@ static uint64_t next_look(const struct supervisor *supervisor, uint64_t now)
 static void arm_timer(struct supervisor *supervisor)
 {
 	const struct child *front = front_of(supervisor);
-	uint64_t now = clock_ns(), next = next_look(supervisor, now);
+	uint64_t now = clock_ns(), next = earlier(next_look(supervisor, now), supervisor->watch_due_ns);
 
 	if (front->state != CHILD_DOWN || supervisor->phase < PHASE_DRAINING)
 		next = earlier(next, front->due_ns);
@@ -253,6 +253,7 @@ static void turn(struct supervisor *supervisor)
 	act_on_front(supervisor, now);
 	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
 		keeper_turn(supervisor, &supervisor->keepers[i], now);
+	watchdog_turn(supervisor, now);
 	if (supervisor->phase == PHASE_STARTING)
 		end_start(supervisor);
 	if (supervisor->phase >= PHASE_DRAINING)

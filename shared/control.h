@@ -89,7 +89,7 @@ struct control {
 	_Atomic uint32_t front_order;      /* enum order */
 	_Atomic int32_t front_pid;
 	_Atomic uint32_t
-	    watching; /* 1: the supervisor looks at workers by itself; 0: who wakes up rings for it (seq_cst) */
+	    watching; /* 1: the supervisor looks at workers by itself; 0: whoever wakes one or wakes up rings (seq_cst) */
 	struct sup_counters counters;
 	struct control_slot slot[SLOTS_MAX];
 };
@@ -109,6 +109,7 @@ struct front_note {
 struct front_slot {
 	_Atomic uint32_t wanted_owner; /* the owner's number should be at least this: an older one is to be replaced */
 	_Atomic uint32_t damaged;      /* the generation whose ring words could not be true; it is given up */
+	_Atomic uint64_t rung_ns;      /* CLOCK_MONOTONIC when it last rang for a worker that slept */
 	struct front_slot_counters counters;
 	struct front_note allocation; /* the last one that a session of was let in */
 	_Atomic uint32_t used_owner;  /* the number of the owner that served it; written after `allocation` */
@@ -165,10 +166,11 @@ struct life {
 	_Atomic uint32_t number; /* birth.number; 0: nobody; release, after the rest is cleared */
 	_Atomic uint32_t state;  /* enum life_state; release */
 	_Atomic int32_t pid;
-	_Atomic uint32_t code;            /* birth.code */
-	_Atomic uint32_t predecessor;     /* the number of the owner before it, as it found it; written before OWNER */
-	_Atomic uint32_t found_writing;   /* 1: that one's main thread had left, and others of it went on */
-	_Atomic uint32_t awake;           /* 0 while it blocks on its doorbell (seq_cst, pairs with control.watching) */
+	_Atomic uint32_t code;          /* birth.code */
+	_Atomic uint32_t predecessor;   /* the number of the owner before it, as it found it; written before OWNER */
+	_Atomic uint32_t found_writing; /* 1: that one's main thread had left, and others of it went on */
+	_Atomic uint64_t
+	    asleep_since_ns; /* while it blocks on its doorbell; else 0 (seq_cst, pairs with control.watching) */
 	_Atomic uint64_t took_over_ns;    /* CLOCK_MONOTONIC; written before OWNER */
 	_Atomic uint64_t ready_ns;        /* likewise, before READY */
 	_Atomic uint64_t first_commit_ns; /* of the first work done in this life; 0: none yet */

@@ -287,6 +287,39 @@ START_TEST(memory_that_one_after_the_other_dies_of_is_given_up)
 }
 END_TEST
 
+START_TEST(who_does_not_get_on_is_killed_and_blamed)
+{
+	sut_create(2);
+	sut.sidecar.config.unit_wall_limit_ms = 40;
+	sut.script->frames[0] = 7; /* it says that it is at work, and is for good */
+	sut_start();
+	WAIT_UNTIL(sut_owned_by(0, 2) && cause_of(1) == DEATH_WATCHDOG);
+	ck_assert(sut_logged("has been at one unit of work for"));
+	ck_assert(sut_logged("and --unit-wall-limit is 40ms: it is killed"));
+	ck_assert_uint_ge(SUP_COUNT(watchdog_kills), 1);
+	ck_assert_uint_ge(SUP_COUNT(deaths_blamed), 1);
+	ck_assert_uint_eq(sut_owner(1), 1); /* it sleeps, and may for days */
+	sut_stop();
+}
+END_TEST
+
+START_TEST(who_was_rung_for_and_does_not_wake_up_is_killed)
+{
+	sut_create(1);
+	sut.sidecar.config.unit_wall_limit_ms = 40;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	atomic_store(&sut.sidecar.control.front->slot[0].rung_ns, clock_ns());
+	ck_assert_uint_eq(atomic_load(&sut.sidecar.control.control->watching), 0);
+	doorbell_ring(sut.sidecar.control.supervisor_bell);
+	WAIT_UNTIL(sut_owned_by(0, 2) && cause_of(1) == DEATH_WATCHDOG);
+	/* Whoever has fallen asleep since is left alone, and the supervisor goes to sleep, too. */
+	WAIT_UNTIL(atomic_load(&sut.sidecar.control.control->watching) == 0);
+	ck_assert_uint_eq(sut_owner(0), 2);
+	sut_stop();
+}
+END_TEST
+
 START_TEST(the_same_later_is_no_end_but_waits)
 {
 	sut_create(1);
@@ -519,6 +552,8 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, two_owners_at_once_cost_the_slot_its_memory);
 	tcase_add_test(tests, memory_that_cannot_be_true_is_given_up);
 	tcase_add_test(tests, memory_that_one_after_the_other_dies_of_is_given_up);
+	tcase_add_test(tests, who_does_not_get_on_is_killed_and_blamed);
+	tcase_add_test(tests, who_was_rung_for_and_does_not_wake_up_is_killed);
 	tcase_add_test(tests, the_same_later_is_no_end_but_waits);
 	tcase_add_test(tests, a_start_that_never_ends_fails);
 	tcase_add_test(tests, a_stop_is_bounded);

@@ -163,6 +163,7 @@ static inline void double_take_over(struct sidecar *sidecar, const struct birth 
 static inline void double_work(struct life *life, int frames)
 {
 	atomic_store(&life->frames_done, (uint64_t)frames);
+	atomic_store(&life->asleep_since_ns, frames == 0 ? clock_ns() : 0);
 	if (frames == 0)
 		return;
 	atomic_store(&life->first_commit_ns, clock_ns());

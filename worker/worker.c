@@ -240,7 +240,6 @@ static void become_owner(struct worker *worker)
 
 	gauge_set(&worker->life->took_over_ns, clock_ns());
 	atomic_store_explicit(&worker->life->predecessor, predecessor, memory_order_relaxed);
-	atomic_store_explicit(&worker->life->awake, 1, memory_order_relaxed);
 	atomic_store_explicit(&worker->page->owner, worker->birth->number, memory_order_relaxed);
 	enter_state(worker, LIFE_OWNER);
 	see_predecessor_out(worker, predecessor);
@@ -345,14 +344,13 @@ static void wait_for_bell(const struct worker *worker, int timeout_ms)
 		fatal("waiting for the doorbell failed");
 }
 
-/* Blocks, and has the supervisor watch again when it does not. */
-static void sleep_unwatched(struct worker *worker, int timeout_ms)
+/* Says since when it sleeps, or that it is awake, and has the supervisor watch again when it does not. */
+static void say_asleep(struct worker *worker, uint64_t since_ns)
 {
-	atomic_store_explicit(&worker->life->awake, 0, memory_order_seq_cst);
-	wait_for_bell(worker, timeout_ms);
-	/* Sequentially consistent, like the supervisor's store before its last look at `awake`: one of the two sees the other. */
-	atomic_store_explicit(&worker->life->awake, 1, memory_order_seq_cst);
-	if (atomic_load_explicit(&worker->sidecar->control.control->watching, memory_order_seq_cst) == 0)
+	/* Sequentially consistent, like the supervisor's store before its last look at this word: one of the two sees the other. */
+	atomic_store_explicit(&worker->life->asleep_since_ns, since_ns, memory_order_seq_cst);
+	if (since_ns == 0 &&
+	    atomic_load_explicit(&worker->sidecar->control.control->watching, memory_order_seq_cst) == 0)
 		ring_supervisor(worker);
 }
 
@@ -363,14 +361,16 @@ static void sleep_until_wanted(struct worker *worker)
 	int limit = sleep_limit(worker);
 
 	worker->served = false;
+	say_asleep(worker, clock_ns()); /* first: who rings from now on rings later than that */
 	/* Sequentially consistent, and one more look behind it: whoever marked before this store is seen by the look, whoever
 	 * marks after it sees the store and rings. */
 	atomic_store_explicit(&channels->worker_sleeps, 1, memory_order_seq_cst);
 	if (!is_wanted(worker)) {
 		counter_add(&worker->page->counters.sleeps, 1);
-		sleep_unwatched(worker, limit);
+		wait_for_bell(worker, limit);
 	}
 	atomic_store_explicit(&channels->worker_sleeps, 0, memory_order_seq_cst);
+	say_asleep(worker, 0);
 }
 
 /* Serves until it is told to stop. */

@@ -7,10 +7,11 @@ import random
 import signal
 import sqlite3
 import subprocess
+import time
 
 import pytest
 
-from conftest import BRIDGECTL, PATIENCE, SANITIZED, SANITIZER_REPORT, alive, descendants, wait_until
+from conftest import BRIDGECTL, PATIENCE, SANITIZER_REPORT, alive, descendants, wait_until
 
 ROUNDS = int(os.environ.get("RUN_CHECKPOINT_ROUNDS", "1"))  # of the tests that kill; `make chaos` asks for more
 
@@ -313,29 +314,44 @@ def test_a_sink_that_somebody_else_writes_fails_the_run(start, workdir):
 # ---- Killed ------------------------------------------------------------------------------------------------------------
 
 
-def run_until_done(start, pipeline, draw, kills, options):
+def size(workdir, outputs):
+    """Bytes of the outputs, as far as they are there."""
+    return sum((workdir / name).stat().st_size for name in outputs if (workdir / name).exists())
+
+
+def wait_for_moment(running, workdir, outputs, draw, most):
+    """Lets a run go on for a while: until its outputs have grown by some bytes, or just so long that it may not even have begun. Whether
+    it still runs."""
+    growth = draw.randrange(most) if draw.random() < 0.8 else None
+    moment = time.monotonic() + (PATIENCE if growth is not None else draw.uniform(0, 0.2))
+    while time.monotonic() < moment and running.process.poll() is None:
+        reached = size(workdir, outputs)
+        running.least = min(reached, running.least)  # what lies beyond the checkpoint is cut first
+        if growth is not None and reached >= running.least + growth:
+            break
+        time.sleep(0.001)
+    return running.process.poll() is None
+
+
+def run_until_done(start, workdir, pipeline, outputs, draw, kills, most, options):
     """Starts again and again, and kills, `kills` times or until it is done; then lets it finish. Returns the number of kills."""
-    killed = 0
-    while True:
-        running = start(pipeline, "--quiet", "--checkpoint-interval", draw.choice(["3ms", "10ms", "40ms"]), *options())
-        if killed == kills:
+    for killed in range(kills):
+        running = start(pipeline(), "--quiet", "--checkpoint-interval", draw.choice(["2ms", "10ms", "30ms"]), *options())
+        running.least = size(workdir, outputs)
+        if not wait_for_moment(running, workdir, outputs, draw, most):
             running.end(0)
             return killed
-        try:
-            running.process.wait(draw.uniform(0.02, 0.7) * (4 if SANITIZED else 1))
-        except subprocess.TimeoutExpired:
-            killed += 1
-            sidecar = running.look()
-            if draw.random() < 0.5 or not sidecar:
-                running.kill()
-                continue
-            os.kill(sidecar[0], signal.SIGKILL)
-            code, _, err = running.end(0, 1)
-            assert code == 0 or "start again with the same command" in err or "the same command begins anew" in err, err
-            if code == 1:
-                continue
-        running.end(0)
-        return killed
+        sidecar = running.look()
+        if draw.random() < 0.5 or not sidecar:
+            running.kill()
+            continue
+        os.kill(sidecar[0], signal.SIGKILL)
+        code, _, err = running.end(0, 1)
+        if code == 0:  # it was over already
+            return killed
+        assert "start again with the same command" in err or "the same command begins anew" in err, err
+    start(pipeline(), "--quiet", *options()).end(0)
+    return kills
 
 
 ROUTED = """\
@@ -378,6 +394,7 @@ def test_killed_anywhere_it_writes_every_record_once(start, workdir, seed):
     draw = random.Random(seed)
     with open(workdir / "in", "w") as file:
         file.writelines(json.dumps({"k": f"key {n % 31}", "n": n}) + "\n" for n in range(60000))
-    killed = run_until_done(start, ROUTED, draw, 12, lambda: ["--slots", str(draw.randint(1, 3))])
-    assert killed >= 3
+    outputs, slots = ("odd", "left", "again"), lambda: ["--slots", str(draw.randint(1, 3))]
+    killed = run_until_done(start, workdir, lambda: ROUTED, outputs, draw, 12, 700_000, slots)
+    assert killed >= 5
     check_routed(workdir)

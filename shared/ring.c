@@ -46,6 +46,16 @@ void ring_producer_init(struct ring_producer *producer, struct ring_producer_wor
 	};
 }
 
+void ring_producer_resume(struct ring_producer *producer, uint64_t cursor)
+{
+	producer->position = cursor;
+	producer->published = cursor;
+	producer->peer_head = cursor - producer->size;
+	producer->damaged = cursor % FRAME_ALIGN != 0;
+	/* R2: release, pairs with the acquire in ring_peek. */
+	atomic_store_explicit(&producer->own->tail, cursor, memory_order_release);
+}
+
 /* Bytes from the position to the end of a frame of `span` bytes, the PAD that it may need included (R4). */
 static inline uint64_t bytes_needed(const struct ring_producer *producer, uint64_t span)
 {
@@ -142,6 +152,16 @@ void ring_rollback(struct ring_producer *producer)
 	producer->reserved_end = producer->reserved;
 }
 
+bool ring_has_room(struct ring_producer *producer, uint64_t payload_max)
+{
+	CHECK(payload_max <= ring_payload_max(producer->size));
+	uint64_t needed = bytes_needed(producer, frame_span(sizeof(struct frame) + payload_max));
+	if (has_room(producer, needed))
+		return true;
+	return !producer->damaged && take_head(producer, load_head(producer, memory_order_acquire)) &&
+	       has_room(producer, needed);
+}
+
 bool ring_wait_for_room(struct ring_producer *producer, uint64_t payload_max)
 {
 	CHECK(payload_max <= ring_payload_max(producer->size));
@@ -182,6 +202,22 @@ void ring_consumer_init(struct ring_consumer *consumer, struct ring_consumer_wor
 	    .peer_tail = head, /* nothing to read until the tail has been looked at and checked */
 	    .damaged = head % FRAME_ALIGN != 0,
 	};
+}
+
+void ring_consumer_resume(struct ring_consumer *consumer, uint64_t cursor)
+{
+	consumer->position = cursor;
+	consumer->released = cursor;
+	consumer->peer_tail = cursor;
+	consumer->damaged = cursor % FRAME_ALIGN != 0;
+	/* R3: release, pairs with the acquire in ring_reserve. */
+	atomic_store_explicit(&consumer->own->head, cursor, memory_order_release);
+}
+
+void ring_rewind(struct ring_consumer *consumer, uint64_t cursor)
+{
+	CHECK(cursor - consumer->released <= consumer->position - consumer->released);
+	consumer->position = cursor;
 }
 
 /* Notes that the producer lied. */

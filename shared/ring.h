@@ -71,6 +71,10 @@ struct ring_producer {
 void ring_producer_init(struct ring_producer *producer, struct ring_producer_words *own,
 			const struct ring_consumer_words *peer, void *data, uint64_t size);
 
+/* Goes on, after ring_producer_init, where a predecessor that died had got to as its own records have it, whatever the shared tail
+ * says: frames before `cursor` become visible, what stands behind it was never there. */
+void ring_producer_resume(struct ring_producer *producer, uint64_t cursor);
+
 /* Finds room for a frame of up to `payload_max` bytes: on RING_OK *payload points to that many contiguous bytes.
  * May be called again without appending; `payload_max` may not exceed ring_payload_max(). Success takes an announcement
  * of ring_wait_for_room back: so of several frames that wait for one ring the one that announced goes first. */
@@ -85,6 +89,9 @@ bool ring_publish(struct ring_producer *producer);
 
 /* Forgets frames appended since the last publish. */
 void ring_rollback(struct ring_producer *producer);
+
+/* Whether a frame of up to `payload_max` bytes would find room now. Reserves nothing. */
+bool ring_has_room(struct ring_producer *producer, uint64_t payload_max);
 
 /* Announces that the producer waits for room (publish first: the consumer gives back only what it can see), and looks
  * once more: true when there is room now after all, and the announcement is taken back; or when the head could not be
@@ -110,6 +117,12 @@ struct ring_consumer {
 /* Attaches to a ring and takes its position from its own head. */
 void ring_consumer_init(struct ring_consumer *consumer, struct ring_consumer_words *own,
 			struct ring_producer_words *peer, const void *data, uint64_t size);
+
+/* Goes on, after ring_consumer_init, where a predecessor that died had got to: what stands before `cursor` is given back. */
+void ring_consumer_resume(struct ring_consumer *consumer, uint64_t cursor);
+
+/* Goes back to a cursor that ring_advance returned, or that the consumer began with, and that has not been passed by a release. */
+void ring_rewind(struct ring_consumer *consumer, uint64_t cursor);
 
 /* Looks at the next frame: on RING_OK *header is a checked copy and *payload points into the ring (valid until
  * released). Skips PADs. Does not move on. */

@@ -378,6 +378,61 @@ START_TEST(rollback_forgets_what_was_not_published)
 }
 END_TEST
 
+/* A successor goes on where its predecessor's own records have it, not where the shared words do: what was written and not shown
+ * becomes visible, what was read and not given back is given back, and what stands behind the cursor was never there. */
+START_TEST(a_successor_resumes_at_a_cursor)
+{
+	move_to(SIZE - 256);
+	push(1, 10);
+	ck_assert_int_eq(append_seq(2, 900, 0), RING_OK);
+	uint64_t written = producer.position;
+	ck_assert_int_eq(append_seq(3, 20, 0), RING_OK);
+	attach_producer();
+	ring_producer_resume(&producer, written);
+	push(4, 30);
+	uint64_t read = pull(1, 10);
+	attach_consumer();
+	ring_consumer_resume(&consumer, read);
+	ck_assert_uint_eq(atomic_load(&rig->consumer_words.head), read);
+	pull_release(2, 900);
+	pull_release(4, 30);
+	ck_assert_int_eq(peek(), RING_EMPTY);
+	ring_producer_resume(&producer, producer.position + 7); /* no cursor that there can be */
+	ck_assert(producer.damaged);
+	ring_consumer_resume(&consumer, consumer.position + 7);
+	ck_assert_int_eq(peek(), RING_DAMAGED);
+}
+END_TEST
+
+START_TEST(what_was_read_can_be_read_again)
+{
+	push(1, 10);
+	push(2, 20);
+	uint64_t first = consumer.position;
+	pull(1, 10);
+	pull(2, 20);
+	ring_rewind(&consumer, first);
+	pull_release(1, 10);
+	pull_release(2, 20);
+	ck_assert_int_eq(peek(), RING_EMPTY);
+}
+END_TEST
+
+START_TEST(room_can_be_asked_for)
+{
+	uint64_t seq = 0;
+	ck_assert(ring_has_room(&producer, ring_payload_max(SIZE)));
+	while (ring_has_room(&producer, 500))
+		push(++seq, 500);
+	ck_assert_int_eq(append_seq(99, 500, 0), RING_FULL);
+	pull_release(1, 500);
+	ck_assert(ring_has_room(&producer, 500));
+	atomic_store(&rig->consumer_words.head, UINT64_C(1) << 50);
+	ck_assert(!ring_has_room(&producer, 900));
+	ck_assert(producer.damaged);
+}
+END_TEST
+
 START_TEST(frames_are_released_in_pieces)
 {
 	uint64_t cursor[8];
@@ -955,6 +1010,9 @@ static TCase *single_step_case(void)
 	tcase_add_test(tests, less_may_be_used_than_was_reserved);
 	tcase_add_test(tests, a_reservation_may_be_made_again);
 	tcase_add_test(tests, rollback_forgets_what_was_not_published);
+	tcase_add_test(tests, a_successor_resumes_at_a_cursor);
+	tcase_add_test(tests, what_was_read_can_be_read_again);
+	tcase_add_test(tests, room_can_be_asked_for);
 	tcase_add_test(tests, frames_are_released_in_pieces);
 	tcase_add_test(tests, waiting_for_room_is_announced_and_taken_back);
 	tcase_add_test(tests, waiting_ends_at_once_when_there_is_room_after_all);

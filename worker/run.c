@@ -46,8 +46,10 @@ static bool run_reserve(struct run *run, uint32_t more)
 {
 	if (more <= run->capacity - run->count)
 		return true;
-	if (more > RUN_RECORDS_MAX - run->count)
+	if (more > RUN_RECORDS_MAX - run->count) {
+		scratch_set_out(run->scratch);
 		return false;
+	}
 
 	uint32_t capacity = run->capacity ? run->capacity * 2 : 64;
 	if (capacity < run->count + more)

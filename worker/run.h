@@ -48,6 +48,10 @@ void *scratch_alloc(struct scratch *scratch, size_t size);
 /* Gives the most recent allocation, and only that one, another size: in place if possible. NULL as above. */
 void *scratch_resize(struct scratch *scratch, void *last, size_t old_size, size_t size);
 
+/* Whether it, or a run on it, had no room for something since the last reset: with fewer records there might be. And says so. */
+bool scratch_is_out(const struct scratch *scratch);
+void scratch_set_out(struct scratch *scratch);
+
 /* A copy of some bytes in scratch memory; data is NULL when there is no room. */
 struct view scratch_copy(struct scratch *scratch, struct view bytes);
 

@@ -35,6 +35,7 @@ struct chunk {
 struct scratch {
 	struct chunk *first, *current;
 	size_t total; /* bytes in all chunks */
+	bool out;     /* something had no room */
 };
 
 struct scratch *scratch_create(void)
@@ -73,6 +74,17 @@ void scratch_reset(struct scratch *scratch)
 		link = &chunk->next;
 	}
 	scratch->current = scratch->first;
+	scratch->out = false;
+}
+
+bool scratch_is_out(const struct scratch *scratch)
+{
+	return scratch->out;
+}
+
+void scratch_set_out(struct scratch *scratch)
+{
+	scratch->out = true;
 }
 
 /* Adds a chunk with room for `size` behind the current one, or NULL beyond the limit. */
@@ -110,8 +122,10 @@ void *scratch_alloc(struct scratch *scratch, size_t size)
 		struct chunk *next = chunk ? chunk->next : NULL;
 		if (!next || size > next->size)
 			next = scratch_add(scratch, size);
-		if (!next)
+		if (!next) {
+			scratch->out = true;
 			return NULL;
+		}
 		scratch->current = chunk = next;
 	}
 

@@ -1,10 +1,5 @@
-/* The table of step kinds, in the order of descriptor/steps.def, and what several kinds need. */
+/* What several kinds need. */
 #include "worker/steps/kinds.h"
-
-const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {
-#define STEP_KIND(name, closes, help) [STEP_##name] = &name##_ops,
-#include "descriptor/steps.def"
-};
 
 struct jq_program *step_program(const struct option *option, const char *field, const char *text,
 				struct failure *failure)

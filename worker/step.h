@@ -1,5 +1,5 @@
 /*
- * A step, as the chain sees it: one entry of the table of kinds in worker/steps/table.c, in the order of descriptor/steps.def.
+ * A step, as the chain sees it: one entry of the table of kinds in worker/steps/kinds.c, in the order of descriptor/steps.def.
  *
  * A step is opened once per session (and once per worker for unary calls), works on runs, and may hold records back. What it
  * must remember it keeps in the states that its kind declares (STEP_STATE in steps.def): those outlive the worker. All else that a
@@ -36,6 +36,7 @@ struct step {
 	 * `close` are called. */
 	struct state_store *store;
 	struct state *states[STEP_STATES_MAX];
+	bool timers[STEP_STATES_MAX]; /* whether it is one of TIMERS */
 };
 
 struct step_kind_ops {

@@ -148,6 +148,9 @@ static void bench_init(struct bench *bench, const struct measure *measure)
 	bench->front.owner = NULL;
 	CHECK(slot_attach_front(&bench->front) == 0 && slot_attach_worker(memory) == 0);
 	workspace_init(&bench->workspace, &bench->sidecar, 0);
+	char why[128];
+	if (arena_open(&bench->workspace.arena, memory->arena, memory->sizes.arena, 0, why) != ARENA_OK)
+		fatalx("%s", why);
 	bench->serve = serve_create(&bench->workspace, memory, 1, &segment, &failure);
 	CHECK(bench->serve != NULL);
 	serve_reset(bench->serve);

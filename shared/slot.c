@@ -96,10 +96,10 @@ static bool ring_size_is_sound(uint64_t size)
 	return size >= page_size() && size <= RING_SIZE_MAX && (size & (size - 1)) == 0;
 }
 
-/* Whether an arena can have this size: whole pages, and room for the positions. */
+/* Whether an arena can have this size: whole pages. */
 static bool arena_size_is_sound(uint64_t size)
 {
-	return size >= sizeof(struct slot_positions) && size % page_size() == 0;
+	return size > 0 && size % page_size() == 0;
 }
 
 /* Allocates pages of a memfd, however often a signal comes between. 0, or -1 with errno. */
@@ -127,12 +127,6 @@ static int make_memfd(const char *what, uint32_t slot, uint64_t bytes, uint64_t 
 	close(fd);
 	errno = error;
 	return -1;
-}
-
-/* A position before the first message. */
-static void clear_position(struct session_position *position)
-{
-	*position = (struct session_position){.watermark = INT64_MIN};
 }
 
 /* Writes the constant part of the channels' head. 0, or -1 with errno. */
@@ -493,9 +487,7 @@ void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch)
 
 void slot_reset_worker(struct slot_memory *memory)
 {
-	struct slot_positions *positions = memory->arena;
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
-		clear_position(&positions->position[i]);
 		clear_worker_words(&memory->channels->worker[i]);
 		atomic_store_explicit(&memory->channels->worker[i].closed_epoch, 0, memory_order_release);
 	}

@@ -87,22 +87,6 @@ struct channels {
 	struct worker_channel worker[SLOT_CHANNELS_MAX];
 };
 
-/* A session's place in its stream, as the worker has it. Arena words. */
-struct session_position {
-	uint32_t epoch; /* 0: no session on this channel */
-	uint32_t segment;
-	uint64_t seq;            /* last one taken */
-	int64_t watermark;       /* ms; INT64_MIN before the first */
-	int64_t processing_time; /* ms; 0 before the first message */
-	uint64_t ended;          /* 1 after EndInput */
-};
-
-/* The first pages of the arena. Written by the slot's owner alone. */
-struct slot_positions {
-	_Atomic uint64_t commit; /* number of units committed */
-	struct session_position position[SLOT_CHANNELS_MAX];
-};
-
 /* What sizes a slot's memory; frozen before the first slot is made. */
 struct slot_sizes {
 	uint32_t channel_count;
@@ -174,7 +158,7 @@ int slot_own(struct slot_memory *memory, enum slot_wait found);
 /* Zeroes the worker's words of one channel and publishes closed_epoch (S2). */
 void channel_close(struct slot_memory *memory, uint32_t channel, uint32_t epoch);
 
-/* Zeroes the worker's words of all channels (S2, S3) and the positions. */
+/* Zeroes the worker's words of all channels (S2, S3). */
 void slot_reset_worker(struct slot_memory *memory);
 
 /* ---- Both ends ---- */

@@ -10,7 +10,7 @@
 
 #include "tests/check_main.h"
 
-enum { RING = 4096, RECORD_MAX = 600 };
+enum { RING = 4096, RECORD_MAX = 600, ARENA = 8 << 20 };
 
 static struct ring_producer_words producer_words;
 static struct ring_consumer_words consumer_words;
@@ -18,24 +18,33 @@ static _Alignas(64) uint8_t data[RING];
 static struct ring_producer producer;
 static struct ring_consumer consumer;
 static struct output output;
+static struct outbox outbox;
+static struct arena arena;
+static void *memory;
 static uint8_t bytes[4096];
 
 static void setup(void)
 {
 	struct frame request = {.kind = FRAME_MESSAGE, .epoch = 7, .segment = 3, .seq = 9, .received_ns = 11};
+	char why[128];
 
 	memset(&producer_words, 0, sizeof(producer_words));
 	memset(&consumer_words, 0, sizeof(consumer_words));
 	memset(bytes, 'b', sizeof(bytes));
 	ring_producer_init(&producer, &producer_words, &consumer_words, data, RING);
 	ring_consumer_init(&consumer, &consumer_words, &producer_words, data, RING);
-	output_init(&output, &producer, 100000, RECORD_MAX);
+	memory = calloc(1, ARENA);
+	ck_assert_int_eq(arena_open(&arena, memory, ARENA, 0, why), ARENA_OK);
+	outbox = (struct outbox){0};
+	output_init(&output, &producer, &outbox, &arena, 1, 100000, RECORD_MAX);
+	output.surplus = true; /* as for the outputs of one record */
 	output_answer(&output, &request, 9);
 }
 
 static void teardown(void)
 {
 	output_deinit(&output);
+	free(memory);
 }
 
 /* A record whose payload has so many bytes and whose timestamp is its number. */
@@ -146,7 +155,7 @@ START_TEST(many_records_keep_their_order)
 	}
 	ck_assert_int_eq(expected, written);
 	ck_assert(!output_is_parked(&output));
-	ck_assert_uint_eq(output.outbox.bytes, 0);
+	ck_assert_uint_eq(outbox.bytes, 0);
 }
 END_TEST
 
@@ -248,14 +257,74 @@ START_TEST(a_parked_channel_is_told_of_room)
 		ck_assert_int_eq(write_one(500, 0), OUTPUT_OK);
 		output_results_end(&output, false, true, 0);
 	}
-	ck_assert(!output_flush(&output));
-	ck_assert(output_publish(&output)); /* published by the flush, and told once */
-	ck_assert(!output_publish(&output));
+	ck_assert_uint_eq(output_flush(&output), 0);
+	ck_assert(output_publish(&output));
+	ck_assert(!output_wait_for_room(&output));
 	ck_assert_int_eq(ring_peek(&consumer, &header, &payload), RING_OK);
 	ck_assert(ring_release(&consumer, ring_advance(&consumer, &header)));
-	ck_assert(output_flush(&output));
+	ck_assert(output_wait_for_room(&output));
+	ck_assert_uint_eq(output_flush(&output), 1);
+	ck_assert(!output_is_parked(&output));
 	ck_assert_int_eq(ring_peek(&consumer, &header, &payload), RING_OK);
 	ck_assert(!ring_release(&consumer, ring_advance(&consumer, &header)));
+}
+END_TEST
+
+/* Records of a unit that can be made smaller do not go to the outbox; what was written of them is given up, and other answers do go. */
+START_TEST(a_unit_without_room_can_be_given_up)
+{
+	FlinkBridge__FromWorker *message;
+	enum output_result result;
+	struct frame header;
+	int64_t number = 0;
+
+	output.surplus = false;
+	ck_assert_int_eq(write_one(20, 100), OUTPUT_OK);
+	output_results_end(&output, false, true, 0);
+	output_publish(&output);
+	while ((result = write_one(500, number)) == OUTPUT_OK)
+		number++;
+	ck_assert_int_eq(result, OUTPUT_NO_ROOM);
+	ck_assert_int_ge(number, 2);
+	ck_assert(!output_is_parked(&output));
+	output_rollback(&output);
+	ck_assert(!output_results_open(&output));
+	ck_assert(output_has_room(&output));
+	output_status(&output, FRAME_END, GRPC_STATUS_OK, "");
+	output_publish(&output);
+	message = take(&header);
+	ck_assert_int_eq(message->results->records[0]->timestamp, 100);
+	flink_bridge__from_worker__free_unpacked(message, NULL);
+	const uint8_t *payload;
+	ck_assert_int_eq(ring_peek(&consumer, &header, &payload), RING_OK);
+	ck_assert_uint_eq(header.kind, FRAME_END);
+}
+END_TEST
+
+/* A frame larger than a block of the arena comes out of the outbox as it went in; what leaves frees its memory. */
+START_TEST(the_outbox_carries_large_frames)
+{
+	static uint8_t large[200000], back[200000];
+	struct frame header = {.kind = FRAME_ANSWER, .epoch = 7};
+	uint64_t blocks = arena_session_usage(&arena, 1).blocks;
+
+	for (size_t i = 0; i < sizeof(large); i++)
+		large[i] = (uint8_t)(i * 7 + i / 1000);
+	ck_assert(outbox_append(&outbox, &arena, 1, header, large, sizeof(large)));
+	ck_assert(outbox_append(&outbox, &arena, 1, header, large, 0));
+	ck_assert(outbox_append(&outbox, &arena, 1, header, large, 10));
+	ck_assert_uint_eq(outbox.bytes, 3 * sizeof(header) + sizeof(large) + 10);
+	arena_commit(&arena);
+	ck_assert_uint_eq(outbox_first(&outbox, &arena).length, sizeof(header) + sizeof(large));
+	outbox_take(&outbox, &arena, 1, back);
+	ck_assert_mem_eq(back, large, sizeof(large));
+	ck_assert_uint_eq(outbox_first(&outbox, &arena).length, sizeof(header));
+	outbox_take(&outbox, &arena, 1, back);
+	ck_assert_uint_eq(outbox_first(&outbox, &arena).length, sizeof(header) + 10);
+	outbox_clear(&outbox, &arena, 1);
+	ck_assert(outbox_is_empty(&outbox) && outbox.bytes == 0);
+	arena_commit(&arena);
+	ck_assert_uint_eq(arena_session_usage(&arena, 1).blocks, blocks);
 }
 END_TEST
 
@@ -286,7 +355,7 @@ START_TEST(a_consumer_that_lies_is_found_out)
 		output_results_end(&output, false, true, 0);
 	}
 	atomic_store(&consumer_words.head, UINT64_C(1) << 50);
-	ck_assert(!output_flush(&output));
+	ck_assert_uint_eq(output_flush(&output), 0);
 	ck_assert(output.damaged);
 }
 END_TEST
@@ -306,6 +375,8 @@ static Suite *output_suite(void)
 	tcase_add_test(test, a_record_beyond_the_limit_is_told_with_its_size);
 	tcase_add_test(test, small_answers_queue_behind_large_ones);
 	tcase_add_test(test, a_parked_channel_is_told_of_room);
+	tcase_add_test(test, a_unit_without_room_can_be_given_up);
+	tcase_add_test(test, the_outbox_carries_large_frames);
 	tcase_add_loop_test(test, a_long_status_is_cut_between_characters, 0, 2);
 	tcase_add_test(test, a_consumer_that_lies_is_found_out);
 	suite_add_tcase(suite, test);

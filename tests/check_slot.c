@@ -589,11 +589,9 @@ START_TEST(a_new_worker_starts_from_zero)
 	struct slot_memory worker = clone_memory();
 	ck_assert_int_eq(slot_attach_front(&memory), 0);
 	ck_assert_int_eq(slot_attach_worker(&worker), 0);
-	struct slot_positions *positions = worker.arena;
 	for (uint32_t i = 1; i < sizes.channel_count; i++) {
 		open_channel(&memory, i, 40 + i);
 		use_channel(&memory, i);
-		positions->position[i] = (struct session_position){.epoch = 40 + i, .seq = 5, .watermark = 6};
 		worker.channels->worker[i].closed_epoch = 30;
 	}
 	worker.channels->worker_sleeps = 1;
@@ -601,9 +599,6 @@ START_TEST(a_new_worker_starts_from_zero)
 	ck_assert_uint_eq(memory.channels->worker_sleeps, 0);
 	for (uint32_t i = 1; i < sizes.channel_count; i++) {
 		ck_assert_uint_eq(memory.channels->worker[i].closed_epoch, 0);
-		ck_assert_uint_eq(positions->position[i].epoch, 0);
-		ck_assert_uint_eq(positions->position[i].seq, 0);
-		ck_assert_int_eq(positions->position[i].watermark, INT64_MIN);
 		ck_assert_uint_eq(channel_epoch_of(memory.channels->front[i].state),
 				  40 + i); /* the front's, untouched */
 		channel_free(&memory, i);

@@ -25,6 +25,7 @@
 #include "shared/keygroup.h"
 #include "tests/spec.h"
 #include "worker/jq_program.h"
+#include "worker/position.h"
 #include "worker/serve.h"
 
 enum { RIG_SEGMENTS_MAX = 4, RIG_CHANNELS = 8, RIG_TIME = 1000, RIG_TURNS_MAX = 100000 };
@@ -67,7 +68,7 @@ static inline void rig_init(struct rig *rig)
 	memset(rig, 0, sizeof(*rig));
 	rig->generation = 1;
 	rig->sizes = (struct slot_sizes){
-	    .channel_count = RIG_CHANNELS, .unary_ring = 1 << 20, .session_ring = 1 << 20, .arena = 8 << 20};
+	    .channel_count = RIG_CHANNELS, .unary_ring = 1 << 20, .session_ring = 1 << 20, .arena = 64 << 20};
 	rig->sidecar.config = (struct config){
 	    .slots = 1,
 	    .message_max = 256 << 10,
@@ -118,27 +119,58 @@ static inline void rig_make(struct rig *rig)
 	atomic_store(&rig->sidecar.control.control->front_generation, 1);
 }
 
+/* Becomes the slot's owner and opens the chains. */
+static inline void rig_own(struct rig *rig)
+{
+	struct slot_memory *memory = &rig->sidecar.slots[0];
+	const struct segment *segment;
+	struct failure failure;
+	char why[128];
+
+	workspace_init(&rig->workspace, &rig->sidecar, 0);
+	ck_assert_msg(arena_open(&rig->workspace.arena, memory->arena, memory->sizes.arena, 0, why) == ARENA_OK, "%s",
+		      why);
+	rig->serve = serve_create(&rig->workspace, &rig->sidecar.slots[0], rig->generation, &segment, &failure);
+	ck_assert_msg(rig->serve != NULL, "%s", failure.message);
+}
+
 /* Makes everything and opens the chains. */
 static inline void rig_start(struct rig *rig)
 {
-	const struct segment *segment;
-	struct failure failure;
-
 	rig_make(rig);
 	ck_assert_int_eq(slot_attach_worker(&rig->sidecar.slots[0]), 0);
-	workspace_init(&rig->workspace, &rig->sidecar, 0);
-	rig->serve = serve_create(&rig->workspace, &rig->sidecar.slots[0], rig->generation, &segment, &failure);
-	ck_assert_msg(rig->serve != NULL, "%s", failure.message);
+	rig_own(rig);
 	serve_reset(rig->serve);
 }
 
-/* Frees all. */
-static inline void rig_stop(struct rig *rig)
+/* Forgets what the worker's process has, committing nothing: as if it had been killed. */
+static inline void rig_forget(struct rig *rig)
 {
 	if (rig->serve != NULL) {
 		serve_destroy(rig->serve);
 		workspace_deinit(&rig->workspace);
 	}
+	rig->serve = NULL;
+}
+
+/* A successor takes the slot over. */
+static inline void rig_adopt(struct rig *rig)
+{
+	rig_forget(rig);
+	rig_own(rig);
+	serve_adopt(rig->serve);
+}
+
+/* Where the session on a channel stands. */
+static inline const struct session_position *rig_position(const struct rig *rig, uint32_t channel)
+{
+	return arena_session(&rig->workspace.arena, channel);
+}
+
+/* Frees all. */
+static inline void rig_stop(struct rig *rig)
+{
+	rig_forget(rig);
 	slot_memory_destroy(&rig->front);
 	slot_memory_destroy(&rig->sidecar.slots[0]);
 	control_destroy(&rig->sidecar.control);
@@ -292,7 +324,9 @@ static inline bool rig_try_send(struct rig *rig, uint32_t index, const FlinkBrid
 {
 	size_t size = flink_bridge__to_worker__get_packed_size(message);
 	bool open = message->kind_case == FLINK_BRIDGE__TO_WORKER__KIND_OPEN;
-	struct frame header = {.kind = open ? FRAME_OPEN : FRAME_MESSAGE, .seq = message->seq};
+	struct frame header = {.kind = open ? FRAME_OPEN : FRAME_MESSAGE,
+			       .seq = message->seq,
+			       .segment = rig->front.channels->front[index].segment};
 	uint8_t *bytes = malloc(size + 1);
 	bool sent;
 

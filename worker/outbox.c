@@ -1,62 +1,123 @@
 /*
- * The outbox: a list of frames on the heap.
+ * The outbox: a list of blocks in the arena. A large frame takes several, so that no block is larger than the heap hands out well.
  */
 #include "worker/outbox.h"
 
-#include <stdlib.h>
+#include <string.h>
 
 #include "shared/log.h"
 
-/* Memory for a frame of up to `size` payload bytes. A worker without memory for an answer leaves, as from any memory death. */
-struct outbox_frame *outbox_frame_create(uint64_t size)
-{
-	struct outbox_frame *frame = malloc(sizeof(*frame) + size);
+enum { PART_MAX = 64 << 10 }; /* bytes of payload in one block */
 
-	if (frame == NULL)
-		fatalx("no memory for an answer of %llu bytes that waits for its client", (unsigned long long)size);
-	frame->next = NULL;
-	frame->size = size;
-	return frame;
+struct outbox_block {
+	arena_ref next;      /* 0: the last */
+	uint32_t size;       /* bytes of payload in this block */
+	struct frame header; /* length 0: the block goes on with the frame of the one before */
+	uint8_t payload[];
+};
+
+/* The bytes of a block with so much payload. */
+static size_t block_size(uint32_t payload)
+{
+	return sizeof(struct outbox_block) + payload;
 }
 
-/* Frees a frame that is in no outbox. */
-void outbox_frame_free(struct outbox_frame *frame)
+/* Hangs a block behind the last one. */
+static void link_last(struct outbox *outbox, struct arena *arena, arena_ref block)
 {
-	free(frame);
+	if (outbox->last == 0) {
+		outbox->first = block;
+	} else {
+		struct outbox_block *last = arena_at(arena, outbox->last);
+
+		arena_write(arena, &last->next, sizeof(last->next));
+		last->next = block;
+	}
+	outbox->last = block;
+}
+
+/* Appends one block. */
+static bool part_append(struct outbox *outbox, struct arena *arena, uint32_t channel, const struct frame *header,
+			const uint8_t *payload, uint32_t size)
+{
+	arena_ref ref = arena_alloc(arena, channel, block_size(size));
+	struct outbox_block *block;
+
+	if (ref == 0)
+		return false;
+	block = arena_at(arena, ref);
+	*block = (struct outbox_block){.size = size, .header = *header};
+	if (size > 0)
+		memcpy(block->payload, payload, size);
+	link_last(outbox, arena, ref);
+	return true;
 }
 
 /* Puts a frame at the end. */
-void outbox_append(struct outbox *outbox, struct outbox_frame *frame, struct frame header, uint64_t used)
+bool outbox_append(struct outbox *outbox, struct arena *arena, uint32_t channel, struct frame header,
+		   const uint8_t *payload, uint64_t size)
 {
-	struct outbox_frame *shrunk = realloc(frame, sizeof(*frame) + used);
+	static const struct frame goes_on;
+	uint64_t done = size < PART_MAX ? size : PART_MAX;
 
-	if (shrunk != NULL)
-		frame = shrunk;
-	frame->header = header;
-	frame->size = used;
-	if (outbox->first == NULL)
-		outbox->first = frame;
-	else
-		outbox->last->next = frame;
-	outbox->last = frame;
-	outbox->bytes += sizeof(frame->header) + used;
+	header.length = (uint32_t)(sizeof(header) + size);
+	if (!part_append(outbox, arena, channel, &header, payload, (uint32_t)done))
+		return false;
+	while (done < size) {
+		uint64_t part = size - done < PART_MAX ? size - done : PART_MAX;
+
+		if (!part_append(outbox, arena, channel, &goes_on, payload + done, (uint32_t)part))
+			return false;
+		done += part;
+	}
+	outbox->bytes += header.length;
+	return true;
 }
 
-/* Frees the first frame. */
-void outbox_pop(struct outbox *outbox)
+/* The header of the first frame. */
+struct frame outbox_first(const struct outbox *outbox, const struct arena *arena)
 {
-	struct outbox_frame *first = outbox->first;
+	const struct outbox_block *first = arena_at(arena, outbox->first);
 
-	outbox->first = first->next;
-	if (outbox->first == NULL)
-		outbox->last = NULL;
-	outbox->bytes -= sizeof(first->header) + first->size;
-	free(first);
+	CHECK(!outbox_is_empty(outbox) && first->header.length >= sizeof(struct frame));
+	return first->header;
+}
+
+/* Frees the first block; returns its bytes of payload, which stand until the unit commits. */
+static uint32_t first_free(struct outbox *outbox, struct arena *arena, uint32_t channel)
+{
+	arena_ref ref = outbox->first;
+	const struct outbox_block *block = arena_at(arena, ref);
+	uint32_t size = block->size;
+
+	outbox->first = block->next;
+	if (outbox->first == 0)
+		outbox->last = 0;
+	arena_free(arena, channel, ref, block_size(size));
+	return size;
+}
+
+/* Copies the payload of the first frame and takes the frame out. */
+void outbox_take(struct outbox *outbox, struct arena *arena, uint32_t channel, uint8_t *payload)
+{
+	uint32_t length = outbox_first(outbox, arena).length;
+	uint64_t left = length - sizeof(struct frame);
+
+	outbox->bytes -= length;
+	do {
+		const struct outbox_block *block = arena_at(arena, outbox->first);
+
+		CHECK(block->size <= left);
+		memcpy(payload, block->payload, block->size);
+		payload += block->size;
+		left -= first_free(outbox, arena, channel);
+	} while (left > 0);
 }
 
 /* Frees all frames. */
-void outbox_clear(struct outbox *outbox)
+void outbox_clear(struct outbox *outbox, struct arena *arena, uint32_t channel)
 {
-	while (outbox->first != NULL)
-		outbox_pop(outbox);
+	while (!outbox_is_empty(outbox))
+		first_free(outbox, arena, channel);
+	outbox->bytes = 0;
 }

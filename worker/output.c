@@ -7,6 +7,7 @@
  */
 #include "worker/output.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "shared/log.h"
@@ -21,30 +22,40 @@ enum {
 	HEADER_MAX_FRAME = 16,
 	/* What a message needs around a record that fills it. */
 	AROUND_RECORD = 64,
+	/* Room for the Error and the END of a session that fails. */
+	ROOM_MIN = 4096,
+	/* Frames that leave the outbox in one unit: bounds its log. */
+	FLUSH_FRAMES = 64,
 };
 
 enum { FIELD_SEQ = 1, FIELD_NEXT_WAKEUP = 2, FIELD_RECORDS = 1, FIELD_MORE = 2 };
 
-/* Starts with nothing to send. */
-void output_init(struct output *output, struct ring_producer *ring, uint64_t message_max, uint64_t record_max)
+/* Starts with no answer at hand. */
+void output_init(struct output *output, struct ring_producer *ring, struct outbox *outbox, struct arena *arena,
+		 uint32_t channel, uint64_t message_max, uint64_t record_max)
 {
 	uint64_t carried = ring_payload_max(ring->size);
 
 	*output = (struct output){
 	    .ring = ring,
+	    .outbox = outbox,
+	    .arena = arena,
+	    .channel = channel,
 	    .message_max = message_max < carried ? message_max : carried,
+	    .room = carried < ROOM_MIN ? carried : ROOM_MIN,
 	};
+	if (output->room < output->message_max)
+		output->room = output->message_max;
 	/* So that a record that may come in may go out, too. */
 	output->record_max = output->message_max - AROUND_RECORD;
 	if (record_max < output->record_max)
 		output->record_max = record_max;
 }
 
-/* Frees what was not sent. */
+/* Gives the answer being written up. */
 void output_deinit(struct output *output)
 {
 	output_drop(output);
-	outbox_clear(&output->outbox);
 }
 
 /* Says which request the following answers belong to. */
@@ -58,8 +69,8 @@ void output_answer(struct output *output, const struct frame *request, uint64_t 
 	};
 }
 
-/* Finds memory for a payload: in the ring, or for the outbox when others wait there already or the ring has no room. */
-static void payload_begin(struct output *output, uint64_t size)
+/* Reserves a payload in the ring; false when it has no room, or when others wait in the outbox already. */
+static bool payload_reserve(struct output *output, uint64_t size)
 {
 	enum ring_result result = RING_FULL;
 
@@ -68,14 +79,33 @@ static void payload_begin(struct output *output, uint64_t size)
 		result = ring_reserve(output->ring, size, &output->payload);
 	if (result == RING_DAMAGED)
 		output->damaged = true;
-	if (result != RING_OK) {
-		output->waiting = outbox_frame_create(size);
-		output->payload = output->waiting->payload;
-	}
+	return result == RING_OK;
+}
+
+/* Takes memory for a payload that will go to the outbox. */
+static void payload_aside(struct output *output, uint64_t size)
+{
+	output->aside = malloc(size + 1);
+	if (output->aside == NULL)
+		fatalx("no memory for an answer of %llu bytes that waits for its client", (unsigned long long)size);
+	output->payload = output->aside;
+}
+
+/* Lets the writer write to the payload. */
+static void payload_open(struct output *output, uint64_t size)
+{
 	output->writer = (struct wire_writer){.at = output->payload, .end = output->payload + size};
 }
 
-/* Completes the answer being written. */
+/* Finds memory for a payload that is to be written in any case. */
+static void payload_begin(struct output *output, uint64_t size)
+{
+	if (!payload_reserve(output, size))
+		payload_aside(output, size);
+	payload_open(output, size);
+}
+
+/* Completes the answer being written. When the arena has no memory for it, that says so. */
 static void payload_end(struct output *output, enum frame_kind kind, bool last)
 {
 	struct frame header = output->header;
@@ -84,24 +114,49 @@ static void payload_end(struct output *output, enum frame_kind kind, bool last)
 	CHECK(!output->writer.overflow);
 	header.kind = (uint16_t)kind;
 	header.flags = last ? FRAME_LAST : 0;
-	if (output->waiting != NULL)
-		outbox_append(&output->outbox, output->waiting, header, used);
+	if (output->aside != NULL)
+		outbox_append(output->outbox, output->arena, output->channel, header, output->payload, used);
 	else
 		ring_append(output->ring, header, used);
-	output->waiting = NULL;
+	free(output->aside);
+	output->aside = NULL;
 	output->payload = NULL;
 }
 
-/* Begins a Results for about `wanted` bytes of records; room for what comes behind them is kept out of the writer's sight. */
-static void results_begin(struct output *output, uint64_t wanted)
+/* Writes the head of a Results; room for what comes behind its records is kept out of the writer's sight. */
+static void results_open(struct output *output, uint64_t size)
 {
-	uint64_t size = wanted + HEAD_MAX + TAIL_MAX;
-
-	payload_begin(output, size < output->message_max ? size : output->message_max);
+	payload_open(output, size);
 	output->writer.end -= TAIL_MAX;
 	wire_put_varint_field(&output->writer, FIELD_SEQ, output->header.seq);
 	output->results = wire_begin(&output->writer, FROM_WORKER_RESULTS);
 	output->first = output->writer.at;
+}
+
+/* Bytes of a Results for so many bytes of records. */
+static uint64_t results_size(const struct output *output, uint64_t records)
+{
+	uint64_t size = records + HEAD_MAX + TAIL_MAX;
+
+	return size < output->message_max ? size : output->message_max;
+}
+
+/* Begins a Results for about `least` bytes of records, and `expect` more if there is room for those, too. False: there is no room
+ * in the ring, and it is no surplus. */
+static bool results_begin(struct output *output, uint64_t least, uint64_t expect)
+{
+	uint64_t size = results_size(output, least + expect);
+
+	if (!payload_reserve(output, size)) {
+		size = results_size(output, least);
+		if (!payload_reserve(output, size)) {
+			if (!output->surplus)
+				return false;
+			payload_aside(output, size);
+		}
+	}
+	results_open(output, size);
+	return true;
 }
 
 /* Whether the Results at hand has all the room that a message may have. */
@@ -119,17 +174,28 @@ bool output_results_open(const struct output *output)
 /* Gives the answer being written up: what is reserved and not appended was never there. */
 void output_drop(struct output *output)
 {
-	outbox_frame_free(output->waiting);
-	output->waiting = NULL;
+	free(output->aside);
+	output->aside = NULL;
 	output->payload = NULL;
 	output->results = NULL;
+}
+
+/* Gives up everything that was not published. */
+void output_rollback(struct output *output)
+{
+	output_drop(output);
+	ring_rollback(output->ring);
 }
 
 /* Ends the Results at hand. */
 void output_results_end(struct output *output, bool more, bool last, int64_t next_wakeup_ms)
 {
-	if (output->results == NULL)
-		results_begin(output, 0);
+	if (output->results == NULL) {
+		uint64_t size = results_size(output, 0);
+
+		payload_begin(output, size);
+		results_open(output, size);
+	}
 	output->writer.end += TAIL_MAX;
 	if (more)
 		wire_put_varint_field(&output->writer, FIELD_MORE, 1);
@@ -150,19 +216,17 @@ static uint64_t record_inner(uint64_t written)
 	return written - 1 - length_bytes;
 }
 
-/* Makes room for a record that did not fit: ends the Results at hand and begins the next. False when even an empty one of the
- * largest size had no room. */
-static bool results_split(struct output *output)
+/* Makes room for a record that did not fit: ends the Results at hand and begins the next. */
+static enum output_result results_split(struct output *output)
 {
 	if (output->writer.at != output->first) {
 		output_results_end(output, true, false, 0);
 	} else {
 		if (results_largest(output))
-			return false;
+			return OUTPUT_TOO_LARGE; /* even an empty one of the largest size had no room */
 		output_drop(output);
 	}
-	results_begin(output, output->message_max);
-	return true;
+	return results_begin(output, output->message_max, 0) ? OUTPUT_OK : OUTPUT_NO_ROOM;
 }
 
 /* Writes one record, splitting the message when it is full. */
@@ -171,6 +235,7 @@ static enum output_result record_write(struct output *output, const struct wire_
 {
 	for (;;) {
 		uint8_t *before = output->writer.at;
+		enum output_result split;
 		uint64_t written;
 
 		wire_put_record(&output->writer, record, headers, false);
@@ -184,9 +249,10 @@ static enum output_result record_write(struct output *output, const struct wire_
 		}
 		output->writer.at = before;
 		output->writer.overflow = false;
-		if (!results_split(output)) {
+		split = results_split(output);
+		if (split != OUTPUT_OK) {
 			*size = record_inner(wire_record_size(record, headers, false));
-			return OUTPUT_TOO_LARGE;
+			return split;
 		}
 	}
 }
@@ -208,17 +274,19 @@ static uint64_t record_bound(const struct wire_record *record, const struct wire
 enum output_result output_records(struct output *output, const struct wire_record *records, uint32_t count,
 				  const struct wire_header *headers, uint64_t expect, uint64_t *size)
 {
+	enum output_result result = OUTPUT_OK;
+
 	if (count > 0 && output->results == NULL) {
-		uint64_t bound = expect;
+		uint64_t bound = 0;
 
 		for (uint32_t i = 0; i < count && bound < output->message_max; i++)
 			bound += record_bound(&records[i], headers);
-		results_begin(output, bound);
+		if (!results_begin(output, bound, expect))
+			return OUTPUT_NO_ROOM;
 	}
-	for (uint32_t i = 0; i < count; i++)
-		if (record_write(output, &records[i], headers, size) != OUTPUT_OK)
-			return OUTPUT_TOO_LARGE;
-	return OUTPUT_OK;
+	for (uint32_t i = 0; i < count && result == OUTPUT_OK; i++)
+		result = record_write(output, &records[i], headers, size);
+	return result;
 }
 
 /* A record of a run as the wire code takes it. */
@@ -240,7 +308,8 @@ static struct wire_record record_of(const struct record *record, bool routed)
 enum output_result output_run(struct output *output, const struct run *run, bool routed, uint64_t expect,
 			      uint64_t *size)
 {
-	uint64_t bound = expect;
+	enum output_result result = OUTPUT_OK;
+	uint64_t bound = 0;
 
 	if (run->count > 0 && output->results == NULL) {
 		for (uint32_t i = 0; i < run->count && bound < output->message_max; i++) {
@@ -248,16 +317,16 @@ enum output_result output_run(struct output *output, const struct run *run, bool
 
 			bound += record_bound(&record, run->records[i].headers);
 		}
-		results_begin(output, bound);
+		if (!results_begin(output, bound, expect))
+			return OUTPUT_NO_ROOM;
 	}
-	for (uint32_t i = 0; i < run->count; i++) {
+	for (uint32_t i = 0; i < run->count && result == OUTPUT_OK; i++) {
 		struct wire_record record = record_of(&run->records[i], routed);
 
 		CHECK(run->records[i].state != PAYLOAD_VALUE);
-		if (record_write(output, &record, run->records[i].headers, size) != OUTPUT_OK)
-			return OUTPUT_TOO_LARGE;
+		result = record_write(output, &record, run->records[i].headers, size);
 	}
-	return OUTPUT_OK;
+	return result;
 }
 
 /* Begins an answer that is not Results. */
@@ -303,40 +372,49 @@ void output_status(struct output *output, enum frame_kind kind, uint32_t code, c
 /* Moves the first waiting frame to the ring; false when there is no room for it. */
 static bool flush_first(struct output *output)
 {
-	struct outbox_frame *frame = output->outbox.first;
+	struct frame header = outbox_first(output->outbox, output->arena);
+	uint64_t size = header.length - sizeof(header);
 	enum ring_result result;
 	uint8_t *payload;
 
-	result = ring_reserve(output->ring, frame->size, &payload);
+	result = ring_reserve(output->ring, size, &payload);
 	if (result == RING_DAMAGED)
 		output->damaged = true;
 	if (result != RING_OK)
 		return false;
-	memcpy(payload, frame->payload, frame->size);
-	ring_append(output->ring, frame->header, frame->size);
-	outbox_pop(&output->outbox);
+	outbox_take(output->outbox, output->arena, output->channel, payload);
+	ring_append(output->ring, header, size);
 	return true;
 }
 
-/* Moves the outbox to the ring. */
-bool output_flush(struct output *output)
+/* Moves a few frames from the outbox to the ring. */
+uint32_t output_flush(struct output *output)
 {
-	while (output_is_parked(output) && !output->damaged) {
-		if (flush_first(output))
-			continue;
-		/* The front makes room by reading what is there: it must see it before anybody waits for that. */
-		output->published |= ring_publish(output->ring);
-		if (!ring_wait_for_room(output->ring, output->outbox.first->size))
-			return false;
-	}
-	return !output_is_parked(output);
+	uint32_t moved = 0;
+
+	while (moved < FLUSH_FRAMES && output_is_parked(output) && flush_first(output))
+		moved++;
+	return moved;
+}
+
+/* Announces that the channel waits for room. */
+bool output_wait_for_room(struct output *output)
+{
+	uint64_t size = output->room;
+
+	if (output_is_parked(output))
+		size = outbox_first(output->outbox, output->arena).length - sizeof(struct frame);
+	return ring_wait_for_room(output->ring, size);
+}
+
+/* Whether an answer as large as any would find room. */
+bool output_has_room(struct output *output)
+{
+	return ring_has_room(output->ring, output->room);
 }
 
 /* Makes what is in the ring visible. */
 bool output_publish(struct output *output)
 {
-	bool published = ring_publish(output->ring) || output->published;
-
-	output->published = false;
-	return published;
+	return ring_publish(output->ring);
 }

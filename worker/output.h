@@ -1,12 +1,14 @@
 /*
- * Answers of a channel: encoded straight into reserved ring memory, or, once the response ring is full, into the outbox.
+ * Answers of a channel: encoded straight into reserved ring memory, or, when the response ring is full, into the outbox.
  *
  *      output_records --> the Results at hand --full--> closed with more=true, the next one begun
  *                                |
  *             room in the ring? -+- yes --> frame in the ring, visible at output_publish
- *                                +- no ---> frame in the outbox; the channel is parked until output_flush empties it
+ *                                +- no ---> records: NO_ROOM, unless they are the surplus of a unit that cannot be made smaller
+ *                                           surplus, and all other answers (they are small): frame in the outbox
  *
- * The order of answers is the order of calls, whichever way they take: nothing goes to the ring past the outbox.
+ * The order of answers is the order of calls, whichever way they take: nothing goes to the ring past the outbox. Whatever was
+ * written since the last commit can be given up as a whole (output_rollback).
  */
 #ifndef WORKER_OUTPUT_H
 #define WORKER_OUTPUT_H
@@ -20,30 +22,36 @@ enum { STATUS_TEXT_MAX = 1500 }; /* bytes of words in a status or Error */
 
 struct output {
 	struct ring_producer *ring;
-	struct outbox outbox;
+	struct outbox *outbox; /* among the channel's words, as the unit at hand leaves them */
+	struct arena *arena;
+	uint32_t channel;
 	uint64_t message_max; /* bytes of one answer */
 	uint64_t record_max;  /* bytes of one record */
+	uint64_t room;        /* in the ring, for an answer as large as any, or for the words of a failure */
+	bool surplus;         /* records that find no room in the ring go to the outbox, too */
 	bool damaged;         /* the front's words cannot be true */
-	bool published;       /* since output_publish last said so */
 
 	/* The answer being written, if any. */
 	struct frame header; /* what answers to the message at hand carry; kind and flags are set per answer */
 	struct wire_writer writer;
-	uint8_t *payload;             /* where it begins; NULL: none is being written */
-	uint8_t *results;             /* Results inside it */
-	uint8_t *first;               /* where its first record begins */
-	struct outbox_frame *waiting; /* the memory it is written to when that is not the ring */
+	uint8_t *payload; /* where it begins; NULL: none is being written */
+	uint8_t *results; /* Results inside it */
+	uint8_t *first;   /* where its first record begins */
+	uint8_t *aside;   /* the memory it is written to when that is not the ring */
 };
 
 enum output_result {
 	OUTPUT_OK,
 	OUTPUT_TOO_LARGE, /* a record exceeds what a record or a message may have */
+	OUTPUT_NO_ROOM,   /* the ring is full; the unit is to be rolled back */
 };
 
-/* Starts with nothing to send. The message limit is cut to what the ring carries, the record limit to what a message does. */
-void output_init(struct output *output, struct ring_producer *ring, uint64_t message_max, uint64_t record_max);
+/* Starts with no answer at hand. The message limit is cut to what the ring carries, the record limit to what a message does.
+ * Everything handed in must outlive it. */
+void output_init(struct output *output, struct ring_producer *ring, struct outbox *outbox, struct arena *arena,
+		 uint32_t channel, uint64_t message_max, uint64_t record_max);
 
-/* Frees the outbox, and with it what was not sent. */
+/* Gives the answer being written up. */
 void output_deinit(struct output *output);
 
 /* Says which request the following answers belong to: epoch, segment and receive time of its frame, and its seq. */
@@ -69,6 +77,9 @@ void output_results_end(struct output *output, bool more, bool last, int64_t nex
 /* Gives the answer being written up, unsent. Nothing happens when there is none. */
 void output_drop(struct output *output);
 
+/* Gives up everything that was written to the ring and not published. The outbox is the arena's to roll back. */
+void output_rollback(struct output *output);
+
 /* Begins an answer that is not Results: a writer over `size_max` bytes, and its end. */
 struct wire_writer *output_begin(struct output *output, uint64_t size_max);
 void output_end(struct output *output, enum frame_kind kind, bool last);
@@ -79,17 +90,23 @@ size_t text_cut(const char *text, size_t limit);
 /* END or REFUSAL with a gRPC status code and a text (cut to fit). */
 void output_status(struct output *output, enum frame_kind kind, uint32_t code, const char *text);
 
-/* Moves the outbox to the ring. False when there is still some left: the channel is parked, and the front will mark it
- * ready when it has made room. */
-bool output_flush(struct output *output);
+/* Moves a few frames from the outbox to the ring: how many. 0 with an outbox that is not empty: there is no room for the first. */
+uint32_t output_flush(struct output *output);
+
+/* Announces, when all is published, that the channel waits for room for the first frame in the outbox, or, when that is empty, for an
+ * answer as large as any. True: there is room now; else the front will mark the channel ready when it has made some. */
+bool output_wait_for_room(struct output *output);
+
+/* Whether an answer as large as any would find room in the ring. */
+bool output_has_room(struct output *output);
 
 /* Whether answers wait in the outbox. */
 static inline bool output_is_parked(const struct output *output)
 {
-	return !outbox_is_empty(&output->outbox);
+	return !outbox_is_empty(output->outbox);
 }
 
-/* Makes what is in the ring visible to the front. Returns whether anything became visible since the last call. */
+/* Makes what is in the ring visible to the front. Returns whether anything became visible. */
 bool output_publish(struct output *output);
 
 #endif

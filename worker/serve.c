@@ -1,14 +1,27 @@
 /*
- * Serving channels: attaching to those that the front opens, taking frames, showing answers, closing.
+ * Serving channels: attaching to those that the front opens, taking frames, committing units, showing answers, closing.
  *
- * What becomes visible when: a message's answers are written, its position is taken over in the arena, and only then its
- * answers are published and its request bytes given back (channel_show). The front is marked after every few microseconds
- * of work rather than after every frame: a mark is a locked instruction on a line that the front polls.
+ * A unit belongs to one channel and may hold several small messages:
+ *
+ *      frames are worked on:  the channel's position (a copy), state and outbox (in the arena, logged), answers (not visible)
+ *      channel_commit:        position -> session words, arena_commit: now it has happened
+ *                             answers published, request bytes given back, the front marked: what follows from that
+ *      channel_rollback:      none of it has happened, and the same frames are taken again
+ *
+ * It is committed every few microseconds of work rather than after every frame: a commit logs and stores the words, and a mark is
+ * a locked instruction on a line that the front polls. A process that dies between the commit and what follows leaves the rest to its
+ * successor, which makes the cursors of the rings from the words (serve_adopt).
+ *
+ * A unit in trouble is begun anew: once the ring has room for an answer as large as any; then alone; then with half the records, and
+ * so on; a single record's surplus goes to the outbox, and what still has no room fails its session in words. After a few units
+ * without trouble they may grow again.
  */
 #include "worker/serve.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "shared/fault.h"
 #include "shared/log.h"
 #include "worker/output.h"
 #include "worker/session.h"
@@ -17,8 +30,12 @@
 enum {
 	SHARE_NS = 1000 * 1000,      /* of a turn, for one channel, when others wait */
 	LIMIT_NS = 50 * 1000 * 1000, /* when none does: orders and a new front must be seen, too */
-	SHOW_NS = 20 * 1000,         /* work done longer ago than this is shown while the share goes on */
+	SHOW_NS = 20 * 1000,         /* work begun longer ago than this is committed while the share goes on */
+	CALM_UNITS = 4,              /* without trouble, before units may be twice as large */
+	LIMIT_MAX = 4096,            /* records of a unit, from which on there is no limit */
 };
+
+static const char RING_LIES[] = "the front wrote ring words that cannot be true";
 
 /* One channel, as this process has it. */
 struct channel {
@@ -27,7 +44,13 @@ struct channel {
 	struct ring_consumer requests;
 	struct ring_producer answers;
 	struct output output;
-	struct session *session; /* NULL on the unary channel */
+	struct session *session;    /* NULL on the unary channel */
+	struct session_position at; /* the session words, as the unit at hand leaves them */
+	bool waits;                 /* for room in the response ring, before anything else is tried */
+	bool roomy;                 /* there was that room when the unit was begun, after trouble */
+	bool hopeless;              /* it cannot be made smaller: to fail with the trouble of `given_up` */
+	struct unit given_up;
+	uint32_t calm; /* units without trouble since the limit was set */
 };
 
 struct serve {
@@ -35,13 +58,27 @@ struct serve {
 	struct slot_memory *memory;
 	struct unary *unary;
 	uint64_t left;       /* channels with work left from the last turn */
-	uint64_t shown_ns;   /* when the channel at hand last showed its work */
+	uint64_t shown_ns;   /* when the channel at hand last committed its work */
 	uint32_t first;      /* the channel that the next turn begins with */
 	uint32_t sessions;   /* open */
 	uint32_t generation; /* of this worker */
 	bool damaged;
 	struct channel channels[SLOT_CHANNELS_MAX];
 };
+
+/* Loads the code of all steps. */
+bool serve_load(const struct descriptor *descriptor, const struct segment **segment, struct failure *failure)
+{
+	for (size_t i = 0; i < descriptor->segment_count; i++) {
+		struct chain *chain = chain_create(&descriptor->segments[i], NULL, NULL, failure);
+
+		*segment = &descriptor->segments[i];
+		if (chain == NULL)
+			return false;
+		chain_destroy(chain);
+	}
+	return true;
+}
 
 /* Opens the chains that unary calls use. */
 struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, uint32_t generation,
@@ -55,9 +92,11 @@ struct serve *serve_create(struct workspace *workspace, struct slot_memory *memo
 	serve->generation = generation;
 	serve->unary = unary_create(workspace, segment, failure);
 	if (serve->unary == NULL) {
+		arena_rollback(&workspace->arena);
 		free(serve);
 		return NULL;
 	}
+	arena_commit(&workspace->arena);
 	return serve;
 }
 
@@ -65,47 +104,6 @@ struct serve *serve_create(struct workspace *workspace, struct slot_memory *memo
 static void sessions_show(const struct serve *serve)
 {
 	gauge_set(&serve->workspace->page->counters.sessions_open, serve->sessions);
-}
-
-/* ---- A channel's life (S2) ------------------------------------------------------------------------------------------ */
-
-/* Attaches to a channel that the front opened. */
-static void channel_attach(struct serve *serve, uint32_t index, uint32_t epoch)
-{
-	struct slot_memory *memory = serve->memory;
-	const struct config *config = serve->workspace->config;
-	struct channel *channel = &serve->channels[index];
-	struct front_channel *front = &memory->channels->front[index];
-	struct worker_channel *own = &memory->channels->worker[index];
-	uint64_t size = channel_ring_size(memory, index);
-
-	channel->epoch = epoch;
-	ring_consumer_init(&channel->requests, &own->request, &front->request, channel_request_data(memory, index),
-			   size);
-	ring_producer_init(&channel->answers, &own->response, &front->response, channel_response_data(memory, index),
-			   size);
-	if (index == UNARY_CHANNEL) {
-		output_init(&channel->output, &channel->answers, config->unary_message_max, config->unary_message_max);
-		return;
-	}
-	output_init(&channel->output, &channel->answers, config->message_max, config->record_max);
-	channel->session = session_create(serve->workspace, &channel->output, index, epoch);
-	serve->sessions++;
-	sessions_show(serve);
-}
-
-/* Drops what this process has of a channel; the shared words stay. */
-static void channel_detach(struct serve *serve, struct channel *channel)
-{
-	if (channel->epoch == 0)
-		return;
-	if (channel->session != NULL)
-		serve->sessions--;
-	session_destroy(channel->session);
-	output_deinit(&channel->output);
-	channel->session = NULL;
-	channel->epoch = 0;
-	sessions_show(serve);
 }
 
 /* Has the front look at a channel. */
@@ -121,11 +119,228 @@ static void front_mark(struct serve *serve, uint32_t index)
 	}
 }
 
-/* Drops a channel and tells the front that this side has no part in it any more. */
+/* ---- Units --------------------------------------------------------------------------------------------------------- */
+
+/* Notes that the slot cannot be served any more. */
+static void serve_give_up(struct serve *serve, const char *what)
+{
+	if (!serve->damaged)
+		log_error("slot %u is given up: %s", serve->workspace->slot, what);
+	serve->damaged = true;
+}
+
+/* Stores a channel's session words, as part of the unit at hand. */
+static void words_store(struct serve *serve, uint32_t index)
+{
+	memcpy(arena_session_write(&serve->workspace->arena, index), &serve->channels[index].at,
+	       sizeof(struct session_position));
+}
+
+/* Lets units grow again after some without trouble. */
+static void channel_calm(struct channel *channel, const struct unit *unit)
+{
+	if (unit->records == 0 && unit->messages == 0)
+		return; /* nothing was taken in */
+	channel->roomy = channel->hopeless = false;
+	channel->at.surplus = channel->output.surplus = false;
+	if (channel->at.limit == 0 || ++channel->calm < CALM_UNITS)
+		return;
+	channel->calm = 0;
+	channel->at.limit = channel->at.limit < LIMIT_MAX ? channel->at.limit * 2 : 0;
+}
+
+/* Makes answers visible and gives request bytes back. */
+static void channel_show(struct serve *serve, uint32_t index)
+{
+	struct channel *channel = &serve->channels[index];
+	bool published, awaited;
+
+	FAULT_POINT(cursor_store);
+	published = output_publish(&channel->output);
+	FAULT_POINT(cursor_shown);
+	awaited = ring_release(&channel->requests, channel->at.consumed);
+	FAULT_POINT(front_marked);
+	if (published || awaited)
+		front_mark(serve, index);
+}
+
+/* Undoes the unit at hand: everything is as the last commit left it. */
+static void channel_rollback(struct serve *serve, uint32_t index)
+{
+	struct workspace *workspace = serve->workspace;
+	struct channel *channel = &serve->channels[index];
+
+	output_rollback(&channel->output);
+	arena_rollback(&workspace->arena);
+	memcpy(&channel->at, arena_session(&workspace->arena, index), sizeof(channel->at));
+	ring_rewind(&channel->requests, channel->at.consumed);
+	if (channel->session != NULL)
+		session_rolled_back(channel->session);
+	workspace->unit = (struct unit){0};
+}
+
+/* Has a unit that is in trouble begun anew, with more room or with less to do. */
+static void channel_retry(struct serve *serve, uint32_t index)
+{
+	struct channel *channel = &serve->channels[index];
+	struct unit unit = serve->workspace->unit;
+	bool parked = output_is_parked(&channel->output);
+
+	if (unit.trouble == TROUBLE_DAMAGE) {
+		serve_give_up(serve, serve->workspace->arena.broken);
+		return;
+	}
+	channel_rollback(serve, index);
+	FAULT_POINT(unit_undone);
+	serve->workspace->now_ns = clock_ns();
+	channel->calm = 0;
+	/* The ring has at least the room now that it had when it was too little. State memory that answers were to wait in is not
+	 * needed where the ring has room for them. */
+	if ((unit.trouble == TROUBLE_RING && !output_has_room(&channel->output)) ||
+	    (unit.trouble == TROUBLE_STATE && parked && !channel->roomy)) {
+		channel->waits = true;
+		return;
+	}
+	if (unit.messages == 0 && unit.records <= 1 && unit.trouble != TROUBLE_RING) {
+		CHECK(!channel->hopeless); /* words that fail a session have room where an answer as large as any has */
+		channel->hopeless = true;
+		channel->given_up = unit;
+		return;
+	}
+	if (unit.messages > 0)
+		channel->at.limit = unit.records > 0 ? unit.records : 1;
+	else if (unit.records > 1)
+		channel->at.limit = unit.records / 2;
+	else
+		channel->at.surplus = channel->output.surplus = true;
+	/* A commit of its own, so that a successor need not find out again. */
+	words_store(serve, index);
+	arena_commit(&serve->workspace->arena);
+}
+
+/* Commits the unit at hand, if anything was done in it, and does what follows. */
+static void channel_commit(struct serve *serve, uint32_t index)
+{
+	struct workspace *workspace = serve->workspace;
+	struct channel *channel = &serve->channels[index];
+
+	serve->shown_ns = workspace->now_ns;
+	if (!workspace->unit.begun || serve->damaged)
+		return;
+	CHECK(!output_results_open(&channel->output));
+	channel_calm(channel, &workspace->unit);
+	channel->at.consumed = channel->requests.position;
+	channel->at.produced = channel->answers.position;
+	words_store(serve, index);
+	FAULT_POINT(words_store);
+	if (workspace_in_trouble(workspace)) { /* the log had no room for the words */
+		channel_retry(serve, index);
+		return;
+	}
+	arena_commit(&workspace->arena);
+	if (channel->session != NULL)
+		session_committed(channel->session);
+	counter_add(&workspace->page->counters.frames, workspace->unit.messages);
+	if (workspace->unit.messages > 0 || workspace->unit.records > 0)
+		progress_done(workspace, workspace->unit.messages);
+	workspace->unit = (struct unit){0};
+	channel_show(serve, index);
+}
+
+/* ---- A channel's life (S2) ------------------------------------------------------------------------------------------ */
+
+/* Makes this process's part of a channel whose words stand in `at`. */
+static void channel_take(struct serve *serve, uint32_t index)
+{
+	struct slot_memory *memory = serve->memory;
+	const struct config *config = serve->workspace->config;
+	struct channel *channel = &serve->channels[index];
+	struct front_channel *front = &memory->channels->front[index];
+	struct worker_channel *own = &memory->channels->worker[index];
+	uint64_t size = channel_ring_size(memory, index);
+	bool unary = index == UNARY_CHANNEL;
+
+	channel->epoch = channel->at.epoch;
+	channel->waits = channel->roomy = channel->hopeless = false;
+	channel->calm = 0;
+	ring_consumer_init(&channel->requests, &own->request, &front->request, channel_request_data(memory, index),
+			   size);
+	ring_producer_init(&channel->answers, &own->response, &front->response, channel_response_data(memory, index),
+			   size);
+	output_init(&channel->output, &channel->answers, &channel->at.outbox, &serve->workspace->arena, index,
+		    unary ? config->unary_message_max : config->message_max,
+		    unary ? config->unary_message_max : config->record_max);
+	channel->output.surplus = channel->at.surplus;
+	if (unary)
+		return;
+	channel->session = session_create(serve->workspace, &channel->output, &channel->at, index);
+	serve->sessions++;
+	sessions_show(serve);
+}
+
+/* Attaches to a channel that the front opened. */
+static void channel_attach(struct serve *serve, uint32_t index, uint32_t epoch)
+{
+	struct channel *channel = &serve->channels[index];
+	const struct session_position *words = arena_session(&serve->workspace->arena, index);
+
+	channel->at = (struct session_position){
+	    .epoch = epoch,
+	    .stale = channel->stale,
+	    .watermark = INT64_MIN,
+	    .watermarks = words->watermarks,
+	};
+	channel_take(serve, index);
+	serve->workspace->unit.begun = true;
+	channel_commit(serve, index);
+	FAULT_POINT(session_open);
+}
+
+/* Drops what this process has of a channel; the shared words and the arena stay. */
+static void channel_detach(struct serve *serve, struct channel *channel)
+{
+	if (channel->epoch == 0)
+		return;
+	if (channel->session != NULL)
+		serve->sessions--;
+	session_destroy(channel->session);
+	output_deinit(&channel->output);
+	channel->session = NULL;
+	channel->epoch = 0;
+	sessions_show(serve);
+}
+
+/* Drops what the arena has of a channel, in one commit. What unary calls remember is the slot's and stays; only what belongs to the
+ * rings goes. */
+static void channel_drop(struct serve *serve, uint32_t index)
+{
+	struct arena *arena = &serve->workspace->arena;
+	const struct session_position *words = arena_session(arena, index);
+	struct session_position left = {.stale = serve->channels[index].stale, .watermarks = words->watermarks};
+
+	if (words->epoch == 0 && words->stale == left.stale)
+		return;
+	if (index == UNARY_CHANNEL) {
+		struct outbox outbox = words->outbox;
+
+		outbox_clear(&outbox, arena, index);
+	} else {
+		arena_session_drop(arena, index);
+	}
+	serve->channels[index].at = left;
+	words_store(serve, index);
+	arena_commit(arena);
+}
+
+/* Drops a channel and tells the front that this side has no part in it any more. The state goes first: once the front has heard
+ * it may open the channel anew. */
 static void channel_leave(struct serve *serve, uint32_t index, uint32_t epoch)
 {
 	channel_detach(serve, &serve->channels[index]);
+	channel_drop(serve, index);
+	FAULT_POINT(session_drop);
 	channel_close(serve->memory, index, epoch);
+	FAULT_POINT(session_close);
 	front_mark(serve, index);
 }
 
@@ -156,22 +371,61 @@ static bool channel_follow(struct serve *serve, uint32_t index)
 	return channel->epoch != 0;
 }
 
+/* Takes one channel over: its session goes on when the front still has it open, else it is dropped and the front's state followed
+ * as usual. */
+static void channel_adopt(struct serve *serve, uint32_t index)
+{
+	struct channel *channel = &serve->channels[index];
+	uint64_t word = atomic_load_explicit(&serve->memory->channels->front[index].state, memory_order_acquire);
+
+	memcpy(&channel->at, arena_session(&serve->workspace->arena, index), sizeof(channel->at));
+	channel->stale = channel->at.stale;
+	if (channel->at.epoch == 0)
+		return;
+	if (channel_state_of(word) != CHANNEL_OPEN || channel_epoch_of(word) != channel->at.epoch) {
+		channel_drop(serve, index);
+		return;
+	}
+	channel_take(serve, index);
+	ring_consumer_resume(&channel->requests, channel->at.consumed);
+	ring_producer_resume(&channel->answers, channel->at.produced);
+	if (channel->session != NULL)
+		session_adopt(channel->session);
+	if (workspace_in_trouble(serve->workspace))
+		channel_retry(serve, index);
+	channel_commit(serve, index);
+	FAULT_POINT(session_adopt);
+}
+
+/* Takes over what a predecessor left. It may have died between a commit and anything that follows from it, so everybody is to look at
+ * everything. */
+void serve_adopt(struct serve *serve)
+{
+	uint64_t all = UINT64_MAX >> (SLOT_CHANNELS_MAX - serve->memory->sizes.channel_count);
+
+	for (uint32_t i = 0; i < serve->memory->sizes.channel_count; i++)
+		channel_adopt(serve, i);
+	serve->left = all;
+	atomic_fetch_or_explicit(&serve->memory->channels->ready_for_front, all, memory_order_seq_cst);
+	doorbell_ring(serve->workspace->control->front_bell);
+}
+
 /* Drops all sessions and zeroes the worker's words. */
 void serve_reset(struct serve *serve)
 {
-	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
-		channel_detach(serve, &serve->channels[i]);
-	slot_reset_worker(serve->memory);
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
 		uint64_t word = atomic_load_explicit(&serve->memory->channels->front[i].state, memory_order_acquire);
 
 		serve->channels[i].stale = channel_state_of(word) == CHANNEL_FREE ? 0 : channel_epoch_of(word);
+		channel_detach(serve, &serve->channels[i]);
+		channel_drop(serve, i);
 	}
+	slot_reset_worker(serve->memory);
 	serve->left = 0;
 	sessions_show(serve);
 }
 
-/* Drops all sessions and frees everything. */
+/* Frees what this process has. */
 void serve_destroy(struct serve *serve)
 {
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
@@ -182,34 +436,21 @@ void serve_destroy(struct serve *serve)
 
 /* ---- A channel's share of a turn ----------------------------------------------------------------------------------- */
 
-/* Makes answers visible and gives request bytes back. */
-static void channel_show(struct serve *serve, uint32_t index)
+/* Works on a frame. */
+static enum work_result frame_work(struct serve *serve, struct channel *channel, const struct frame *frame,
+				   const uint8_t *payload)
 {
-	struct channel *channel = &serve->channels[index];
-	bool published = output_publish(&channel->output);
-	bool awaited = ring_release(&channel->requests, channel->requests.position);
-
-	serve->shown_ns = serve->workspace->now_ns;
-	if (published || awaited)
-		front_mark(serve, index);
-}
-
-/* Works on a frame. Returns whether it is done with. */
-static bool frame_work(struct serve *serve, struct channel *channel, const struct frame *frame, const uint8_t *payload)
-{
-	struct worker_page *page = serve->workspace->page;
-
+	serve->workspace->unit.begun = true;
+	serve->workspace->unit.records = 0;
 	if (channel->session == NULL)
-		unary_work(serve->unary, &channel->output, frame, payload);
-	else if (!session_work(channel->session, frame, payload))
-		return false;
-	counter_add(&page->counters.frames, 1);
-	progress_done(serve->workspace);
-	return true;
+		return channel->hopeless ? unary_refuse(serve->unary, &channel->output, frame, &channel->given_up)
+					 : unary_work(serve->unary, &channel->output, frame, payload);
+	return channel->hopeless ? session_give_up(channel->session, frame, &channel->given_up)
+				 : session_work(channel->session, frame, payload);
 }
 
 /* What became of the next frame of a channel. */
-enum frame_result { FRAME_TAKEN, FRAME_UNFINISHED, FRAME_NONE };
+enum frame_result { FRAME_TAKEN, FRAME_UNFINISHED, FRAME_TROUBLE, FRAME_NONE };
 
 /* Takes the next frame. */
 static enum frame_result frame_take(struct serve *serve, struct channel *channel)
@@ -221,47 +462,87 @@ static enum frame_result frame_take(struct serve *serve, struct channel *channel
 	case RING_OK:
 		break;
 	case RING_DAMAGED:
-		serve->damaged = true;
+		serve_give_up(serve, RING_LIES);
 		return FRAME_NONE;
 	default:
 		return FRAME_NONE;
 	}
-	if (frame.epoch == channel->epoch && !frame_work(serve, channel, &frame, payload))
-		return FRAME_UNFINISHED;
+	if (frame.epoch == channel->epoch) {
+		enum work_result result = frame_work(serve, channel, &frame, payload);
+
+		if (result != WORK_DONE)
+			return result == WORK_LEFT ? FRAME_UNFINISHED : FRAME_TROUBLE;
+		serve->workspace->unit.messages++;
+	}
+	serve->workspace->unit.begun = true;
 	ring_advance(&channel->requests, &frame);
 	return FRAME_TAKEN;
 }
 
-/* Sends what waits in the outbox. False: the channel is parked. */
-static bool channel_flush(struct serve *serve, struct channel *channel)
+/* Takes the next frame and ends the unit where that is due. Returns whether there was one. */
+static bool channel_step(struct serve *serve, uint32_t index)
 {
-	if (output_flush(&channel->output))
+	struct workspace *workspace = serve->workspace;
+	struct channel *channel = &serve->channels[index];
+	enum frame_result result = frame_take(serve, channel);
+
+	if (channel->output.damaged)
+		serve_give_up(serve, RING_LIES);
+	if (serve->damaged || result == FRAME_NONE)
+		return false;
+	if (result == FRAME_TROUBLE) {
+		channel_retry(serve, index);
 		return true;
-	serve->damaged |= channel->output.damaged;
-	counter_add(&serve->workspace->page->counters.response_ring_full, 1);
-	return false;
+	}
+	if (result == FRAME_UNFINISHED || workspace->unit.over || channel->at.limit != 0 ||
+	    output_is_parked(&channel->output) || workspace->now_ns - serve->shown_ns >= SHOW_NS)
+		channel_commit(serve, index);
+	if (result == FRAME_UNFINISHED)
+		channel->waits = !output_has_room(&channel->output);
+	return true;
+}
+
+/* Sends what waits in the outbox, in units of its own, and sees to it that there is room where that is waited for. False: the channel
+ * is parked. */
+static bool channel_flush(struct serve *serve, uint32_t index)
+{
+	struct channel *channel = &serve->channels[index];
+
+	while (output_is_parked(&channel->output) || channel->waits) {
+		channel_commit(serve, index);
+		if (output_is_parked(&channel->output) && output_flush(&channel->output) > 0) {
+			FAULT_POINT(outbox_moved);
+			serve->workspace->unit.begun = true;
+			continue;
+		}
+		if (channel->output.damaged)
+			serve_give_up(serve, RING_LIES);
+		if (serve->damaged)
+			return false;
+		if (!output_wait_for_room(&channel->output)) {
+			counter_add(&serve->workspace->page->counters.response_ring_full, 1);
+			return false;
+		}
+		if (!output_is_parked(&channel->output)) {
+			channel->waits = false;
+			channel->roomy = true;
+		}
+	}
+	return true;
 }
 
 /* Serves a channel until its share is over, it has no more frames, or it parks. Returns whether it has work left. */
 static bool channel_serve(struct serve *serve, uint32_t index)
 {
 	struct workspace *workspace = serve->workspace;
-	struct channel *channel = &serve->channels[index];
 	bool left = false;
 
-	while (!serve->damaged && channel_flush(serve, channel)) {
-		enum frame_result result;
-
+	while (!serve->damaged && channel_flush(serve, index)) {
 		left = workspace->now_ns >= workspace->deadline_ns;
-		if (left)
+		if (left || !channel_step(serve, index))
 			break;
-		result = frame_take(serve, channel);
-		if (result == FRAME_NONE)
-			break;
-		if (workspace->now_ns - serve->shown_ns >= SHOW_NS)
-			channel_show(serve, index);
 	}
-	channel_show(serve, index);
+	channel_commit(serve, index);
 	return left;
 }
 
@@ -309,12 +590,19 @@ void serve_finish(struct serve *serve)
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
 		struct channel *channel = &serve->channels[i];
 
-		if (channel->session == NULL || !session_is_midway(channel->session) || serve->damaged)
+		if (channel->session == NULL || channel->at.finished)
 			continue;
-		while (channel_flush(serve, channel) && frame_take(serve, channel) == FRAME_UNFINISHED)
+		while (!serve->damaged && channel->at.phase != PHASE_NEXT && channel_flush(serve, i) &&
+		       channel_step(serve, i))
 			;
-		channel_show(serve, i);
+		channel_commit(serve, i);
 	}
+}
+
+/* Gives memory that sessions had back to the system, a little at a time. */
+bool serve_idle(struct serve *serve)
+{
+	return arena_idle(&serve->workspace->arena);
 }
 
 /* Drops what is too old. */

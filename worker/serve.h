@@ -14,19 +14,27 @@ struct serve;
 enum serve_result {
 	SERVE_IDLE,    /* no channel was ready */
 	SERVE_BUSY,    /* something was looked at; there may be more */
-	SERVE_DAMAGED, /* the front's words cannot be true */
+	SERVE_DAMAGED, /* the front's words or the arena cannot be true: the slot is to be given up (the log says why) */
 };
 
-/* Opens the chains that unary calls use, which proves that all steps open. Only channels that the front opened for this worker's
+/* Opens the steps of all segments over no state and closes them again: what they compile stays compiled, so that a process that does
+ * this while it waits for the slot can take it over at once. On failure false, *segment and `failure`. */
+bool serve_load(const struct descriptor *descriptor, const struct segment **segment, struct failure *failure);
+
+/* Opens the chains that unary calls use, which proves that all steps open. The workspace's arena must be open. Only channels that the front opened for this worker's
  * `generation` will be served. On failure NULL, *segment and `failure`. Everything handed in must outlive it. */
 struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, uint32_t generation,
 			   const struct segment **segment, struct failure *failure);
 
-/* Drops all sessions and frees everything; leaves the shared words alone. */
+/* Frees what this process has; leaves the shared words and the arena as they are. */
 void serve_destroy(struct serve *serve);
 
-/* Drops all sessions and zeroes the worker's words of all channels: what a new worker and a new front begin with. Channels
- * that are open now are never served: they belong to a life before. */
+/* Takes over what a predecessor left, after arena_open and before the first turn: the sessions whose channels are still open under the
+ * same epoch go on where the last commit left them, the others are dropped. */
+void serve_adopt(struct serve *serve);
+
+/* Drops all sessions with their state and zeroes the worker's words of all channels: what a new front begins with. Channels that
+ * are open now are never served: they belong to a life before. */
 void serve_reset(struct serve *serve);
 
 /* Serves each ready channel once. */
@@ -37,6 +45,9 @@ bool serve_is_wanted(const struct serve *serve);
 
 /* Finishes the messages that are half done, but for those whose answers nobody reads. */
 void serve_finish(struct serve *serve);
+
+/* Does a little of what can wait until there is nothing else to do; returns whether there is more. */
+bool serve_idle(struct serve *serve);
 
 /* Drops what is too old. Returns the CLOCK_MONOTONIC ns at which to do so again; UINT64_MAX: no need. */
 uint64_t serve_expire(struct serve *serve);

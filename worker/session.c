@@ -6,10 +6,15 @@
  * belong to the segment and to the subtask; no record is larger than the limit. What breaks a rule is answered by a fatal Error
  * and the end of the stream; so is a step that fails.
  *
- * The truth about where a session stands is its session_position in the arena. A unit is taken over there when its outputs are
- * written (still invisible: the caller publishes them afterwards).
+ * Units. A session works on the copy of its position that the caller keeps, on the state through the arena, and on answers that
+ * nobody sees yet; the caller commits all of it, or rolls it back and calls again. No Results is open when it does. So a unit is
+ * as large as is good: as many messages, and runs of a large one, as come within a few microseconds; runs of a large batch until
+ * the turn is over. A unit that gets into trouble (workspace_in_trouble) is rolled back whatever the session made of it.
  *
- * Left out until state survives a worker: undo of a unit that a crash cut short, RestoreChunk, StateDelta.
+ * Timers of a Watermark, a TimerTick or an EndInput are fired so many to a unit. Going on with such a message is taking it once
+ * more: the timers that fired are gone from the state.
+ *
+ * Left out until state survives a worker: RestoreChunk, StateDelta.
  */
 #include "worker/session.h"
 
@@ -21,30 +26,33 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "shared/units.h"
 
 enum {
-	UNIT_RECORDS =
-	    256, /* enough to make the cost of a unit vanish, few enough to stay in the cache and within a turn */
+	RUN_RECORDS =
+	    256, /* enough to make the cost of a run vanish, few enough to stay in the cache and within a turn */
 	PROTOCOL_VERSION = 1,
 	TEXT_MAX = 2048 /* more than is sent, so that the cut is made between characters */,
+	LOG_PART = 4 /* of the undo log, before a unit ends by itself */
+};
+
+/* What the unit at hand adds to the segment's counters when it commits. */
+struct tally {
+	uint64_t records_in, bytes_in, records_out, bytes_out;
 };
 
 struct session {
 	struct workspace *workspace;
 	struct output *output;
-	struct session_position *position; /* in the arena */
-	const struct segment *segment;     /* NULL before Open */
-	struct chain *chain;
-	uint32_t channel, epoch;
-	uint32_t key_group_first, key_group_last;
-	bool identity; /* the chain hands records on untouched */
-	bool finished;
-
-	/* The message at hand. */
-	bool midway;       /* it is a Batch, and units are left of it */
-	uint64_t began_ns; /* when it was taken */
-	uint64_t offset;   /* bytes of a Batch that are done */
-	uint32_t done;     /* records of a Batch that are done */
+	struct session_position *at;   /* as the unit at hand leaves it */
+	const struct segment *segment; /* NULL before Open */
+	struct state_store *store;     /* NULL before Open */
+	struct chain *chain;           /* likewise */
+	uint32_t channel;
+	bool identity;     /* the chain hands records on untouched */
+	bool left;         /* by the unit at hand: some of the message */
+	uint64_t began_ns; /* when the message at hand was taken */
+	struct tally tally;
 };
 
 /* What goes wrong, and how the stream ends because of it. */
@@ -84,8 +92,9 @@ static struct fault fault_at(struct fault fault, uint32_t record)
 	return fault;
 }
 
-/* A session on a channel, before its Open. */
-struct session *session_create(struct workspace *workspace, struct output *output, uint32_t channel, uint32_t epoch)
+/* A session on a channel. */
+struct session *session_create(struct workspace *workspace, struct output *output, struct session_position *at,
+			       uint32_t channel)
 {
 	struct session *session = calloc(1, sizeof(*session));
 
@@ -93,57 +102,78 @@ struct session *session_create(struct workspace *workspace, struct output *outpu
 		fatalx("no memory for a session");
 	session->workspace = workspace;
 	session->output = output;
+	session->at = at;
 	session->channel = channel;
-	session->epoch = epoch;
-	session->position = &workspace->arena->position[channel];
-	*session->position = (struct session_position){.epoch = epoch, .watermark = INT64_MIN};
 	return session;
 }
 
-/* Frees the steps; the session will take nothing more. */
-static void finish(struct session *session)
+/* Frees the steps, and what this process knows of their state. */
+static void close_steps(struct session *session)
 {
 	if (session->chain != NULL)
 		chain_destroy(session->chain);
+	if (session->store != NULL)
+		state_store_destroy(session->store);
 	session->chain = NULL;
-	session->finished = true;
+	session->store = NULL;
+	session->segment = NULL;
 }
 
-/* Drops a session. */
+/* Drops this process's part of a session. */
 void session_destroy(struct session *session)
 {
 	if (session == NULL)
 		return;
-	finish(session);
-	*session->position = (struct session_position){0};
+	close_steps(session);
 	free(session);
 }
 
-/* Takes what a unit did over. */
-static void commit(struct session *session)
+/* The unit has been committed: its records count. */
+void session_committed(struct session *session)
 {
-	_Atomic uint64_t *number = &session->workspace->arena->commit;
+	const struct tally *tally = &session->tally;
+	struct worker_segment_counters *counters;
 
-	atomic_store_explicit(number, atomic_load_explicit(number, memory_order_relaxed) + 1, memory_order_release);
+	if (session->segment != NULL) {
+		counters = workspace_segment_counters(session->workspace, session->segment->id);
+		counter_add(&counters->records_in, tally->records_in);
+		counter_add(&counters->bytes_in, tally->bytes_in);
+		counter_add(&counters->records_out, tally->records_out);
+		counter_add(&counters->bytes_out, tally->bytes_out);
+	}
+	session->tally = (struct tally){0};
+	if (session->at->finished)
+		close_steps(session);
+}
+
+/* The unit has been rolled back: so are an Open in it and the states that it made. */
+void session_rolled_back(struct session *session)
+{
+	session->tally = (struct tally){0};
+	if (!session->at->opened)
+		close_steps(session);
 }
 
 /* The time that steps see. */
 static struct step_time time_now(const struct session *session)
 {
 	return (struct step_time){
-	    .processing_ms = session->position->processing_time,
-	    .watermark_ms = session->position->watermark,
+	    .processing_ms = session->at->processing_time,
+	    .watermark_ms = session->at->watermark,
 	};
 }
 
 /* When the chain wants a tick, as the wire has it. */
 static int64_t next_wakeup(const struct session *session)
 {
-	int64_t at = chain_next_wakeup(session->chain);
+	int64_t time = chain_next_wakeup(session->chain);
 
-	if (at == INT64_MAX)
-		return 0;
-	return at > 0 ? at : 1;
+	if (time == INT64_MAX)
+		time = 0;
+	else if (time <= 0)
+		time = 1;
+	session->at->next_wakeup = time;
+	return time;
 }
 
 /* Writes an Error answer. */
@@ -182,8 +212,8 @@ fail(struct session *session, struct fault fault, const char *format, ...)
 	if (session->segment != NULL)
 		counter_add(&workspace_segment_counters(session->workspace, session->segment->id)->errors, 1);
 	log_warn("session of segment %u, channel %u, epoch %u ends: %s", session->output->header.segment,
-		 session->channel, session->epoch, text);
-	finish(session);
+		 session->channel, session->at->epoch, text);
+	session->at->finished = 1;
 	return false;
 }
 
@@ -227,13 +257,71 @@ static bool fail_malformed(struct session *session, const char *kind)
 	return fail(session, FAULT_MALFORMED, "the %s message cannot be read as flink_bridge.%s", kind, kind);
 }
 
-/* Counts records that enter or leave the segment. */
-static void count(const struct session *session, bool in, uint64_t records, uint64_t bytes)
+/* Bytes of payload of the records that a run is to be made of. */
+static uint64_t batch_bytes(const struct wire_batch *batch)
 {
-	struct worker_segment_counters *counters = workspace_segment_counters(session->workspace, session->segment->id);
+	uint64_t bytes = 0;
 
-	counter_add(in ? &counters->records_in : &counters->records_out, records);
-	counter_add(in ? &counters->bytes_in : &counters->bytes_out, bytes);
+	for (uint32_t i = 0; i < batch->count; i++)
+		bytes += batch->records[i].payload.size;
+	return bytes;
+}
+
+/* Counts records that entered the segment. */
+static void count_in(struct session *session, uint64_t records, uint64_t bytes)
+{
+	session->tally.records_in += records;
+	session->tally.bytes_in += bytes;
+}
+
+/* Counts records that left it. */
+static void count_out(struct session *session, uint64_t records, uint64_t bytes)
+{
+	session->tally.records_out += records;
+	session->tally.bytes_out += bytes;
+}
+
+/* Bytes of the undo log that there are, and that the unit at hand has used. */
+static uint64_t log_size(const struct arena *arena)
+{
+	return (uint64_t)(arena->log_end - (uint8_t *)arena->log_records);
+}
+
+static uint64_t log_used(const struct arena *arena)
+{
+	return (uint64_t)(arena->log_end - arena->log_data) + arena->log_count * sizeof(arena->log_records[0]);
+}
+
+/* Whether the unit should end though more of the message is left: its size is limited, it has changed much, the ring is nearly full, or
+ * others are to have their turn. */
+static bool unit_is_over(struct session *session)
+{
+	struct workspace *workspace = session->workspace;
+	const struct session_position *at = session->at;
+
+	return (at->limit != 0 && workspace->unit.records >= at->limit) ||
+	       log_used(&workspace->arena) > log_size(&workspace->arena) / LOG_PART ||
+	       !output_has_room(session->output) || workspace_turn_is_over(workspace);
+}
+
+/* How many records or timers the next run of the unit may have. */
+static uint32_t run_limit(const struct session *session)
+{
+	uint32_t limit = session->at->limit, tried = session->workspace->unit.records;
+
+	if (limit == 0 || limit - tried > RUN_RECORDS)
+		return RUN_RECORDS;
+	CHECK(limit > tried);
+	return limit - tried;
+}
+
+/* Ends what the unit has written of a message that goes on. */
+static void leave(struct session *session, enum session_phase phase)
+{
+	if (output_results_open(session->output))
+		output_results_end(session->output, true, false, 0);
+	session->at->phase = phase;
+	session->left = true;
 }
 
 /* ---- Open ---------------------------------------------------------------------------------------------------------- */
@@ -247,7 +335,7 @@ static void write_open_ack(struct session *session)
 
 	wire_put_varint_field(writer, 1, session->output->header.seq);
 	ack = wire_begin(writer, FROM_WORKER_OPEN_ACK);
-	wire_put_varint_field(writer, 1, session->epoch);
+	wire_put_varint_field(writer, 1, session->at->epoch);
 	wire_put_varint_field(writer, 2, workspace->slot);
 	wire_put_varint_field(writer, 3, (uint64_t)getpid());
 	limits = wire_begin(writer, 4);
@@ -282,8 +370,22 @@ static bool open_check(struct session *session, const struct frame *frame, const
 			    " of max_parallelism %" PRIu32 " is no range",
 			    segment->name, open->key_group_first, open->key_group_last, open->max_parallelism);
 	session->segment = segment;
-	session->key_group_first = open->key_group_first;
-	session->key_group_last = open->key_group_last;
+	session->at->segment = segment->id;
+	session->at->key_group_first = open->key_group_first;
+	session->at->key_group_last = open->key_group_last;
+	return true;
+}
+
+/* Opens the steps of the segment over the states that there are, or makes these. */
+static bool open_steps(struct session *session)
+{
+	struct failure failure = {0};
+
+	session->store = state_store_create(&session->workspace->arena, session->channel);
+	session->chain = workspace_chain(session->workspace, session->segment, session->store, &failure);
+	if (session->chain == NULL)
+		return fail_step(session, &failure, 0);
+	session->identity = chain_is_identity(session->chain);
 	return true;
 }
 
@@ -291,22 +393,35 @@ static bool open_check(struct session *session, const struct frame *frame, const
 static bool take_open(struct session *session, const struct frame *frame, struct view body)
 {
 	FlinkBridge__Open *open = flink_bridge__open__unpack(NULL, body.size, body.data);
-	struct failure failure = {0};
 	bool good;
 
 	if (open == NULL)
 		return fail_malformed(session, "Open");
 	good = open_check(session, frame, open);
 	flink_bridge__open__free_unpacked(open, NULL);
-	if (!good)
+	if (!good || !open_steps(session))
 		return false;
-	session->position->segment = session->segment->id;
-	session->chain = workspace_chain(session->workspace, session->segment, &failure);
-	if (session->chain == NULL)
-		return fail_step(session, &failure, 0);
-	session->identity = chain_is_identity(session->chain);
+	session->at->opened = 1;
 	write_open_ack(session);
 	return true;
+}
+
+/* Opens the steps of a predecessor's session. */
+void session_adopt(struct session *session)
+{
+	const struct session_position *at = session->at;
+	const struct frame words = {.epoch = at->epoch, .segment = at->segment};
+
+	if (!at->opened || at->finished)
+		return;
+	output_answer(session->output, &words, at->seq + 1);
+	session->workspace->unit.begun = true;
+	if (at->segment >= session->workspace->descriptor->segment_count) {
+		fail(session, FAULT_STATE, "segment %" PRIu32 " is gone from the pipeline", at->segment);
+		return;
+	}
+	session->segment = &session->workspace->descriptor->segments[at->segment];
+	open_steps(session);
 }
 
 /* ---- Batch --------------------------------------------------------------------------------------------------------- */
@@ -334,24 +449,25 @@ static bool record_check(struct session *session, const struct wire_record *reco
 		return fail(session, fault, "record %" PRIu32 " has no key; segment \"%s\" is keyed", index,
 			    segment->name),
 		       false;
-	if (record->key_group < session->key_group_first || record->key_group > session->key_group_last)
+	if (record->key_group < session->at->key_group_first || record->key_group > session->at->key_group_last)
 		return fail(session, fault,
 			    "record %" PRIu32 " is of key group %" PRIu32 "; this session has %" PRIu32 " to %" PRIu32,
-			    index, record->key_group, session->key_group_first, session->key_group_last),
+			    index, record->key_group, session->at->key_group_first, session->at->key_group_last),
 		       false;
 	return true;
 }
 
-/* Reads the records of the next unit into the workspace and moves `rest` behind them. False: the session has failed. */
-static bool unit_read(struct session *session, struct view *rest)
+/* Reads the records of the next run into the workspace and moves `rest` behind them. False: the session has failed. */
+static bool run_read(struct session *session, struct view *rest)
 {
+	uint32_t limit = run_limit(session);
 	struct wire_batch *batch = &session->workspace->batch;
 	struct wire_reader reader;
 	struct wire_field field;
 
 	wire_reader_init(&reader, *rest);
-	while (batch->count < UNIT_RECORDS && wire_next(&reader, &field)) {
-		uint32_t index = session->done + batch->count;
+	while (batch->count < limit && wire_next(&reader, &field)) {
+		uint32_t index = session->at->done + batch->count;
 		enum wire_result result;
 
 		if (field.number != 1)
@@ -366,85 +482,110 @@ static bool unit_read(struct session *session, struct view *rest)
 			return false;
 	}
 	if (reader.malformed)
-		return fail(session, fault_at(FAULT_MALFORMED, session->done + batch->count),
+		return fail(session, fault_at(FAULT_MALFORMED, session->at->done + batch->count),
 			    "the batch cannot be read behind its first %" PRIu32 " records",
-			    session->done + batch->count);
+			    session->at->done + batch->count);
+	session->workspace->unit.records += batch->count;
 	*rest = (struct view){reader.at, (size_t)(reader.end - reader.at)};
 	return true;
 }
 
+/* Judges how records were written. False: the session has failed, or the unit is in trouble. */
+static bool judge_output(struct session *session, enum output_result result, uint64_t size)
+{
+	if (result == OUTPUT_TOO_LARGE)
+		return fail_output(session, size);
+	if (result == OUTPUT_NO_ROOM)
+		return workspace_trouble(session->workspace, TROUBLE_RING);
+	return !workspace_in_trouble(session->workspace);
+}
+
+/* Judges how the chain ran. False: the session has failed, or the unit is in trouble: a step whose state had no room fails, too, and
+ * one that did not look is as undone as any. */
+static bool judge_chain(struct session *session, bool good, const struct failure *failure, uint32_t record)
+{
+	struct workspace *workspace = session->workspace;
+
+	if (workspace_in_trouble(workspace))
+		return false;
+	if (good)
+		return true;
+	if (scratch_is_out(workspace->scratch) && workspace->unit.records > 1)
+		return workspace_trouble(workspace, TROUBLE_MEMORY);
+	return fail_step(session, failure, record);
+}
+
 /* The fast path: records go from the request straight into the answer. */
-static bool unit_pass(struct session *session, uint64_t rest)
+static bool run_pass(struct session *session, uint64_t rest)
 {
 	struct wire_batch *batch = &session->workspace->batch;
-	uint64_t bytes = 0, size;
+	uint64_t bytes = batch_bytes(batch), size = 0;
+	enum output_result result;
 
 	for (uint32_t i = 0; i < batch->count; i++) {
 		batch->records[i].input = 0;
 		batch->records[i].route = 0;
-		bytes += batch->records[i].payload.size;
 	}
-	if (output_records(session->output, batch->records, batch->count, batch->headers, rest, &size) != OUTPUT_OK)
-		return fail_output(session, size);
+	result = output_records(session->output, batch->records, batch->count, batch->headers, rest, &size);
+	if (!judge_output(session, result, size))
+		return false;
 	workspace_count_identity(session->workspace, session->segment, batch->count);
-	count(session, true, batch->count, bytes);
-	count(session, false, batch->count, bytes);
+	count_in(session, batch->count, bytes);
+	count_out(session, batch->count, bytes);
 	return true;
 }
 
 /* Writes a run's outputs and counts them. */
-static bool unit_write(struct session *session, uint64_t expect)
+static bool run_write(struct session *session, uint64_t expect)
 {
 	struct run *run = &session->workspace->run;
-	uint64_t bytes = 0, size;
+	uint64_t bytes = 0, size = 0;
+	enum output_result result;
 
-	if (output_run(session->output, run, session->segment->route_count > 0, expect, &size) != OUTPUT_OK)
-		return fail_output(session, size);
+	result = output_run(session->output, run, session->segment->route_count > 0, expect, &size);
+	if (!judge_output(session, result, size))
+		return false;
 	for (uint32_t i = 0; i < run->count; i++)
 		bytes += run->records[i].payload.size;
-	count(session, false, run->count, bytes);
+	count_out(session, run->count, bytes);
 	return true;
 }
 
 /* The way through the chain. */
-static bool unit_run(struct session *session, uint64_t rest)
+static bool run_through(struct session *session, uint64_t rest)
 {
 	struct workspace *workspace = session->workspace;
 	const struct wire_batch *batch = &workspace->batch;
 	struct failure failure = {0};
-	uint64_t bytes = 0;
+	bool good;
 
-	for (uint32_t i = 0; i < batch->count; i++)
-		bytes += batch->records[i].payload.size;
-	count(session, true, batch->count, bytes);
+	count_in(session, batch->count, batch_bytes(batch));
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
 		return fail_memory(session);
-	if (!chain_process(session->chain, &workspace->run, time_now(session), &failure))
-		return fail_step(session, &failure, session->done + failure.origin);
+	good = chain_process(session->chain, &workspace->run, time_now(session), &failure);
+	if (!judge_chain(session, good, &failure, session->at->done + failure.origin))
+		return false;
 	/* What the rest of the batch will come to is anybody's guess. */
-	return unit_write(session, rest > 0 ? session->output->message_max : 0);
+	return run_write(session, rest > 0 ? session->output->message_max : 0);
 }
 
 /* Takes a Batch, or goes on with one. */
 static bool take_batch(struct session *session, struct view body)
 {
-	struct view rest = {body.data + session->offset, body.size - session->offset};
+	struct session_position *at = session->at;
+	struct view rest = {body.data + at->offset, body.size - at->offset};
 
 	while (rest.size > 0) {
 		workspace_clear(session->workspace);
-		progress_record(session->workspace, session->done);
-		if (!unit_read(session, &rest))
+		progress_record(session->workspace, at->done);
+		if (!run_read(session, &rest))
 			return false;
-		if (!(session->identity ? unit_pass(session, rest.size) : unit_run(session, rest.size)))
+		if (!(session->identity ? run_pass(session, rest.size) : run_through(session, rest.size)))
 			return false;
-		session->offset = body.size - rest.size;
-		session->done += session->workspace->batch.count;
-		commit(session);
-		if (rest.size > 0 &&
-		    (output_is_parked(session->output) || workspace_turn_is_over(session->workspace))) {
-			if (output_results_open(session->output))
-				output_results_end(session->output, true, false, 0);
-			session->midway = true;
+		at->offset = body.size - rest.size;
+		at->done += session->workspace->batch.count;
+		if (rest.size > 0 && unit_is_over(session)) {
+			leave(session, PHASE_BATCH);
 			return true;
 		}
 	}
@@ -454,17 +595,27 @@ static bool take_batch(struct session *session, struct view body)
 
 /* ---- Everything else ----------------------------------------------------------------------------------------------- */
 
-/* Lets steps release what they hold, and writes it. */
-static bool release(struct session *session, enum release_cause cause)
+/* Lets steps fire timers and release what they hold, and writes it. *more: the unit ends, and some are left. False: the session has
+ * failed, or the unit is in trouble. */
+static bool release(struct session *session, enum release_cause cause, bool *more)
 {
 	struct workspace *workspace = session->workspace;
 	struct failure failure = {0};
-	bool more;
 
-	workspace_clear(workspace);
-	if (!chain_release(session->chain, cause, time_now(session), UINT32_MAX, &workspace->run, &more, &failure))
-		return fail_step(session, &failure, 0);
-	return unit_write(session, 0);
+	do {
+		uint32_t limit = run_limit(session);
+		bool good;
+
+		workspace_clear(workspace);
+		workspace->unit.records += limit;
+		good = chain_release(session->chain, cause, time_now(session), limit, &workspace->run, more, &failure);
+		if (!judge_chain(session, good, &failure, 0) ||
+		    !run_write(session, *more ? session->output->message_max : 0))
+			return false;
+	} while (*more && !unit_is_over(session));
+	if (*more)
+		leave(session, PHASE_RELEASE);
+	return true;
 }
 
 /* Writes an answer that has no more than a number in it (field 1, unless 0), as the last of its seq. */
@@ -484,6 +635,18 @@ static void write_ack(struct session *session, uint32_t kind, uint64_t number)
 	output_end(session->output, FRAME_ANSWER, true);
 }
 
+/* The part of a Watermark or a TimerTick that the chain has in it. */
+static bool take_release(struct session *session, enum release_cause cause)
+{
+	bool more;
+
+	if (!release(session, cause, &more))
+		return false;
+	if (!more)
+		output_results_end(session->output, false, true, next_wakeup(session));
+	return true;
+}
+
 /* Takes a Watermark. */
 static bool take_watermark(struct session *session, struct view body)
 {
@@ -493,15 +656,12 @@ static bool take_watermark(struct session *session, struct view body)
 	if (wire_parse_number(body, &number) != WIRE_OK)
 		return fail_malformed(session, "Watermark");
 	timestamp = (int64_t)number;
-	if (timestamp < session->position->watermark)
+	if (timestamp < session->at->watermark)
 		return fail(session, FAULT_SEQUENCE,
 			    "the watermark went back from %" PRId64 " to %" PRId64 "; it may only go on",
-			    session->position->watermark, timestamp);
-	session->position->watermark = timestamp;
-	if (!release(session, RELEASE_WATERMARK))
-		return false;
-	output_results_end(session->output, false, true, next_wakeup(session));
-	return true;
+			    session->at->watermark, timestamp);
+	session->at->watermark = timestamp;
+	return take_release(session, RELEASE_WATERMARK);
 }
 
 /* Takes a WatermarkStatus: nothing here waits for an idle input. */
@@ -520,23 +680,16 @@ static bool take_tick(struct session *session, struct view body)
 {
 	if (wire_parse_empty(body) != WIRE_OK)
 		return fail_malformed(session, "TimerTick");
-	if (!release(session, RELEASE_TICK))
-		return false;
-	output_results_end(session->output, false, true, next_wakeup(session));
-	return true;
+	return take_release(session, RELEASE_TICK);
 }
 
-/* Takes a Barrier: all that steps hold goes before it. */
+/* Takes a Barrier. Nothing is released for it: what steps hold is state. */
 static bool take_barrier(struct session *session, struct view body)
 {
 	uint64_t checkpoint;
 
 	if (wire_parse_number(body, &checkpoint) != WIRE_OK)
 		return fail_malformed(session, "Barrier");
-	if (!release(session, RELEASE_END))
-		return false;
-	if (output_results_open(session->output))
-		output_results_end(session->output, false, false, 0);
 	write_ack(session, FROM_WORKER_BARRIER_ACK, checkpoint);
 	return true;
 }
@@ -544,13 +697,17 @@ static bool take_barrier(struct session *session, struct view body)
 /* Takes an EndInput. */
 static bool take_end_input(struct session *session, struct view body)
 {
+	bool more;
+
 	if (wire_parse_empty(body) != WIRE_OK)
 		return fail_malformed(session, "EndInput");
-	if (session->position->ended)
+	if (session->at->ended && session->at->phase != PHASE_RELEASE)
 		return fail(session, FAULT_STATE, "EndInput came twice");
-	session->position->ended = 1;
-	if (!release(session, RELEASE_END))
+	session->at->ended = 1;
+	if (!release(session, RELEASE_END, &more))
 		return false;
+	if (more)
+		return true;
 	if (output_results_open(session->output))
 		output_results_end(session->output, false, false, 0);
 	write_ack(session, FROM_WORKER_END_ACK, 0);
@@ -565,14 +722,14 @@ static bool take_close(struct session *session, struct view body)
 	if (wire_parse_text(body, &reason) != WIRE_OK)
 		return fail_malformed(session, "Close");
 	output_status(session->output, FRAME_END, GRPC_STATUS_OK, "");
-	finish(session);
+	session->at->finished = 1;
 	return true;
 }
 
 /* Checks an envelope against what had to come next, and takes its time over. False: the session has failed. */
 static bool envelope_check(struct session *session, const struct frame *frame, const struct wire_to_worker *message)
 {
-	struct session_position *position = session->position;
+	struct session_position *position = session->at;
 	bool is_open = message->kind == TO_WORKER_OPEN;
 
 	if (message->seq != position->seq + 1)
@@ -626,51 +783,102 @@ static void message_done(struct session *session)
 	if (session->segment != NULL)
 		histogram_add(&workspace_segment_counters(workspace, session->segment->id)->latency,
 			      workspace->now_ns - session->began_ns);
-	session->offset = 0;
-	session->done = 0;
+	session->at->phase = PHASE_NEXT;
+	session->at->offset = 0;
+	session->at->done = 0;
 }
 
 /* Works on a ToWorker message, from its beginning or where it was left. */
 static void work(struct session *session, const struct frame *frame, struct view bytes)
 {
-	bool resumed = session->midway;
 	struct wire_to_worker message;
 	enum wire_result result = wire_parse_to_worker(bytes, &message);
 
-	session->midway = false;
 	output_answer(session->output, frame, result == WIRE_OK ? message.seq : frame->seq);
 	if (result != WIRE_OK) {
 		fail(session, FAULT_MALFORMED, "the message cannot be read as flink_bridge.ToWorker");
 		return;
 	}
-	if (!resumed && !envelope_check(session, frame, &message))
+	if (session->at->phase == PHASE_NEXT && !envelope_check(session, frame, &message))
 		return;
-	if (take(session, frame, &message) && !session->midway) {
-		session->position->seq = message.seq;
-		commit(session);
-	}
+	if (take(session, frame, &message) && !session->left)
+		session->at->seq = message.seq;
 }
 
 /* Works on the frame that stands first in the request ring. */
-bool session_work(struct session *session, const struct frame *frame, const uint8_t *payload)
+enum work_result session_work(struct session *session, const struct frame *frame, const uint8_t *payload)
 {
+	struct workspace *workspace = session->workspace;
 	struct view bytes = {payload, frame->length - sizeof(*frame)};
 
-	if (session->finished)
-		return true;
-	if (!session->midway)
-		session->began_ns = session->workspace->now_ns;
-	progress_begin(session->workspace, frame, session->channel);
-	work(session, frame, bytes);
-	progress_end(session->workspace);
-	if (session->midway)
-		return false;
+	if (session->at->finished)
+		return WORK_DONE;
+	if (session->at->phase == PHASE_NEXT)
+		session->began_ns = workspace->now_ns;
+	session->left = false;
+	progress_begin(workspace, frame, session->channel);
+	if (session->at->opened && session->chain == NULL)
+		session_adopt(session); /* once more, because that unit got into trouble */
+	if (!session->at->finished)
+		work(session, frame, bytes);
+	progress_end(workspace);
+	if (workspace_in_trouble(workspace))
+		return WORK_TROUBLE;
+	if (session->left)
+		return WORK_LEFT;
 	message_done(session);
-	return true;
+	return WORK_DONE;
 }
 
-/* Whether a batch is half done. */
-bool session_is_midway(const struct session *session)
+/* Fails the session for want of state memory. */
+static void fail_state(struct session *session, const char *step)
 {
-	return session->midway;
+	struct arena_usage usage = arena_usage(&session->workspace->arena);
+	struct fault fault = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_STATE_FULL,
+			      .status = GRPC_STATUS_RESOURCE_EXHAUSTED,
+			      .record = session->at->done,
+			      .step = step};
+	char limit[UNITS_TEXT_MAX], used[UNITS_TEXT_MAX], own[UNITS_TEXT_MAX];
+
+	fail(session, fault,
+	     "segment \"%s\" step \"%s\" record %" PRIu32 ": the state memory of the slot is full: its sessions have "
+	     "%s of %s, this one %s: raise --state-memory, spread the work over more slots, or keep less",
+	     session->segment->name, step, session->at->done, size_rounded(used, usage.extents),
+	     size_rounded(limit, usage.limit),
+	     size_rounded(own, arena_session_usage(&session->workspace->arena, session->channel).extents));
+}
+
+/* Fails the session because one record changes more than can be undone. */
+static void fail_log(struct session *session, const char *step)
+{
+	struct fault fault = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE,
+			      .status = GRPC_STATUS_RESOURCE_EXHAUSTED,
+			      .record = session->at->done,
+			      .step = step};
+	char size[UNITS_TEXT_MAX];
+
+	fail(session, fault,
+	     "segment \"%s\" step \"%s\" record %" PRIu32 ": one record changes more state than can be undone, which "
+	     "is %s: keep smaller values, or raise --state-memory",
+	     session->segment->name, step, session->at->done, size_rounded(size, log_size(&session->workspace->arena)));
+}
+
+/* Fails the session because of a unit. */
+enum work_result session_give_up(struct session *session, const struct frame *frame, const struct unit *unit)
+{
+	const struct segment *segment = session->segment;
+	const char *step = "";
+
+	output_answer(session->output, frame, session->at->seq + 1);
+	/* An Open that was rolled back: its words say the segment. */
+	if (segment == NULL && frame->segment < session->workspace->descriptor->segment_count)
+		segment = session->segment = &session->workspace->descriptor->segments[frame->segment];
+	CHECK(segment != NULL);
+	if (unit->step < segment->step_count)
+		step = segment->steps[unit->step].name;
+	if (unit->trouble == TROUBLE_STATE)
+		fail_state(session, step);
+	else
+		fail_log(session, step);
+	return workspace_in_trouble(session->workspace) ? WORK_TROUBLE : WORK_DONE;
 }

@@ -6,6 +6,9 @@
  *
  * A call either succeeds as a whole or is refused with words; at least once is all that it promises. A window whose
  * trigger is refused stays, so that the client may ask again; its age bounds it.
+ *
+ * Windows are process memory, which no rollback reaches: so a call that changes one ends its unit, and changes it when nothing
+ * else can go wrong. Counters of a call that is worked on again, because the unit that it was in had to be given up, count it twice.
  */
 #include "worker/unary.h"
 
@@ -15,6 +18,7 @@
 #include <stdlib.h>
 
 #include "shared/log.h"
+#include "worker/position.h"
 #include "worker/window.h"
 
 enum {
@@ -25,16 +29,18 @@ enum {
 /* One segment, as unary calls see it. */
 struct unary_segment {
 	struct chain *chain;
-	int64_t watermark; /* ms; INT64_MIN before the first */
 	bool identity;
-	bool holds; /* a step may hold records back */
+	bool holds; /* a step may hold records back outside of its state */
 	bool keys;  /* the last step sets keys */
 };
 
 struct unary {
 	struct workspace *workspace;
 	struct windows *windows;
+	struct state_store *store;
 	struct unary_segment *segments;
+	arena_ref
+	    watermarks; /* int64_t: how many there are, then one for each segment, in ms; INT64_MIN before the first */
 	struct run ticked; /* what the second release of a watermark yields */
 };
 
@@ -47,6 +53,7 @@ struct call {
 	struct unary_segment *state;
 	struct wire_unary request;
 	struct wire_writer *reply; /* NULL: not begun */
+	uint64_t mark;             /* in the unit: where the call began */
 	bool more;                 /* records behind those at hand belong to the call, too */
 };
 
@@ -56,7 +63,7 @@ static bool segment_open(struct unary *unary, const struct segment *segment, str
 	struct unary_segment *state = &unary->segments[segment->id];
 	size_t last = segment->step_count;
 
-	state->chain = workspace_chain(unary->workspace, segment, failure);
+	state->chain = workspace_chain(unary->workspace, segment, unary->store, failure);
 	if (state->chain == NULL)
 		return false;
 	state->identity = chain_is_identity(state->chain);
@@ -64,6 +71,39 @@ static bool segment_open(struct unary *unary, const struct segment *segment, str
 	for (size_t i = 0; i < segment->step_count; i++)
 		state->holds |= step_kinds[segment->steps[i].kind]->release != NULL;
 	return true;
+}
+
+/* Finds the watermarks of the segments, or makes them. False: the arena is full. */
+static bool watermarks_open(struct unary *unary)
+{
+	struct arena *arena = &unary->workspace->arena;
+	size_t count = unary->workspace->descriptor->segment_count, size = (count + 1) * sizeof(int64_t);
+	struct session_position *words = arena_session(arena, UNARY_CHANNEL);
+	int64_t *watermarks;
+
+	unary->watermarks = words->watermarks;
+	if (words->watermarks != 0) {
+		watermarks = arena_at(arena, words->watermarks);
+		if (watermarks[0] == (int64_t)count)
+			return true;
+		arena_free(arena, UNARY_CHANNEL, words->watermarks, ((size_t)watermarks[0] + 1) * sizeof(int64_t));
+	}
+	unary->watermarks = arena_alloc(arena, UNARY_CHANNEL, size);
+	if (unary->watermarks == 0)
+		return false;
+	watermarks = arena_at(arena, unary->watermarks);
+	watermarks[0] = (int64_t)count;
+	for (size_t i = 1; i <= count; i++)
+		watermarks[i] = INT64_MIN;
+	words = arena_session_write(arena, UNARY_CHANNEL);
+	words->watermarks = unary->watermarks;
+	return true;
+}
+
+/* The watermark of a segment. */
+static int64_t *watermark_of(const struct unary *unary, const struct segment *segment)
+{
+	return (int64_t *)arena_at(&unary->workspace->arena, unary->watermarks) + 1 + segment->id;
 }
 
 /* Opens the chains of all segments. */
@@ -78,8 +118,14 @@ struct unary *unary_create(struct workspace *workspace, const struct segment **s
 	unary->windows = windows_create(workspace->config->window_bytes_max);
 	unary->segments = calloc(descriptor->segment_count + 1, sizeof(unary->segments[0]));
 	CHECK(unary->segments != NULL);
+	unary->store = state_store_create(&workspace->arena, UNARY_CHANNEL);
+	if (!watermarks_open(unary)) {
+		failure_set(failure, 0, "the state memory of the slot is full: raise --state-memory");
+		*segment = &descriptor->segments[0];
+		unary_destroy(unary);
+		return NULL;
+	}
 	for (size_t i = 0; i < descriptor->segment_count; i++) {
-		unary->segments[i].watermark = INT64_MIN;
 		if (segment_open(unary, &descriptor->segments[i], failure))
 			continue;
 		*segment = &descriptor->segments[i];
@@ -97,6 +143,7 @@ void unary_destroy(struct unary *unary)
 	for (size_t i = 0; i < unary->workspace->descriptor->segment_count; i++)
 		if (unary->segments[i].chain != NULL)
 			chain_destroy(unary->segments[i].chain);
+	state_store_destroy(unary->store);
 	windows_destroy(unary->windows);
 	run_deinit(&unary->ticked);
 	free(unary->segments);
@@ -105,13 +152,17 @@ void unary_destroy(struct unary *unary)
 
 /* ---- Answers ------------------------------------------------------------------------------------------------------- */
 
-/* Refuses a call. Always returns false, for callers to pass on. */
+/* Refuses a call, and undoes what it has changed. Always returns false, for callers to pass on. (A unit in trouble is rolled back as a
+ * whole: nothing needs to be said then.) */
 static bool __attribute__((format(printf, 3, 4)))
 refuse(struct call *call, grpc_status_code code, const char *format, ...)
 {
 	char text[TEXT_MAX];
 	va_list arguments;
 
+	if (workspace_in_trouble(call->unary->workspace))
+		return false;
+	arena_undo_to(&call->unary->workspace->arena, call->mark);
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
@@ -129,7 +180,7 @@ static void chain_renew(struct call *call)
 	struct failure failure = {0};
 
 	chain_destroy(state->chain);
-	state->chain = workspace_chain(call->unary->workspace, call->segment, &failure);
+	state->chain = workspace_chain(call->unary->workspace, call->segment, call->unary->store, &failure);
 	if (state->chain == NULL)
 		fatalx("segment \"%s\" step %" PRIu32 " could be opened before but not now: %s", call->segment->name,
 		       failure.step, failure.message);
@@ -143,7 +194,7 @@ static bool refuse_step(struct call *call, const struct failure *failure)
 
 	refuse(call, GRPC_STATUS_INTERNAL, "segment \"%s\" step \"%s\" record %" PRIu32 ": %s", segment->name, step,
 	       failure->origin, failure->message);
-	if (call->state->holds)
+	if (call->state->holds && !workspace_in_trouble(call->unary->workspace))
 		chain_renew(call);
 	return false;
 }
@@ -280,11 +331,13 @@ static bool reply_batch(struct call *call)
 /* ---- The calls ----------------------------------------------------------------------------------------------------- */
 
 /* The time that steps see: the watermark, as the one clock there is. */
-static struct step_time time_of(const struct unary_segment *state)
+static struct step_time time_of(const struct call *call)
 {
+	int64_t watermark = *watermark_of(call->unary, call->segment);
+
 	return (struct step_time){
-	    .processing_ms = state->watermark > 0 ? state->watermark : 0,
-	    .watermark_ms = state->watermark,
+	    .processing_ms = watermark > 0 ? watermark : 0,
+	    .watermark_ms = watermark,
 	};
 }
 
@@ -305,7 +358,7 @@ static bool process_batch(struct call *call)
 	}
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
 		return refuse_memory(call);
-	if (!chain_process(call->state->chain, &workspace->run, time_of(call->state), &failure))
+	if (!chain_process(call->state->chain, &workspace->run, time_of(call), &failure))
 		return refuse_step(call, &failure);
 	return reply_run(call);
 }
@@ -342,8 +395,8 @@ static bool release(struct call *call)
 	struct failure failure = {0};
 	bool room = true, more;
 
-	if (!chain_release(state->chain, RELEASE_WATERMARK, time_of(state), UINT32_MAX, run, &more, &failure) ||
-	    !chain_release(state->chain, RELEASE_TICK, time_of(state), UINT32_MAX, ticked, &more, &failure))
+	if (!chain_release(state->chain, RELEASE_WATERMARK, time_of(call), UINT32_MAX, run, &more, &failure) ||
+	    !chain_release(state->chain, RELEASE_TICK, time_of(call), UINT32_MAX, ticked, &more, &failure))
 		return refuse_step(call, &failure);
 	for (uint32_t i = 0; i < ticked->count && room; i++)
 		room = run_push_copy(run, &ticked->records[i]) != NULL;
@@ -354,11 +407,13 @@ static bool release(struct call *call)
 /* ProcessWatermark. One that goes back is no news: clients share the segment, and each has a watermark of its own. */
 static bool process_watermark(struct call *call)
 {
-	struct unary_segment *state = call->state;
+	struct arena *arena = &call->unary->workspace->arena;
+	int64_t *watermark = watermark_of(call->unary, call->segment);
 
-	if (call->request.timestamp <= state->watermark)
+	if (call->request.timestamp <= *watermark)
 		return reply_end(call);
-	state->watermark = call->request.timestamp;
+	arena_write(arena, watermark, sizeof(*watermark));
+	*watermark = call->request.timestamp;
 	return release(call) && reply_run(call) && reply_end(call);
 }
 
@@ -395,6 +450,7 @@ static bool add_to_window(struct call *call)
 			      "the windows of this slot hold %" PRIu64 " bytes in %" PRIu64 " windows, of %" PRIu64
 			      " allowed: trigger windows that are complete, or raise --window-bytes",
 			      windows_bytes(windows), windows_count(windows), workspace->config->window_bytes_max);
+	call->unary->workspace->unit.over = true;
 	windows_show(call->unary);
 	return reply_end(call);
 }
@@ -427,10 +483,14 @@ static bool trigger_window(struct call *call)
 	while (at != NULL)
 		if (!window_read(call, &at) || !process_batch(call))
 			return false;
+	reply_end(call);
+	if (workspace_in_trouble(call->unary->workspace))
+		return false;
+	call->unary->workspace->unit.over = true;
 	if (window != NULL)
 		windows_remove(windows, window);
 	windows_show(call->unary);
-	return reply_end(call);
+	return true;
 }
 
 /* Reads a request, finds its segment and does what it asks for. */
@@ -470,27 +530,58 @@ static bool is_call(unsigned kind)
 	       kind == FRAME_TRIGGER_WINDOW;
 }
 
+/* A call in a frame. */
+static struct call call_of(struct unary *unary, struct output *output, const struct frame *frame)
+{
+	output_answer(output, frame, frame->seq);
+	return (struct call){
+	    .unary = unary,
+	    .output = output,
+	    .frame = frame,
+	    .mark = arena_mark(&unary->workspace->arena),
+	};
+}
+
 /* Answers the call in a frame. */
-void unary_work(struct unary *unary, struct output *output, const struct frame *frame, const uint8_t *payload)
+enum work_result unary_work(struct unary *unary, struct output *output, const struct frame *frame,
+			    const uint8_t *payload)
 {
 	struct workspace *workspace = unary->workspace;
-	struct call call = {.unary = unary, .output = output, .frame = frame};
+	struct call call = call_of(unary, output, frame);
 	uint64_t began_ns = workspace->now_ns;
 
-	output_answer(output, frame, frame->seq);
 	if (!is_call(frame->kind)) {
 		refuse(&call, GRPC_STATUS_INTERNAL, "a frame of kind %s came on the channel of unary calls",
 		       frame_kind_name(frame->kind));
-		return;
+		return workspace_in_trouble(workspace) ? WORK_TROUBLE : WORK_DONE;
 	}
 	workspace_clear(workspace);
 	progress_begin(workspace, frame, UNARY_CHANNEL);
 	work(&call, (struct view){payload, frame->length - sizeof(*frame)});
 	progress_end(workspace);
+	if (workspace_in_trouble(workspace))
+		return WORK_TROUBLE;
 	workspace->now_ns = clock_ns();
 	if (call.segment != NULL)
 		histogram_add(&workspace_segment_counters(workspace, call.segment->id)->latency,
 			      workspace->now_ns - began_ns);
+	return WORK_DONE;
+}
+
+/* Refuses the call in a frame. */
+enum work_result unary_refuse(struct unary *unary, struct output *output, const struct frame *frame,
+			      const struct unit *unit)
+{
+	struct workspace *workspace = unary->workspace;
+	struct call call = call_of(unary, output, frame);
+
+	if (unit->trouble == TROUBLE_STATE)
+		refuse(&call, GRPC_STATUS_RESOURCE_EXHAUSTED,
+		       "the state memory of the slot is full: raise --state-memory, or keep less");
+	else
+		refuse(&call, GRPC_STATUS_RESOURCE_EXHAUSTED,
+		       "the call changes more state than can be undone: send less at a time, or raise --state-memory");
+	return workspace_in_trouble(workspace) ? WORK_TROUBLE : WORK_DONE;
 }
 
 /* Drops windows that are too old. */

@@ -3,7 +3,8 @@
  *
  * There is one chain per segment for all clients of the slot, so steps that hold records back hold those of all of them. The
  * watermark of a segment is its clock here: steps that wait for processing time wait for it (it is all that a client of this
- * contract sends). A step that fails takes what its chain held back with it; the chain starts anew.
+ * contract sends). A call that is refused has changed nothing: a call is (a part of) a unit. Windows are the exception: they are
+ * kept in process memory, and a worker that dies takes them with it.
  */
 #ifndef WORKER_UNARY_H
 #define WORKER_UNARY_H
@@ -13,14 +14,19 @@
 
 struct unary;
 
-/* Opens the chains of all segments. On failure NULL, *segment and `failure` say which step and why. */
+/* Opens the chains of all segments over the states that there are, or makes these, as part of the unit at hand. On failure NULL, *segment and `failure` say which step and why. */
 struct unary *unary_create(struct workspace *workspace, const struct segment **segment, struct failure *failure);
 
 /* Closes them; windows not triggered are lost. NULL is none. */
 void unary_destroy(struct unary *unary);
 
-/* Answers the call in a frame. */
-void unary_work(struct unary *unary, struct output *output, const struct frame *frame, const uint8_t *payload);
+/* Answers the call in a frame, in the unit at hand. */
+enum work_result unary_work(struct unary *unary, struct output *output, const struct frame *frame,
+			    const uint8_t *payload);
+
+/* Refuses the call in a frame, because a unit with nothing else in it got into trouble. */
+enum work_result unary_refuse(struct unary *unary, struct output *output, const struct frame *frame,
+			      const struct unit *unit);
 
 /* Drops windows that are too old. Returns the CLOCK_MONOTONIC ns at which the next one will be; UINT64_MAX: there is none. */
 uint64_t unary_expire(struct unary *unary);

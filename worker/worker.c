@@ -1,7 +1,7 @@
 /*
  * A process of a slot: it runs the pipeline's steps. One thread, no gRPC, no signals of its own.
  *
- *      forked --> attached --chains open--> WAITING --owner mutex, and meant to run--> OWNER --predecessor gone--> READY --> loop
+ *      forked --> attached --code loaded--> WAITING --owner mutex, and meant to run--> OWNER --predecessor gone--> READY --> loop
  *                                              |                                                                            |
  *                                              +-- not meant to run: leaves, the next one has the slot                      |
  *                                                                                                                           |
@@ -89,20 +89,24 @@ static void attach(struct worker *worker)
 	life_begin(worker->life, worker->birth, getpid());
 }
 
-/* Opens the pipeline's steps; leaves with EXIT_CHAIN when one does not open. */
-static void open_the_chains(struct worker *worker)
+/* Leaves because a step does not open. */
+static void __attribute__((noreturn)) leave_unopened(const struct segment *segment, const struct failure *failure)
+{
+	log_error("segment \"%s\" step \"%s\" cannot be opened: %s", segment->name,
+		  failure->step < segment->step_count ? segment->steps[failure->step].name : "?", failure->message);
+	_exit(EXIT_CHAIN);
+}
+
+/* Loads the pipeline's code; leaves with EXIT_CHAIN when a step does not open. */
+static void load_the_code(struct worker *worker)
 {
 	const struct segment *segment = NULL;
 	struct failure failure = {0};
 
 	workspace_init(&worker->workspace, worker->sidecar, worker->birth->slot);
 	worker->workspace.life = worker->life;
-	worker->serve = serve_create(&worker->workspace, worker->memory, worker->birth->generation, &segment, &failure);
-	if (worker->serve != NULL)
-		return;
-	log_error("segment \"%s\" step \"%s\" cannot be opened: %s", segment->name,
-		  failure.step < segment->step_count ? segment->steps[failure.step].name : "?", failure.message);
-	_exit(EXIT_CHAIN);
+	if (!serve_load(worker->sidecar->descriptor, &segment, &failure))
+		leave_unopened(segment, &failure);
 }
 
 /* The order at hand. */
@@ -248,6 +252,24 @@ static void become_owner(struct worker *worker)
 	gauge_set(&worker->page->counters.window_bytes, 0);
 }
 
+/* Opens the slot's state, in which the unit at hand of a predecessor is undone, and the steps over it. */
+static void open_the_slot(struct worker *worker)
+{
+	struct slot_memory *memory = worker->memory;
+	const struct segment *segment = NULL;
+	struct failure failure = {0};
+	char why[128];
+
+	if (arena_open(&worker->workspace.arena, memory->arena, memory->sizes.arena, worker->birth->slot, why) !=
+	    ARENA_OK) {
+		log_error("the state of slot %u cannot be used: %s", worker->birth->slot, why);
+		_exit(EXIT_DAMAGED);
+	}
+	worker->serve = serve_create(&worker->workspace, memory, worker->birth->generation, &segment, &failure);
+	if (worker->serve == NULL)
+		leave_unopened(segment, &failure);
+}
+
 /* Has the front look at this worker's page. */
 static void ring_front(const struct worker *worker)
 {
@@ -387,8 +409,7 @@ static void __attribute__((noreturn)) loop(struct worker *worker)
 				sleep_until_wanted(worker);
 			break;
 		case SERVE_DAMAGED:
-			log_error("the front wrote ring words that cannot be true: slot %u is given up",
-				  worker->birth->slot);
+			log_error("leaves: it cannot serve slot %u any more", worker->birth->slot);
 			_exit(EXIT_DAMAGED);
 		}
 	}
@@ -405,9 +426,10 @@ void worker_main(struct sidecar *sidecar, const struct birth *birth)
 	};
 
 	attach(&worker);
-	open_the_chains(&worker);
+	load_the_code(&worker);
 	own_the_slot(&worker);
 	become_owner(&worker);
+	open_the_slot(&worker);
 	say_ready(&worker);
 	loop(&worker);
 }

@@ -12,7 +12,6 @@ void workspace_init(struct workspace *workspace, const struct sidecar *sidecar, 
 	    .config = &sidecar->config,
 	    .descriptor = sidecar->descriptor,
 	    .control = &sidecar->control,
-	    .arena = sidecar->slots[slot].arena,
 	    .page = control_worker(&sidecar->control, slot),
 	    .life = &control_worker(&sidecar->control, slot)->lives[0],
 	    .ready = &sidecar->slots[slot].channels->ready_for_worker,
@@ -51,6 +50,25 @@ bool workspace_turn_is_over(struct workspace *workspace)
 	       atomic_load_explicit((_Atomic uint64_t *)workspace->ready, memory_order_relaxed) != 0;
 }
 
+/* Says that the unit at hand is in trouble, and which step was at work. */
+bool workspace_trouble(struct workspace *workspace, enum trouble trouble)
+{
+	workspace->unit.trouble = trouble;
+	workspace->unit.step = atomic_load_explicit(&workspace->life->progress.step, memory_order_relaxed);
+	return false;
+}
+
+/* Whether the unit at hand is in trouble. */
+bool workspace_in_trouble(struct workspace *workspace)
+{
+	static const enum trouble troubles[] = {
+	    [ARENA_FULL] = TROUBLE_STATE, [ARENA_LOG_FULL] = TROUBLE_LOG, [ARENA_BROKEN] = TROUBLE_DAMAGE};
+
+	if (workspace->arena.trouble != ARENA_FINE && workspace->unit.trouble == TROUBLE_NONE)
+		workspace_trouble(workspace, troubles[workspace->arena.trouble]);
+	return workspace->unit.trouble != TROUBLE_NONE;
+}
+
 /* Names the step at work; called by chains. */
 static void step_began(void *context, uint32_t step)
 {
@@ -60,14 +78,15 @@ static void step_began(void *context, uint32_t step)
 }
 
 /* Opens the chain of a segment, wired to counters and progress words. */
-struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct failure *failure)
+struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct state_store *store,
+			      struct failure *failure)
 {
 	struct worker_step_counters *counters = NULL;
 	struct chain *chain;
 
 	if (segment->step_count > 0)
 		counters = control_worker_step(workspace->control, workspace->slot, segment->steps[0].index);
-	chain = chain_create(segment, NULL, counters, failure);
+	chain = chain_create(segment, store, counters, failure);
 	if (chain != NULL)
 		chain_on_progress(chain, step_began, workspace);
 	return chain;
@@ -111,14 +130,14 @@ void progress_record(const struct workspace *workspace, uint32_t record)
 	atomic_store_explicit(&workspace->life->progress.record, record, memory_order_relaxed);
 }
 
-/* Notes a message that is done with, and when this life's first one was. */
-void progress_done(const struct workspace *workspace)
+/* Notes work that is committed: messages that are done with, if any, and when this life's first was. */
+void progress_done(const struct workspace *workspace, uint32_t messages)
 {
 	struct life *life = workspace->life;
 
-	if (counter_read(&life->frames_done) == 0)
+	if (counter_read(&life->first_commit_ns) == 0)
 		gauge_set(&life->first_commit_ns, clock_ns());
-	counter_add(&life->frames_done, 1);
+	counter_add(&life->frames_done, messages);
 }
 
 /* Says that nothing is at hand. */

@@ -7,13 +7,40 @@
 #define WORKER_WORKSPACE_H
 
 #include "server/roles.h"
+#include "worker/arena.h"
 #include "worker/chain.h"
+
+/* Why a unit could not be done as it was begun. It is then rolled back, and begun anew with less to do or more room. */
+enum trouble {
+	TROUBLE_NONE,
+	TROUBLE_RING,   /* the response ring has no room for its outputs */
+	TROUBLE_STATE,  /* the slot's state memory is full */
+	TROUBLE_LOG,    /* it changes more than the undo log holds */
+	TROUBLE_MEMORY, /* its records are more than a run or its memory can hold */
+	TROUBLE_DAMAGE, /* the arena is not what it has to be: nothing of it is to be used any more */
+};
+
+/* What the unit at hand has come to. */
+struct unit {
+	bool begun;        /* something was done in it: there is something to commit */
+	bool over;         /* it must end with the message at hand, because process memory changed with it */
+	uint32_t messages; /* done in it, before the one at hand */
+	uint32_t records;  /* or timers, of the message at hand, tried in it */
+	enum trouble trouble;
+	uint32_t step; /* at work when it got into trouble; UINT32_MAX: none */
+};
+
+enum work_result {
+	WORK_DONE,
+	WORK_LEFT,    /* the unit ends here, and some of the frame is left */
+	WORK_TROUBLE, /* the unit is to be rolled back; unit.trouble says why */
+};
 
 struct workspace {
 	const struct config *config;
 	const struct descriptor *descriptor;
 	const struct control_memory *control;
-	struct slot_positions *arena;
+	struct arena arena;            /* to be opened by who has become the slot's owner */
 	struct worker_page *page;      /* the slot's */
 	struct life *life;             /* this process's own words in it */
 	const _Atomic uint64_t *ready; /* channels that the front has marked since the turn began */
@@ -23,13 +50,16 @@ struct workspace {
 	struct scratch *scratch; /* bytes that the unit at hand makes */
 	struct run run;          /* the unit at hand; on scratch */
 
+	struct unit unit;
+
 	uint64_t now_ns;      /* CLOCK_MONOTONIC, read between frames and between units */
 	uint64_t deadline_ns; /* when the channel at hand has had its share of the turn, if others wait for theirs */
 	uint64_t limit_ns;    /* when it has had it, whoever waits */
 	uint64_t others;      /* channels that wait in this turn */
 };
 
-/* Fills a workspace for a slot's worker; everything named must outlive it. Frees what the workspace itself owns. */
+/* Fills a workspace for a slot's worker; everything named must outlive it. The arena is not opened. Frees what the workspace itself
+ * owns. */
 void workspace_init(struct workspace *workspace, const struct sidecar *sidecar, uint32_t slot);
 void workspace_deinit(struct workspace *workspace);
 
@@ -39,8 +69,16 @@ void workspace_clear(struct workspace *workspace);
 /* Whether the channel at hand should let others have their turn now. Reads the clock. */
 bool workspace_turn_is_over(struct workspace *workspace);
 
-/* Opens the chain of a segment with its counters and with progress words that name its steps. NULL and `failure`. */
-struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct failure *failure);
+/* Whether the unit at hand is in trouble, through the arena or otherwise. */
+bool workspace_in_trouble(struct workspace *workspace);
+
+/* Says that it is. Always returns false, for callers to pass on. */
+bool workspace_trouble(struct workspace *workspace, enum trouble trouble);
+
+/* Opens the chain of a segment over the states in `store`, with its counters and with progress words that name its steps. NULL and
+ * `failure`. */
+struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct state_store *store,
+			      struct failure *failure);
 
 /* Counts records that an identity chain's steps let through without being called. */
 void workspace_count_identity(const struct workspace *workspace, const struct segment *segment, uint32_t records);
@@ -48,8 +86,8 @@ void workspace_count_identity(const struct workspace *workspace, const struct se
 /* The counters of a segment, or of all steps of a segment one after the other. */
 struct worker_segment_counters *workspace_segment_counters(const struct workspace *workspace, uint32_t segment);
 
-/* Notes work done: a message, or the first commit of this life. */
-void progress_done(const struct workspace *workspace);
+/* Notes work that is committed: messages that are done with, if any, and when this life's first was. */
+void progress_done(const struct workspace *workspace, uint32_t messages);
 
 /* Says in the progress words what is at hand, and that nothing is any more (which also counts the frame). */
 void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel);

@@ -184,8 +184,8 @@ bool subtask_resume(struct subtask *subtask);
 /* Closes the session of a subtask that has ended. */
 void subtask_finish(struct subtask *subtask);
 
-/* Sends a message with at most one number in its body, which will be answered. */
-void subtask_send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number);
+/* The next message, with at most one number in its body; it must be sent, and will be answered. */
+grpc_slice subtask_control_message(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number);
 
 /* Puts the fields behind a body that every message carries: the next seq, and the time. */
 void subtask_put_envelope(struct subtask *subtask, struct wire_writer *writer);

@@ -193,16 +193,16 @@ static bool put_entry(struct subtask_state_flow *flow, struct wire_writer *write
 	return !part.more;
 }
 
-/* Hands a chunk to the stream; false: it has no room and will say when it has. */
-static bool send_chunk(struct subtask *subtask)
+/* Hands a message to the stream; false: it has no room and will say when it has. */
+static bool send_message(struct subtask *subtask)
 {
 	struct subtask_state_flow *flow = &subtask->state_flow;
-	enum client_result result = client_stream_send(subtask->stream, flow->chunk);
+	enum client_result result = client_stream_send(subtask->stream, flow->message);
 	if (result == CLIENT_FULL)
 		return false;
-	flow->has_chunk = false;
+	flow->has_message = false;
 	if (result == CLIENT_GONE) /* its end is on the way */
-		grpc_slice_unref(flow->chunk);
+		grpc_slice_unref(flow->message);
 	return result == CLIENT_TAKEN;
 }
 
@@ -228,28 +228,32 @@ static bool make_chunk(struct subtask *subtask)
 	wire_end_entries(&writer, body);
 	subtask_put_envelope(subtask, &writer);
 	CHECK(!writer.overflow);
-	flow->chunk = grpc_slice_from_copied_buffer((const char *)flow->buffer, (size_t)(writer.at - flow->buffer));
-	flow->has_chunk = true;
+	flow->message = grpc_slice_from_copied_buffer((const char *)flow->buffer, (size_t)(writer.at - flow->buffer));
+	flow->has_message = true;
 	return true;
+}
+
+/* Makes the message behind the last chunk. */
+static void make_end(struct subtask *subtask)
+{
+	struct subtask_state_flow *flow = &subtask->state_flow;
+	run_store_cursor_close(flow->cursor);
+	flow->cursor = NULL;
+	flow->message = subtask_control_message(subtask, TO_WORKER_RESTORE_END, true, (int64_t)flow->entries);
+	flow->has_message = true;
 }
 
 void subtask_state_send(struct subtask *subtask)
 {
 	struct subtask_state_flow *flow = &subtask->state_flow;
-	if (subtask->state != SUBTASK_RESTORING || flow->all_sent)
-		return;
-	while (!subtask->graph->failed) {
-		if (flow->has_chunk && !send_chunk(subtask))
+	while (subtask->state == SUBTASK_RESTORING && !subtask->graph->failed) {
+		if (flow->has_message && !send_message(subtask))
 			return;
-		if (!make_chunk(subtask))
-			break;
+		if (flow->cursor == NULL)
+			return;
+		if (!make_chunk(subtask) && !subtask->graph->failed)
+			make_end(subtask);
 	}
-	if (subtask->graph->failed)
-		return;
-	flow->all_sent = true;
-	run_store_cursor_close(flow->cursor);
-	flow->cursor = NULL;
-	subtask_send_control(subtask, TO_WORKER_RESTORE_END, true, (int64_t)flow->entries);
 }
 
 void subtask_state_restored(struct subtask *subtask, struct view body)
@@ -373,8 +377,8 @@ void subtask_state_close(struct subtask *subtask)
 {
 	struct subtask_state_flow *flow = &subtask->state_flow;
 	run_store_cursor_close(flow->cursor);
-	if (flow->has_chunk)
-		grpc_slice_unref(flow->chunk);
+	if (flow->has_message)
+		grpc_slice_unref(flow->message);
 	free(flow->buffer);
 	free(flow->bytes);
 	*flow = (struct subtask_state_flow){0};

@@ -38,10 +38,10 @@ struct subtask_state_flow {
 	struct store_cursor *cursor;
 	struct wire_entry entry; /* the next one to be sent */
 	uint64_t sent;           /* bytes of its value that were */
-	bool has_entry, all_sent;
+	bool has_entry;
 	uint64_t entries;
-	grpc_slice chunk; /* the stream had no room for it */
-	bool has_chunk;
+	grpc_slice message; /* the stream had no room for it yet */
+	bool has_message;
 	uint8_t *buffer;
 	/* In: the entry of which more parts are to come. */
 	struct wire_entry part;

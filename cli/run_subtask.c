@@ -41,15 +41,20 @@ static int64_t processing_now(struct subtask *subtask)
 	return subtask->processing_ms;
 }
 
-/* Notes a message as sent, and hands it to the stream. A broken stream swallows it: its end is on the way. */
-static void send_noted(struct subtask *subtask, grpc_slice message, uint32_t kind, int64_t value, bool keep)
+/* Notes a message as one that will be answered. */
+static void note_sent(struct subtask *subtask, uint32_t kind, int64_t value, grpc_slice kept)
 {
 	CHECK(subtask->sent_count < SENT_MAX);
 	struct sent *sent = &subtask->sent[(subtask->sent_first + subtask->sent_count++) % SENT_MAX];
-	*sent = (struct sent){subtask->seq, kind, value, grpc_empty_slice()};
-	if (keep)
-		sent->message = grpc_slice_ref(message);
-	if (client_stream_send(subtask->stream, message) != CLIENT_TAKEN)
+	*sent = (struct sent){subtask->seq, kind, value, kept};
+}
+
+/* Hands a message to the stream, whose queue is large enough. A broken stream swallows it: its end is on the way. */
+static void send_noted(struct subtask *subtask, grpc_slice message)
+{
+	enum client_result result = client_stream_send(subtask->stream, message);
+	CHECK(result != CLIENT_FULL);
+	if (result == CLIENT_GONE)
 		grpc_slice_unref(message);
 }
 
@@ -59,7 +64,7 @@ void subtask_put_envelope(struct subtask *subtask, struct wire_writer *writer)
 	wire_put_varint_field(writer, 2, (uint64_t)processing_now(subtask));
 }
 
-void subtask_send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number)
+grpc_slice subtask_control_message(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number)
 {
 	uint8_t bytes[CONTROL_MESSAGE_MAX];
 	struct wire_writer writer = {bytes, bytes + sizeof(bytes), false};
@@ -69,8 +74,14 @@ void subtask_send_control(struct subtask *subtask, uint32_t kind, bool has_numbe
 	wire_end(&writer, body);
 	subtask_put_envelope(subtask, &writer);
 	CHECK(!writer.overflow);
-	send_noted(subtask, grpc_slice_from_copied_buffer((char *)bytes, (size_t)(writer.at - bytes)), kind, number,
-		   false);
+	note_sent(subtask, kind, number, grpc_empty_slice());
+	return grpc_slice_from_copied_buffer((char *)bytes, (size_t)(writer.at - bytes));
+}
+
+/* Sends a message with at most one number in its body. */
+static void send_control(struct subtask *subtask, uint32_t kind, bool has_number, int64_t number)
+{
+	send_noted(subtask, subtask_control_message(subtask, kind, has_number, number));
 }
 
 void subtask_open(struct subtask *subtask)
@@ -112,7 +123,8 @@ void subtask_open(struct subtask *subtask)
 	grpc_slice bytes = grpc_slice_malloc(flink_bridge__to_worker__get_packed_size(&message));
 	flink_bridge__to_worker__pack(&message, GRPC_SLICE_START_PTR(bytes));
 	subtask_state_opened(&open);
-	send_noted(subtask, bytes, TO_WORKER_OPEN, 0, false);
+	note_sent(subtask, TO_WORKER_OPEN, 0, grpc_empty_slice());
+	send_noted(subtask, bytes);
 	client_stream_receive(subtask->stream);
 }
 
@@ -155,8 +167,9 @@ static void batch_send(struct subtask *subtask)
 	subtask->batch_size = 0;
 	subtask->batch_closed = false;
 	subtask->graph->room = true;
-	send_noted(subtask, grpc_slice_from_copied_buffer((const char *)subtask->batch, size), TO_WORKER_BATCH, 0,
-		   true);
+	grpc_slice message = grpc_slice_from_copied_buffer((const char *)subtask->batch, size);
+	note_sent(subtask, TO_WORKER_BATCH, 0, grpc_slice_ref(message)); /* to show the record that a step failed on */
+	send_noted(subtask, message);
 }
 
 /* Makes the batch's memory larger, so that a record of some size and the envelope fit behind what is there. */
@@ -270,7 +283,7 @@ void subtask_barrier(struct subtask *subtask, uint64_t barrier)
 static void send_status(struct subtask *subtask)
 {
 	if (subtask->idle_told != subtask->valve.idle)
-		subtask_send_control(subtask, TO_WORKER_WATERMARK_STATUS, true, subtask->valve.idle);
+		send_control(subtask, TO_WORKER_WATERMARK_STATUS, true, subtask->valve.idle);
 	subtask->idle_told = subtask->valve.idle;
 	subtask->status_due = false;
 }
@@ -280,7 +293,7 @@ static void send_tick(struct subtask *subtask)
 {
 	if (subtask->wakeup_ms == 0 || subtask->ticking || subtask->wakeup_ms > clock_wall_ms())
 		return;
-	subtask_send_control(subtask, TO_WORKER_TIMER_TICK, false, 0);
+	send_control(subtask, TO_WORKER_TIMER_TICK, false, 0);
 	subtask->ticking = true;
 	subtask->wakeup_ms = 0;
 }
@@ -295,7 +308,7 @@ static bool control_may_go(const struct subtask *subtask)
 /* Sends the barrier: what came in before it is on its way, and who was held may go on. */
 static void send_barrier(struct subtask *subtask, uint64_t barrier)
 {
-	subtask_send_control(subtask, TO_WORKER_BARRIER, true, (int64_t)barrier);
+	send_control(subtask, TO_WORKER_BARRIER, true, (int64_t)barrier);
 	aligner_pass(&subtask->aligner, barrier);
 	subtask->barrier_due = false;
 	subtask->barrier_sent = true;
@@ -325,7 +338,7 @@ void subtask_pump(struct subtask *subtask)
 	if (subtask->status_due && !subtask->valve.idle)
 		send_status(subtask);
 	if (subtask->watermark_due)
-		subtask_send_control(subtask, TO_WORKER_WATERMARK, true, subtask->valve.time);
+		send_control(subtask, TO_WORKER_WATERMARK, true, subtask->valve.time);
 	subtask->watermark_due = false;
 	if (subtask->status_due)
 		send_status(subtask);
@@ -333,7 +346,7 @@ void subtask_pump(struct subtask *subtask)
 		send_barrier(subtask, subtask->aligner.coming);
 	if (subtask->aligner.open > 0)
 		return;
-	subtask_send_control(subtask, TO_WORKER_END_INPUT, false, 0);
+	send_control(subtask, TO_WORKER_END_INPUT, false, 0);
 	subtask->state = SUBTASK_ENDING;
 }
 
@@ -474,7 +487,7 @@ static void got_end_ack(struct subtask *subtask)
 
 void subtask_finish(struct subtask *subtask)
 {
-	subtask_send_control(subtask, TO_WORKER_CLOSE, false, 0);
+	send_control(subtask, TO_WORKER_CLOSE, false, 0);
 	client_stream_half_close(subtask->stream);
 	subtask->state = SUBTASK_CLOSING;
 }

@@ -369,6 +369,18 @@ def test_state_comes_back_at_any_parallelism(double, workdir, part):
         assert [line for line in written if line.split()[0] == key] == [f"{key} {n + 1}" for n in range(counts[key])]
 
 
+def test_state_larger_than_what_a_stream_queues(double, workdir):
+    (workdir / "in").write_text("".join(f"key{n}-{'x' * 100}\n" for n in range(25000)))
+    orders = {"key": True, "state": 1000}
+    double(COUNTS.replace("PARALLELISM", "1"), "--quiet", "--checkpoint", "file", orders=orders).end()
+    with open(workdir / "in", "a") as more:
+        more.write(f"key7-{'x' * 100}\n")
+    run = double(COUNTS.replace("PARALLELISM", "1"), "--quiet", "--checkpoint", "file", orders=orders)
+    run.end()
+    assert [m["entries"] for m in run.log("restore_end", segment=1)] == [25000]
+    assert (workdir / "out").read_text().splitlines()[-1] == f"key7-{'x' * 100} 2"
+
+
 def test_state_of_the_next_checkpoint_waits_for_this_one(double, workdir):
     """Sessions send state early, and acknowledge barriers at different times: none of it gets into the checkpoint before."""
     keys = [f"key{n * n % 97}" for n in range(12000)]

@@ -314,6 +314,112 @@ START_TEST(test_routes)
 }
 END_TEST
 
+/* ---- on_error ---- */
+
+/* The value of a header of a record; NULL when it has none. */
+static const char *header_of(const struct record *record, const char *name)
+{
+	static char text[600];
+
+	for (uint32_t i = 0; i < record->header_count; i++)
+		if (view_equal(record->headers[i].key, view_of(name))) {
+			snprintf(text, sizeof(text), "%.*s", (int)record->headers[i].value.size,
+				 (const char *)record->headers[i].value.data);
+			return text;
+		}
+	return NULL;
+}
+
+START_TEST(test_skip)
+{
+	static struct worker_step_counters counters[2];
+
+	spec_add(&spec, STEP_flat_map, "program", ".[]", NULL);
+	spec_add(&spec, STEP_map, "program", ".a + 1", NULL);
+	spec.steps[1].policy = ON_ERROR_SKIP;
+	struct chain *chain = make(counters);
+	push("[{\"a\":1}, {\"a\":\"x\"}, {\"a\":2}]");
+	push("[7]");
+	push("[{\"a\":3}]");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "2\n3\n4");
+	ck_assert_uint_eq(run.records[2].origin, 2);
+	ck_assert_uint_eq(counter_read(&counters[1].records_in), 5);
+	ck_assert_uint_eq(counter_read(&counters[1].records_out), 3);
+	ck_assert_uint_eq(counter_read(&counters[1].errors), 2);
+	ck_assert_uint_eq(counter_read(&counters[1].skipped), 2);
+	ck_assert_uint_eq(counter_read(&counters[1].dead_letters), 0);
+	run_clear(&run);
+	push("x"); /* the first step's policy is to fail */
+	ck_assert(!chain_process(chain, &run, at_zero, &failure));
+	ck_assert_uint_eq(failure.step, 0);
+	ck_assert_uint_eq(run.count, 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A dead letter is the record as it came to the step, whatever earlier steps made of it; headers of these names that it came with go. */
+START_TEST(test_dead_letter)
+{
+	static const struct wire_header headers[] = {
+	    {{(const uint8_t *)"kept", 4}, {(const uint8_t *)"1", 1}},
+	    {{(const uint8_t *)"bridge-error", 12}, {(const uint8_t *)"old", 3}},
+	};
+
+	spec_add(&spec, STEP_map, "program", ".v", NULL);
+	spec_add(&spec, STEP_map, "program", ".a + 1", NULL);
+	spec_add(&spec, STEP_filter, "program", ". > 1", NULL);
+	spec.segment.name = "score";
+	spec.steps[1].name = "add";
+	spec.steps[1].policy = ON_ERROR_DEAD_LETTER;
+	spec.steps[1].dead_letter_route = 1;
+	spec.routes[0] = "main";
+	spec.routes[1] = "add.dead_letter";
+	spec.segment.route_count = 2;
+	struct chain *chain = make(NULL);
+	push("{\"v\":{\"a\":\"x\"}}");
+	push("{\"v\":{\"a\":5}}");
+	run.records[0].headers = headers;
+	run.records[0].header_count = 2;
+	run.records[0].keyed = true;
+	run.records[0].key = view_of("k");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "6\n{\"a\":\"x\"}");
+	const struct record *dead = &run.records[1];
+	ck_assert_uint_eq(run.records[0].route, 0);
+	ck_assert_uint_eq(dead->route, 1);
+	ck_assert_uint_eq(dead->origin, 0);
+	ck_assert(dead->keyed && view_equal(dead->key, view_of("k")));
+	ck_assert_uint_eq(dead->header_count, 4);
+	ck_assert_str_eq(header_of(dead, "kept"), "1");
+	ck_assert_str_eq(header_of(dead, "bridge-error-step"), "add");
+	ck_assert_str_eq(header_of(dead, "bridge-error-segment"), "score");
+	ck_assert_ptr_nonnull(strstr(header_of(dead, "bridge-error"), "string (\"x\") and number (1) cannot be added"));
+	ck_assert_ptr_null(header_of(dead, "bridge-error-cause"));
+	run_clear(&run);
+	push("{\"v\":{\"a\":7}}");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "8"); /* nothing is left of the call before */
+	chain_destroy(chain);
+}
+END_TEST
+
+/* What cannot be written at the end of the segment is left out by the policy of the step that made it. */
+START_TEST(test_skip_what_cannot_be_written)
+{
+	spec_add(&spec, STEP_map, "program", "if . == 1 then reduce range(300) as $i (0; [.]) else . end", NULL);
+	spec.steps[0].policy = ON_ERROR_SKIP;
+	struct chain *chain = make(NULL);
+
+	push("0");
+	push("1");
+	push("2");
+	ck_assert(chain_process(chain, &run, at_zero, &failure));
+	ck_assert_str_eq(payloads(), "0\n2");
+	chain_destroy(chain);
+}
+END_TEST
+
 static Suite *chain_suite(void)
 {
 	Suite *suite = suite_create("chain");
@@ -332,6 +438,9 @@ static Suite *chain_suite(void)
 	tcase_add_test(tests, test_counters);
 	tcase_add_test(tests, test_progress);
 	tcase_add_test(tests, test_routes);
+	tcase_add_test(tests, test_skip);
+	tcase_add_test(tests, test_dead_letter);
+	tcase_add_test(tests, test_skip_what_cannot_be_written);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

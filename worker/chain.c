@@ -1,32 +1,15 @@
 /*
  * The chain: a segment's steps, one after another over whole runs.
  *
- * A release goes through the chain like a wave: whatever the first step lets go passes the second, then the second lets its
- * own go behind it, and so on. So what comes out is in the order in which it went in. Where a wave is cut short by the number of
- * timers, no step behind the one with timers left lets anything of its own go: the next wave begins where this one stopped.
- *
- * Not here: what time it is, what a failure means to a session, and how outputs are written: those are the caller's.
+ * Not here: what becomes of an input that a step fails on (chain_input.c), how what is held back is released (chain_release.c); and
+ * what time it is, what a failure means to a session, and how outputs are written, which are the caller's.
  */
-#include "worker/chain.h"
-
 #include <stdlib.h>
 #include <time.h>
 
 #include "shared/counters.h"
 #include "shared/log.h"
-
-struct chain {
-	const struct segment *segment;
-	struct step *steps;
-	uint32_t step_count;
-	uint32_t writer; /* the last step that may have changed payloads: to blame when one cannot be written */
-	bool identity;
-	bool stateful;                         /* a step has states */
-	struct state_store *store;             /* or NULL */
-	struct worker_step_counters *counters; /* or NULL */
-	chain_progress *progress;
-	void *progress_context;
-};
+#include "worker/chain_parts.h"
 
 /* Whether a kind hands payloads on as they are. */
 static bool kind_only_looks(enum step_kind kind)
@@ -59,6 +42,27 @@ static bool chain_open_states(struct chain *chain, struct step *step, struct fai
 	return true;
 }
 
+/* Opens one step; it is the chain's from then on. */
+static bool chain_open_step(struct chain *chain, uint32_t index, struct failure *failure)
+{
+	const struct step_spec *spec = &chain->segment->steps[index];
+	struct step *step = &chain->steps[index];
+
+	CHECK(spec->kind < STEP_KIND_COUNT);
+	*step = (struct step){
+	    .ops = step_kinds[spec->kind], .spec = spec, .segment = chain->segment, .store = chain->store};
+	if (!chain_open_states(chain, step, failure))
+		return false;
+	if (step->ops->open && !step->ops->open(step, failure))
+		return false;
+	chain->step_count++;
+	if (spec->kind != STEP_passthrough)
+		chain->identity = false;
+	if (!kind_only_looks(spec->kind))
+		chain->writer = index;
+	return true;
+}
+
 struct chain *chain_create(const struct segment *segment, struct state_store *store,
 			   struct worker_step_counters *counters, struct failure *failure)
 {
@@ -71,24 +75,13 @@ struct chain *chain_create(const struct segment *segment, struct state_store *st
 	chain->identity = true;
 	chain->steps = calloc(segment->step_count + 1, sizeof(*chain->steps));
 	CHECK(chain->steps);
-
 	for (uint32_t i = 0; i < segment->step_count; i++) {
-		const struct step_spec *spec = &segment->steps[i];
-		struct step *step = &chain->steps[i];
-
-		CHECK(spec->kind < STEP_KIND_COUNT);
-		*step = (struct step){.ops = step_kinds[spec->kind], .spec = spec, .segment = segment, .store = store};
-		if (!chain_open_states(chain, step, failure) || (step->ops->open && !step->ops->open(step, failure))) {
-			failure->step = i;
-			failure->origin = 0;
-			chain_destroy(chain);
-			return NULL;
-		}
-		chain->step_count++;
-		if (spec->kind != STEP_passthrough)
-			chain->identity = false;
-		if (!kind_only_looks(spec->kind))
-			chain->writer = i;
+		if (chain_open_step(chain, i, failure))
+			continue;
+		failure->step = i;
+		failure->origin = 0;
+		chain_destroy(chain);
+		return NULL;
 	}
 	return chain;
 }
@@ -102,6 +95,9 @@ void chain_destroy(struct chain *chain)
 		if (step->ops->close)
 			step->ops->close(step);
 	}
+	run_deinit(&chain->kept);
+	run_deinit(&chain->single);
+	run_deinit(&chain->dead);
 	free(chain->steps);
 	free(chain);
 }
@@ -110,6 +106,11 @@ void chain_on_progress(struct chain *chain, chain_progress *progress, void *cont
 {
 	chain->progress = progress;
 	chain->progress_context = context;
+}
+
+void chain_set_guard(struct chain *chain, const struct chain_guard *guard)
+{
+	chain->guard = guard ? *guard : (struct chain_guard){0};
 }
 
 /* A clock for latencies. */
@@ -121,63 +122,96 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Tells the store what time it is. */
-static void chain_clock(const struct chain *chain, struct step_time time)
+void chain_begin(struct chain *chain, struct step_time time, struct scratch *scratch)
 {
+	chain->ordinal = 0;
+	run_clear(&chain->dead);
+	chain->kept.scratch = chain->single.scratch = chain->dead.scratch = scratch;
 	if (chain->stateful)
 		state_clock(chain->store, time.processing_ms);
 }
 
-/* Says that a step is at work now. */
-static void chain_at(const struct chain *chain, uint32_t step)
+void chain_at(const struct chain *chain, uint32_t step)
 {
 	if (chain->progress)
 		chain->progress(chain->progress_context, step);
 }
 
-/* Notes a failure of a step: the run is dropped. */
-static bool chain_failed(struct chain *chain, uint32_t step, struct run *run, struct failure *failure)
+bool chain_failed(struct chain *chain, uint32_t step, struct run *run, struct failure *failure)
 {
 	failure->step = step;
 	run_clear(run);
+	run_clear(&chain->dead);
 	if (chain->counters)
 		counter_add(&chain->counters[step].errors, 1);
 	return false;
 }
 
-/* Runs one step over a run and counts it. */
-static bool chain_step(struct chain *chain, uint32_t index, struct run *run, struct step_time time,
-		       struct failure *failure)
+/* Runs one step over a run. */
+static bool chain_process_step(struct chain *chain, uint32_t index, struct run *run, struct step_time time,
+			       struct failure *failure)
 {
 	struct step *step = &chain->steps[index];
+
+	if (chain_is_picky(chain, index))
+		return chain_process_inputs(chain, index, run, time, failure);
+	return step->ops->process(step, run, time, failure);
+}
+
+bool chain_step(struct chain *chain, uint32_t index, struct run *run, struct step_time time, struct failure *failure)
+{
 	struct worker_step_counters *counters = chain->counters ? &chain->counters[index] : NULL;
 
 	chain_at(chain, index);
 	if (!counters)
-		return step->ops->process(step, run, time, failure) || chain_failed(chain, index, run, failure);
+		return chain_process_step(chain, index, run, time, failure) || chain_failed(chain, index, run, failure);
 
 	uint64_t start = now_ns();
 	counter_add(&counters->records_in, run->count);
-	if (!step->ops->process(step, run, time, failure))
+	if (!chain_process_step(chain, index, run, time, failure))
 		return chain_failed(chain, index, run, failure);
 	counter_add(&counters->records_out, run->count);
 	histogram_add(&counters->latency, now_ns() - start);
 	return true;
 }
 
-/* Makes bytes of all payloads; without routes all records leave by route 0. */
-static bool chain_finish(struct chain *chain, struct run *run, struct failure *failure)
+/* Leaves the records out whose payloads cannot be written, where the policy of the step that made them allows. What such a dead letter
+ * carries is what its payload was before. */
+static bool chain_write(struct chain *chain, struct run *run, struct failure *failure)
 {
-	bool routed = segment_has_own_routes(chain->segment);
+	uint32_t kept = 0;
 	const char *why;
 
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct record *record = &run->records[i];
-		if (!routed)
-			record->route = 0;
-		if (record_need_bytes(record, run->scratch, &why))
+		if (record_need_bytes(record, run->scratch, &why)) {
+			run->records[kept++] = *record;
 			continue;
+		}
 		failure_set(failure, record->origin, "%s", why);
+		struct record before = *record;
+		before.state = PAYLOAD_BYTES;
+		if (!chain_leave_out(chain, chain->writer, &before, run->scratch, failure)) {
+			while (i < run->count) /* so that each value is freed once */
+				run->records[kept++] = run->records[i++];
+			run->count = kept;
+			return false;
+		}
+		record_drop(record);
+	}
+	run->count = kept;
+	return true;
+}
+
+bool chain_finish(struct chain *chain, struct run *run, struct failure *failure)
+{
+	if (!segment_has_own_routes(chain->segment))
+		for (uint32_t i = 0; i < run->count; i++)
+			run->records[i].route = 0;
+	if (!chain_write(chain, run, failure))
+		return chain_failed(chain, chain->writer, run, failure);
+	if (chain->dead.count > 0 && !run_append(run, &chain->dead)) {
+		failure_set(failure, 0, "no memory for dead letters");
 		return chain_failed(chain, chain->writer, run, failure);
 	}
 	return true;
@@ -185,164 +219,11 @@ static bool chain_finish(struct chain *chain, struct run *run, struct failure *f
 
 bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure)
 {
-	chain_clock(chain, time);
+	chain_begin(chain, time, run->scratch);
 	for (uint32_t i = 0; i < chain->step_count && run->count > 0; i++)
 		if (!chain_step(chain, i, run, time, failure))
 			return false;
 	return chain_finish(chain, run, failure);
-}
-
-/* A release on its way through the steps. */
-struct wave {
-	struct chain *chain;
-	enum release_cause cause;
-	struct step_time time;
-	uint32_t limit; /* timers that may still be taken */
-	struct run *out;
-	bool more; /* some were left: what is behind them waits, too */
-	struct failure *failure;
-};
-
-/* Up to which time timers of a domain are due for a cause; false: none are. */
-static bool due_until(const struct wave *wave, const struct step *step, enum state_time domain, int64_t *until)
-{
-	switch (wave->cause) {
-	case RELEASE_WATERMARK:
-		*until = wave->time.watermark_ms;
-		return domain == STATE_EVENT_TIME;
-	case RELEASE_TICK:
-		*until = wave->time.processing_ms;
-		return domain == STATE_PROCESSING_TIME;
-	case RELEASE_END:
-		*until = INT64_MAX;
-		return domain == STATE_PROCESSING_TIME || step->ops->flushes;
-	}
-	return false;
-}
-
-/* Whether timers of a domain are left that are due; true too often only where time ends. */
-static bool timers_left(const struct state *timers, enum state_time domain, int64_t until)
-{
-	int64_t first = state_timer_first(timers, domain);
-
-	if (first < INT64_MAX)
-		return first <= until;
-	return until == INT64_MAX && state_size_of(timers).timers > 0;
-}
-
-/* Fires one timer, with its views in memory that no change of state moves. */
-static bool wave_fire_one(struct wave *wave, struct step *step, enum state_time domain, struct state_timer *timer)
-{
-	timer->key = scratch_copy(wave->out->scratch, timer->key);
-	timer->tag = scratch_copy(wave->out->scratch, timer->tag);
-	if (!timer->key.data || !timer->tag.data)
-		return failure_set(wave->failure, 0, "no memory for a timer");
-	state_key(step->store, timer->key, timer->key_hash, timer->key_group);
-	return step->ops->fire(step, domain, timer, wave->time, wave->out, wave->failure);
-}
-
-/* Fires the timers of one state and domain that are due. At the end of input those of steps that do not flush are only dropped. */
-static bool wave_fire(struct wave *wave, struct step *step, struct state *timers, enum state_time domain)
-{
-	bool dropped = wave->cause == RELEASE_END && !step->ops->flushes;
-	struct state_timer timer;
-	int64_t until;
-
-	if (!due_until(wave, step, domain, &until))
-		return true;
-	for (;;) {
-		enum state_result result;
-
-		if (wave->limit == 0) {
-			wave->more = timers_left(timers, domain, until);
-			return true;
-		}
-		result = state_timer_pop(timers, domain, until, &timer);
-		if (result == STATE_NONE)
-			return true;
-		if (result != STATE_OK)
-			return failure_set(wave->failure, 0, "no memory to take a timer");
-		wave->limit--;
-		if (!dropped && !wave_fire_one(wave, step, domain, &timer))
-			return false;
-	}
-}
-
-/* Lets one step fire its timers and release into the run, behind what came through from the steps before it. */
-static bool wave_let_go(struct wave *wave, struct step *step)
-{
-	for (size_t i = 0; i < STEP_STATES_MAX; i++) {
-		if (!step->timers[i])
-			continue;
-		for (enum state_time domain = 0; domain < STATE_TIMES && !wave->more; domain++)
-			if (!wave_fire(wave, step, step->states[i], domain))
-				return false;
-	}
-	if (wave->more || !step->ops->release)
-		return true;
-	return step->ops->release(step, wave->cause, wave->time, wave->out, wave->failure);
-}
-
-/* The same, counted. */
-static bool wave_step(struct wave *wave, uint32_t index)
-{
-	struct chain *chain = wave->chain;
-	struct step *step = &chain->steps[index];
-	uint32_t before = wave->out->count;
-
-	if (!step->ops->release && !step->ops->fire)
-		return true;
-	chain_at(chain, index);
-	if (!wave_let_go(wave, step))
-		return chain_failed(chain, index, wave->out, wave->failure);
-	if (chain->counters)
-		counter_add(&chain->counters[index].records_out, wave->out->count - before);
-	return true;
-}
-
-bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, uint32_t limit,
-		   struct run *out, bool *more, struct failure *failure)
-{
-	struct wave wave = {
-	    .chain = chain, .cause = cause, .time = time, .limit = limit, .out = out, .failure = failure};
-
-	chain_clock(chain, time);
-	for (uint32_t i = 0; i < chain->step_count; i++) {
-		if (out->count > 0 && !chain_step(chain, i, out, time, failure))
-			return false;
-		if (!wave.more && !wave_step(&wave, i))
-			return false;
-	}
-	*more = wave.more;
-	return chain_finish(chain, out, failure);
-}
-
-/* The earliest processing time at which a timer of a step is due. */
-static int64_t first_timer(const struct step *step)
-{
-	int64_t first = INT64_MAX;
-
-	for (size_t i = 0; i < STEP_STATES_MAX; i++) {
-		if (!step->timers[i])
-			continue;
-		int64_t at = state_timer_first(step->states[i], STATE_PROCESSING_TIME);
-		first = at < first ? at : first;
-	}
-	return first;
-}
-
-int64_t chain_next_wakeup(const struct chain *chain)
-{
-	int64_t next = INT64_MAX;
-
-	for (uint32_t i = 0; i < chain->step_count; i++) {
-		const struct step *step = &chain->steps[i];
-		int64_t wanted = step->ops->next_wakeup ? step->ops->next_wakeup(step) : INT64_MAX;
-		int64_t timer = first_timer(step);
-		next = wanted < next ? wanted : next;
-		next = timer < next ? timer : next;
-	}
-	return next;
 }
 
 bool chain_is_identity(const struct chain *chain)

@@ -23,8 +23,28 @@ void chain_destroy(struct chain *chain);
 /* Who is told about progress. */
 void chain_on_progress(struct chain *chain, chain_progress *progress, void *context);
 
-/* Runs records through all steps: `run` becomes the outputs, payloads as bytes. False and `failure` when a step failed;
- * the run is then empty and what steps held back is as undefined as after a crash: end the session. */
+/* One input of one step: a record, a timer, or a release. */
+struct chain_input {
+	uint32_t step;
+	uint32_t ordinal; /* among the inputs of all steps in this call of the chain */
+	uint64_t digest;  /* of what it is */
+	uint32_t origin;  /* of a record */
+	struct view bytes, key;
+};
+
+/* Who is asked before a step gets an input; all inputs come one at a time then. False: it is not to get it; `failure` has the words, and
+ * the step's policy says what becomes of the input. */
+struct chain_guard {
+	bool (*about_to)(void *context, const struct chain_input *input, struct failure *failure);
+	void *context;
+};
+
+/* Guards a chain; NULL: no more. */
+void chain_set_guard(struct chain *chain, const struct chain_guard *guard);
+
+/* Runs records through all steps: `run` becomes the outputs, payloads as bytes, and the dead letters of steps that put those aside. False
+ * and `failure` when a step failed whose policy is to fail; the run is then empty and the states of steps are to be rolled back, or
+ * the session to be ended. */
 bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure);
 
 /* Lets each step in turn fire the timers that are due and release what it holds, through the steps behind it, into `out` (empty on

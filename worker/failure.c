@@ -44,6 +44,8 @@ bool failure_set(struct failure *failure, uint32_t origin, const char *format, .
 	va_end(arguments);
 	repair(failure->message, length >= (int)sizeof(failure->message));
 	failure->origin = origin;
+	failure->crash = false;
+	failure->cause[0] = '\0';
 	return false;
 }
 

@@ -7,6 +7,7 @@
 #ifndef WORKER_FAILURE_H
 #define WORKER_FAILURE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shared/view.h"
@@ -15,10 +16,12 @@
 struct failure {
 	uint32_t origin;   /* struct record.origin of the record at fault */
 	uint32_t step;     /* index in the segment; set by the chain */
+	bool crash;        /* the input was passed over because workers died on it */
+	char cause[64];    /* how they died; else empty */
 	char message[512]; /* UTF-8, NUL-terminated */
 };
 
-/* Fills origin and message; returns false, so that a step can `return failure_set(...)`. */
+/* Fills origin and message, as the words of a step; returns false, so that a step can `return failure_set(...)`. */
 bool failure_set(struct failure *failure, uint32_t origin, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

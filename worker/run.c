@@ -84,6 +84,17 @@ struct record *run_push_copy(struct run *run, const struct record *record)
 	return copy;
 }
 
+bool run_append(struct run *run, struct run *from)
+{
+	if (!run_reserve(run, from->count))
+		return false;
+	if (from->count > 0)
+		memcpy(run->records + run->count, from->records, from->count * sizeof(*from->records));
+	run->count += from->count;
+	from->count = 0;
+	return true;
+}
+
 void run_trade(struct run *a, struct run *b)
 {
 	struct run was = *a;

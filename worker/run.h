@@ -77,6 +77,9 @@ struct record *run_push(struct run *run);
 /* Appends a copy of a record, which must not be in the same run: the value is shared by reference count. */
 struct record *run_push_copy(struct run *run, const struct record *record);
 
+/* Moves all records of another run to the end of this one. False when there is no room: then both are as they were. */
+bool run_append(struct run *run, struct run *from);
+
 /* Drops the value that a record has, if any; what is left is an empty payload. */
 void record_drop(struct record *record);
 

@@ -97,6 +97,11 @@ struct state_store *state_store_create(struct arena *arena, uint32_t channel)
 	return store;
 }
 
+struct arena *state_arena(const struct state_store *store)
+{
+	return store->arena;
+}
+
 /* Frees this process's part. */
 void state_store_destroy(struct state_store *store)
 {

@@ -52,6 +52,9 @@ struct state_store *state_store_create(struct arena *arena, uint32_t channel);
 /* Frees this process's part; the arena keeps the state. */
 void state_store_destroy(struct state_store *store);
 
+/* Where it is. */
+struct arena *state_arena(const struct state_store *store);
+
 /* Opens a handle; the same (step, name) in a later process finds the same state. The handle is the store's. NULL when there are too
  * many, the arena is full, or the state is there with another kind or partition, or a TTL where there was none. Part of the unit at
  * hand, as everything. Handles that exist before the first unit of a session commits are all that it ever has. */

@@ -132,7 +132,7 @@ tsan-tests: $(THREADED:tests/%.c=$(B)/tests/%)
 	@:
 fuzzers: $(FUZZ)
 	@:
-benches: $(BENCH)
+benches: $(BENCH) $(B)/bench/bench_state_without_log
 	@:
 
 define protoc
@@ -180,6 +180,14 @@ $(REPLAYS): $(B)/tests/replay_%: $(B)/tests/fuzz_%.o $(B)/tests/replay.o $(B)/li
 $(FUZZ): %: %.o $(B)/libbridge.a
 	$(call link,-fsanitize=fuzzer)
 $(BENCH): %: %.o $(B)/libbridge.a
+	$(link)
+
+# The same bench over an arena that keeps no undo log: what the log costs is the difference.
+$(B)/without-log/%.o: CPPFLAGS += -DARENA_WITHOUT_LOG
+$(B)/without-log/%.o: %.c $(B)/flags | $(GENERATED)
+	$(compile)
+$(B)/bench/bench_state_without_log: $(patsubst %.c,$(B)/without-log/%.o,bench/bench_state.c worker/arena.c worker/heap.c \
+		$(wildcard worker/state*.c)) $(B)/libbridge.a
 	$(link)
 
 # What several of them share.
@@ -234,7 +242,7 @@ corpus: $(B)/tests/make_corpus
 
 # ---- Run, measure ------------------------------------------------------------------------------------------------------
 
-.PHONY: run bench bench-transport
+.PHONY: run bench bench-transport bench-state
 run: all
 	@rm -rf build/run && mkdir -p build/run
 	@OUT=build/run $(BRIDGECTL) run examples/quickstart/pipeline.yaml --slots 2
@@ -244,6 +252,9 @@ run: all
 bench: all benches
 	@mkdir -p build/bench
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
+bench-state: all $(B)/bench/bench_state $(B)/bench/bench_state_without_log
+	@mkdir -p build/bench
+	@$(B)/bench/bench_state
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
@@ -305,6 +316,7 @@ help:
 	@echo 'make fuzz             libFuzzer on the parsers; FUZZ_SECONDS=60 for each'
 	@echo 'make corpus           the made part of tests/corpus anew'
 	@echo 'make bench            speed and memory; results in build/bench'
+	@echo 'make bench-state      the state API alone'
 	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'

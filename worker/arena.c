@@ -204,15 +204,6 @@ void arena_set_broken(struct arena *arena, const char *what)
 	arena->broken = what;
 }
 
-/* A block by a reference that may be damaged. */
-void *arena_find(struct arena *arena, arena_ref block, uint64_t size)
-{
-	if (arena_can_be(arena, block, size))
-		return arena_at(arena, block);
-	arena_set_broken(arena, "a reference leads out of the arena");
-	return NULL;
-}
-
 /* ---- Taking over ----------------------------------------------------------------------------------------------------- */
 
 /* Lays a new arena out; what is there is zero, or what somebody wrote who died here. */
@@ -386,6 +377,7 @@ void arena_session_drop(struct arena *arena, uint32_t channel)
 	CHECK(channel < SLOT_CHANNELS_MAX);
 	struct arena_session *session = arena_words(arena, channel);
 
+	arena->undone++;
 	heap_drop(arena, channel);
 	FAULT_POINT(drop_extents);
 	memset(arena_write(arena, session, sizeof(*session)), 0, sizeof(*session));

@@ -71,7 +71,7 @@ struct arena {
 	enum arena_trouble trouble;
 	const char *broken; /* with ARENA_BROKEN: words */
 	uint64_t units;     /* committed by this process */
-	uint64_t undone;    /* rollbacks, and undos to a mark */
+	uint64_t undone; /* rollbacks, undos to a mark, sessions dropped: what was read before may be different now */
 	bool
 	    is_file; /* to be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it */
 	bool extents_freed;                     /* a bit of `freed` is set */
@@ -148,11 +148,24 @@ static inline void *arena_at(const struct arena *arena, arena_ref block)
 	return arena->base + (uint64_t)block * ARENA_UNIT;
 }
 
-/* Where a block of `size` is; for references that were read in the arena: NULL and ARENA_BROKEN when it cannot be. */
-void *arena_find(struct arena *arena, arena_ref block, uint64_t size);
-
 /* Says that the arena is damaged: sets ARENA_BROKEN. `what` outlives the arena. */
 void arena_set_broken(struct arena *arena, const char *what);
+
+/* Whether a reference that was read in the arena can be a block of `size`. */
+static inline bool arena_can_be(const struct arena *arena, arena_ref block, uint64_t size)
+{
+	uint64_t offset = (uint64_t)block * ARENA_UNIT;
+	return offset >= arena->blocks_from && offset + size <= arena->size;
+}
+
+/* Where a block of `size` is; for references that were read in the arena: NULL and ARENA_BROKEN when it cannot be. */
+static inline void *arena_find(struct arena *arena, arena_ref block, uint64_t size)
+{
+	if (__builtin_expect(arena_can_be(arena, block, size), 1))
+		return arena_at(arena, block);
+	arena_set_broken(arena, "a reference leads out of the arena");
+	return NULL;
+}
 
 /* ---- Looking ---- */
 

@@ -94,19 +94,33 @@ static inline void arena_order(void)
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
+/* Copies bytes, a multiple of 8; most often an entry's, or a word. What is behind them is in the arena as well. */
+static inline void arena_save(uint8_t *to, const uint8_t *from, size_t size)
+{
+	for (; size >= 32; to += 32, from += 32, size -= 32)
+		memcpy(to, from, 32);
+	for (; size > 0; to += 8, from += 8, size -= 8)
+		memcpy(to, from, 8);
+}
+
 /* Saves `size` bytes at an offset; fresh: saves nothing, and says that they are new. Returns the record's number. The log's spare
  * part takes it when the log is full already; what is beyond that is our own mistake. */
 uint32_t arena_log_full(struct arena *arena, uint64_t offset, size_t size);
 
 static inline uint32_t arena_log(struct arena *arena, uint64_t offset, size_t size)
 {
+#ifdef ARENA_WITHOUT_LOG /* what the log costs is measured against this: nothing can be undone */
+	(void)offset, (void)size;
+	arena->log_count = 1;
+	return 0;
+#endif
 	size_t padded = (size + 7) & ~(size_t)7;
 	uint64_t *record = arena->log_records + arena->log_count;
 
 	if (__builtin_expect((uint8_t *)(record + 1) + padded > arena->log_data - ARENA_LOG_SPARE, 0))
 		return arena_log_full(arena, offset, size);
 	arena->log_data -= padded;
-	memcpy(arena->log_data, arena->base + offset, size);
+	arena_save(arena->log_data, arena->base + offset, padded);
 	*record = offset << ARENA_SIZE_BITS | size;
 	arena_order();
 	FAULT_POINT(log_record);
@@ -118,6 +132,10 @@ static inline uint32_t arena_log(struct arena *arena, uint64_t offset, size_t si
 /* Whether a record covers what is at hand (A7): a number of any origin, what it is to cover. Fresh blocks are covered whole. */
 static inline bool arena_is_covered(const struct arena *arena, uint32_t logged, uint64_t offset, size_t size)
 {
+#ifdef ARENA_WITHOUT_LOG
+	(void)logged, (void)offset, (void)size;
+	return true;
+#endif
 	if (logged - arena->log_mark >= arena->log_count - arena->log_mark)
 		return false;
 	uint64_t record = arena->log_records[logged];
@@ -145,13 +163,6 @@ static inline struct session_core *arena_core_write(struct arena *arena, uint32_
 	struct session_core *core = &arena_words(arena, channel)->core;
 	arena_cover(arena, core, sizeof(*core), &arena->core_logged[channel]);
 	return core;
-}
-
-/* Whether a reference that was read in the arena can be a block of `size`. */
-static inline bool arena_can_be(const struct arena *arena, arena_ref block, uint64_t size)
-{
-	uint64_t offset = (uint64_t)block * ARENA_UNIT;
-	return offset >= arena->blocks_from && offset + size <= arena->size;
 }
 
 /* heap.c: gives a session's extents back, and forgets what was freed within the unit that has ended. */

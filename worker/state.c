@@ -110,6 +110,7 @@ void state_store_destroy(struct state_store *store)
 	for (uint32_t i = 0; i < store->state_count; i++)
 		free(store->states[i]);
 	free(store->states);
+	free(store->chunks);
 	free(store);
 }
 
@@ -231,9 +232,9 @@ void remove_any(struct state *state, struct entry *entry)
 }
 
 /* Looks at one bucket. One entry is removed at a time: the next call finds what else there is in the bucket. */
-void sweep_step(struct state_store *store)
+void sweep_bucket(struct state_store *store)
 {
-	if (!store->has_ttl || store->words->bucket_count == 0)
+	if (store->words->bucket_count == 0)
 		return;
 	uint32_t bucket = store->words->sweep;
 	bucket = bucket < store->words->bucket_count ? bucket : 0;
@@ -305,7 +306,7 @@ static const struct view no_sub = {(const uint8_t *)"", 0};
 static inline struct entry *value_find(const struct state *state, uint32_t *hash)
 {
 	*hash = hash_of(state, state->store->key_mix, no_sub, false);
-	return table_find(state, *hash, no_sub, false);
+	return table_find_value(state, *hash);
 }
 
 enum state_result state_get(struct state *state, struct view *value)

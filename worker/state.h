@@ -71,7 +71,7 @@ void state_key(struct state_store *store, struct view key, int32_t key_hash, uin
 /* Says that a key will be the current one soon, and which state will be asked for: fetches what can be fetched ahead. Worth it for the
  * keys of a run, a few before they are due (STATE_AHEAD); leaving it out changes nothing but the speed. */
 void state_ahead(struct state *state, struct view key);
-enum { STATE_AHEAD = 8 };
+enum { STATE_AHEAD = 16 };
 
 /* Sets the time that TTLs go by; never goes back. */
 void state_clock(struct state_store *store, int64_t processing_ms);

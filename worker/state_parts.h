@@ -147,8 +147,12 @@ struct state {
 	bool has_ttl;
 };
 
-/* Keys that are ahead, and where their entries will be looked for. */
-enum { AHEAD = 8 };
+/* A key that will be looked for soon: its bucket, and the first entry in it once that is known. Only ever read, to fetch what is there. */
+struct ahead {
+	const arena_ref *bucket;
+	const struct entry *first;
+	uint32_t hash;
+};
 
 /* This process's part of a store. */
 struct state_store {
@@ -163,8 +167,11 @@ struct state_store {
 	struct view key;
 	int32_t key_hash;
 	uint32_t key_group;
-	uint64_t key_mix; /* XXH3 of the key */
-	uint32_t ahead[AHEAD];
+	uint64_t key_mix;  /* XXH3 of the key */
+	arena_ref *chunks; /* of the table's buckets, as they were when arena->undone was chunks_seen */
+	uint32_t chunk_count, chunks_room;
+	uint64_t chunks_seen;
+	struct ahead ahead[STATE_AHEAD]; /* keys that will be looked for soon, the oldest at ahead_at */
 	uint32_t ahead_at;
 };
 
@@ -175,9 +182,29 @@ struct handle *handle_write(struct state *state);
 arena_ref block_alloc(struct state_store *store, size_t size);
 void block_free(struct state_store *store, arena_ref block, size_t size);
 
-/* Where element `index` of a vector is, by chunks of `per_chunk` elements of `size` bytes; NULL when damaged. */
-void *vector_at(struct state_store *store, const struct vector *vector, uint32_t index, uint32_t per_chunk,
-		size_t size);
+/* Reads a reference in a block of references. */
+static inline arena_ref fan_read(struct state_store *store, arena_ref block, uint32_t index)
+{
+	const arena_ref *refs = arena_find(store->arena, block, VECTOR_FAN * sizeof(arena_ref));
+	return refs == NULL ? 0 : refs[index];
+}
+
+/* Where element `index` of a vector is, by chunks of `per_chunk` elements of `size` bytes; NULL when damaged. Three steps, the first two
+ * of which are warm as a rule. */
+static inline void *vector_at(struct state_store *store, const struct vector *vector, uint32_t index,
+			      uint32_t per_chunk, size_t size)
+{
+	uint32_t chunk = index / per_chunk;
+
+	if (__builtin_expect(chunk >= vector->chunks || chunk >= VECTOR_CHUNKS_MAX, 0)) {
+		arena_set_broken(store->arena, "an array is shorter than what it should hold");
+		return NULL;
+	}
+	arena_ref block = fan_read(store, fan_read(store, vector->root, chunk / VECTOR_FAN), chunk % VECTOR_FAN);
+	uint8_t *elements = arena_find(store->arena, block, per_chunk * size);
+	return elements == NULL ? NULL : elements + (index % per_chunk) * size;
+}
+
 /* Adds a chunk; `vector` is ready to be changed. */
 bool vector_grow(struct state_store *store, struct vector *vector, size_t chunk_bytes);
 
@@ -234,13 +261,32 @@ int32_t entry_key_hash(const struct entry *entry);
 /* The value of an entry as it travels; empty, and trouble, when it is damaged. */
 struct view entry_value(struct state_store *store, const struct entry *entry);
 
+/* Whether what an entry says of itself can be; its head is within the arena. */
+static inline bool entry_is_sound(const struct arena *arena, const struct entry *entry)
+{
+	if (entry->magic != ENTRY_MAGIC || entry->block >= HEAP_CLASSES)
+		return false;
+	uint64_t inside = (entry->flags & ENTRY_EXTERN) != 0 ? sizeof(arena_ref) : entry->value_size;
+	uint32_t bytes = heap_class_bytes[entry->block];
+	return entry_value_offset(entry) + inside <= bytes && arena_offset(arena, entry) + bytes <= arena->size;
+}
+
 /* The entry that a reference leads to; NULL and ARENA_BROKEN when there is none. */
-struct entry *entry_at(struct state_store *store, arena_ref ref);
+static inline struct entry *entry_at(struct state_store *store, arena_ref ref)
+{
+	struct entry *entry = arena_find(store->arena, ref, sizeof(*entry));
+
+	if (entry == NULL || entry_is_sound(store->arena, entry))
+		return entry;
+	arena_set_broken(store->arena, "a block that should be an entry of the state is none");
+	return NULL;
+}
 
 /* The hash that an entry was put under. */
 uint32_t hash_of(const struct state *state, uint64_t key_mix, struct view sub, bool root);
 
-/* The entry of the current key, also a removed one; NULL: there is none, or trouble. */
+/* The entry of the current key, also a removed one; NULL: there is none, or trouble. The first for entries without a sub. */
+struct entry *table_find_value(const struct state *state, uint32_t hash);
 struct entry *table_find(const struct state *state, uint32_t hash, struct view sub, bool root);
 
 /* The hash of a key that will be looked for soon. */
@@ -255,11 +301,38 @@ void table_unlink(struct state_store *store, struct entry *entry);
 /* Visits a bucket's entries one after the other: the first for NULL. */
 struct entry *bucket_next(struct state_store *store, uint32_t bucket, const struct entry *entry);
 
+/* What a record of this entry covers: all of it, but for long keys, and the bytes of pieces of lists. */
+static inline size_t cover_size(const struct entry *entry)
+{
+	if ((entry->flags & ENTRY_APPENDS) != 0 || entry->key_size + entry->sub_size > COVER_KEY_MAX)
+		return sizeof(*entry);
+	return heap_class_bytes[entry->block];
+}
+
+static inline bool is_covered(const struct arena *arena, const struct entry *entry)
+{
+	return arena_is_covered(arena, entry->logged, arena_offset(arena, entry), cover_size(entry));
+}
+
 /* Logs an entry that is to be changed: head and value (A7). */
-void entry_cover(struct state_store *store, struct entry *entry);
+void entry_cover_parts(struct state_store *store, struct entry *entry);
+static inline void entry_cover(struct state_store *store, struct entry *entry)
+{
+	size_t size = cover_size(entry);
+
+	if (size == sizeof(*entry))
+		entry_cover_parts(store, entry);
+	else
+		arena_cover(store->arena, entry, size, &entry->logged);
+}
 
 /* Puts an entry into the queue of dirty ones, unless it is there. It is covered. */
-void entry_set_dirty(struct state_store *store, struct entry *entry);
+void dirty_append(struct state_store *store, struct entry *entry);
+static inline void entry_set_dirty(struct state_store *store, struct entry *entry)
+{
+	if ((entry->flags & (ENTRY_DIRTY | ENTRY_ROOT)) == 0)
+		dirty_append(store, entry);
+}
 
 /* Whether an entry that is there counts: not removed, not expired. */
 bool entry_lives(const struct state *state, const struct entry *entry);
@@ -289,7 +362,12 @@ static inline uint32_t time_size(const struct state *state)
 }
 
 /* A change is about to be made: looks whether something has expired (state.c). */
-void sweep_step(struct state_store *store);
+void sweep_bucket(struct state_store *store);
+static inline void sweep_step(struct state_store *store)
+{
+	if (store->has_ttl)
+		sweep_bucket(store);
+}
 
 /* Removal of an entry of whatever kind, roots and heaps included (state.c). */
 void remove_any(struct state *state, struct entry *entry);

@@ -8,11 +8,18 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <stdlib.h>
+
 #include "shared/keygroup.h"
 #include "shared/log.h"
 #include "worker/state_parts.h"
 
-enum { BUCKETS_FIRST = 16, SPLITS_PER_INSERT = 2 };
+enum {
+	BUCKETS_FIRST = 16,
+	SPLITS_PER_INSERT = 2,
+	AHEAD_FIRST = STATE_AHEAD - STATE_AHEAD / 3, /* the hash that was put there so many calls ago */
+	AHEAD_SECOND = STATE_AHEAD - STATE_AHEAD * 2 / 3,
+};
 
 /* ---- Blocks -------------------------------------------------------------------------------------------------------- */
 
@@ -46,27 +53,6 @@ void block_free(struct state_store *store, arena_ref block, size_t size)
 	words_write(store)->bytes -= arena_block_size(size);
 }
 
-/* Reads a reference in a block of references. */
-static inline arena_ref fan_read(struct state_store *store, arena_ref block, uint32_t index)
-{
-	const arena_ref *refs = arena_find(store->arena, block, VECTOR_FAN * sizeof(arena_ref));
-	return refs == NULL ? 0 : refs[index];
-}
-
-/* Finds an element; three steps, the first two of which are warm as a rule. */
-void *vector_at(struct state_store *store, const struct vector *vector, uint32_t index, uint32_t per_chunk, size_t size)
-{
-	uint32_t chunk = index / per_chunk;
-
-	if (chunk >= vector->chunks || chunk >= VECTOR_CHUNKS_MAX) {
-		arena_set_broken(store->arena, "an array is shorter than what it should hold");
-		return NULL;
-	}
-	arena_ref block = fan_read(store, fan_read(store, vector->root, chunk / VECTOR_FAN), chunk % VECTOR_FAN);
-	uint8_t *elements = arena_find(store->arena, block, per_chunk * size);
-	return elements == NULL ? NULL : elements + (index % per_chunk) * size;
-}
-
 /* Adds a chunk. References behind the last chunk are nobody's, so storing one needs no log. */
 bool vector_grow(struct state_store *store, struct vector *vector, size_t chunk_bytes)
 {
@@ -95,27 +81,6 @@ bool vector_grow(struct state_store *store, struct vector *vector, size_t chunk_
 }
 
 /* ---- Entries ------------------------------------------------------------------------------------------------------- */
-
-/* Whether what an entry says of itself can be; its head is within the arena. */
-static inline bool entry_is_sound(const struct arena *arena, const struct entry *entry)
-{
-	if (entry->magic != ENTRY_MAGIC || entry->block >= HEAP_CLASSES)
-		return false;
-	uint64_t inside = (entry->flags & ENTRY_EXTERN) != 0 ? sizeof(arena_ref) : entry->value_size;
-	uint32_t bytes = heap_class_bytes[entry->block];
-	return entry_value_offset(entry) + inside <= bytes && arena_offset(arena, entry) + bytes <= arena->size;
-}
-
-/* The entry at a reference. */
-struct entry *entry_at(struct state_store *store, arena_ref ref)
-{
-	struct entry *entry = arena_find(store->arena, ref, sizeof(*entry));
-
-	if (entry == NULL || entry_is_sound(store->arena, entry))
-		return entry;
-	arena_set_broken(store->arena, "a block that should be an entry of the state is none");
-	return NULL;
-}
 
 /* Where an entry's own value, or the reference to it, is. */
 static inline uint8_t *entry_inside(struct entry *entry)
@@ -170,35 +135,19 @@ bool entry_lives(const struct state *state, const struct entry *entry)
 	return state->store->now_ms - state->spec.ttl_ms < written;
 }
 
-/* What a record of this entry covers; what its value needs besides is saved by entry_cover. */
-static inline size_t cover_size(const struct entry *entry)
-{
-	if ((entry->flags & ENTRY_APPENDS) != 0 || entry->key_size + entry->sub_size > COVER_KEY_MAX)
-		return sizeof(*entry);
-	return heap_class_bytes[entry->block];
-}
-
-static inline bool is_covered(const struct arena *arena, const struct entry *entry)
-{
-	return arena_is_covered(arena, entry->logged, arena_offset(arena, entry), cover_size(entry));
-}
-
-/* Logs an entry. */
-void entry_cover(struct state_store *store, struct entry *entry)
+/* Logs an entry of which a record covers the head alone: what else has to be saved goes before it. */
+void entry_cover_parts(struct state_store *store, struct entry *entry)
 {
 	struct arena *arena = store->arena;
 	uint64_t offset = arena_offset(arena, entry);
+	uint32_t from = entry_prefix_offset(entry);
+	uint32_t to = (entry->flags & ENTRY_APPENDS) != 0 ? entry_value_offset(entry) : heap_class_bytes[entry->block];
 
 	if (is_covered(arena, entry))
 		return;
-	if (cover_size(entry) == sizeof(*entry)) {
-		uint32_t from = entry_prefix_offset(entry);
-		uint32_t to =
-		    (entry->flags & ENTRY_APPENDS) != 0 ? entry_value_offset(entry) : heap_class_bytes[entry->block];
-		if (to > from)
-			arena_log(arena, offset + from, to - from);
-	}
-	entry->logged = arena_log(arena, offset, cover_size(entry));
+	if (to > from)
+		arena_log(arena, offset + from, to - from);
+	entry->logged = arena_log(arena, offset, sizeof(*entry));
 }
 
 /* Makes room for a value outside; the old block is the caller's to free. */
@@ -352,10 +301,36 @@ static inline uint32_t bucket_of(uint32_t hash, uint32_t count)
 	return bucket < count ? bucket : bucket & (mask >> 1);
 }
 
+/* Notes where a chunk of buckets is, and all before it. False: damaged. */
+static bool chunks_note(struct state_store *store, uint32_t chunk)
+{
+	if (store->chunks_seen != store->arena->undone)
+		store->chunk_count = 0;
+	store->chunks_seen = store->arena->undone;
+	while (store->chunk_count <= chunk) {
+		uint8_t *at = vector_at(store, &store->words->buckets, store->chunk_count * BUCKETS_PER_CHUNK,
+					BUCKETS_PER_CHUNK, sizeof(arena_ref));
+		if (at == NULL)
+			return false;
+		if (store->chunk_count == store->chunks_room) {
+			store->chunks_room = store->chunks_room == 0 ? 64 : 2 * store->chunks_room;
+			store->chunks = realloc(store->chunks, store->chunks_room * sizeof(arena_ref));
+			CHECK(store->chunks != NULL);
+		}
+		store->chunks[store->chunk_count++] = (arena_ref)(arena_offset(store->arena, at) / ARENA_UNIT);
+	}
+	return true;
+}
+
 /* The word of a bucket; NULL: damaged, or there is none yet. */
 static inline arena_ref *bucket_at(struct state_store *store, uint32_t bucket)
 {
-	return vector_at(store, &store->words->buckets, bucket, BUCKETS_PER_CHUNK, sizeof(arena_ref));
+	uint32_t chunk = bucket / BUCKETS_PER_CHUNK;
+
+	if (__builtin_expect(chunk >= store->chunk_count || store->chunks_seen != store->arena->undone, 0) &&
+	    !chunks_note(store, chunk))
+		return NULL;
+	return (arena_ref *)arena_at(store->arena, store->chunks[chunk]) + bucket % BUCKETS_PER_CHUNK;
 }
 
 /* Runs of bytes that are short as a rule. */
@@ -382,7 +357,7 @@ static inline bool entry_is(const struct state *state, const struct entry *entry
 }
 
 /* Finds an entry. A chain that is longer than there are entries is damage. */
-struct entry *table_find(const struct state *state, uint32_t hash, struct view sub, bool root)
+static inline struct entry *find(const struct state *state, uint32_t hash, struct view sub, bool root)
 {
 	struct state_store *store = state->store;
 	struct arena *arena = store->arena;
@@ -394,7 +369,7 @@ struct entry *table_find(const struct state *state, uint32_t hash, struct view s
 	arena_ref ref = bucket == NULL ? 0 : *bucket;
 	for (uint64_t left = store->words->entries; ref != 0; left--) {
 		struct entry *entry = arena_at(arena, ref);
-		if (!arena_can_be(arena, ref, sizeof(*entry)) || left == 0) {
+		if (__builtin_expect(!arena_can_be(arena, ref, sizeof(*entry)) || left == 0, 0)) {
 			arena_set_broken(arena, "a bucket of the state leads astray");
 			return NULL;
 		}
@@ -405,20 +380,38 @@ struct entry *table_find(const struct state *state, uint32_t hash, struct view s
 	return NULL;
 }
 
-/* Asks the caches for the bucket of a hash, and for the entry behind the one that was asked for some calls ago. */
+struct entry *table_find(const struct state *state, uint32_t hash, struct view sub, bool root)
+{
+	return find(state, hash, sub, root);
+}
+
+struct entry *table_find_value(const struct state *state, uint32_t hash)
+{
+	return find(state, hash, (struct view){0}, false);
+}
+
+/* Asks the caches for what three keys will need: the bucket of this one; the first entry in the bucket of one that was asked for some
+ * calls ago; and the second entry for one before that, where the first is another's. */
 void state_ahead_hash(struct state_store *store, uint32_t hash)
 {
 	struct arena *arena = store->arena;
-	uint32_t count = store->words->bucket_count;
+	uint32_t count = store->words->bucket_count, at = store->ahead_at++;
+	struct ahead *own = &store->ahead[at % STATE_AHEAD];
+	struct ahead *then = &store->ahead[(at + AHEAD_FIRST) % STATE_AHEAD];
 
+	*own = (struct ahead){.hash = hash};
 	if (count == 0 || arena->trouble != ARENA_FINE)
 		return;
-	const arena_ref *bucket = bucket_at(store, bucket_of(hash, count));
-	const arena_ref *earlier = bucket_at(store, bucket_of(store->ahead[store->ahead_at % AHEAD], count));
-	store->ahead[(store->ahead_at++ + AHEAD / 2) % AHEAD] = hash;
-	__builtin_prefetch(bucket);
-	if (earlier != NULL && arena_can_be(arena, *earlier, sizeof(struct entry)))
-		__builtin_prefetch(arena_at(arena, *earlier), 1);
+	own->bucket = bucket_at(store, bucket_of(hash, count));
+	__builtin_prefetch(own->bucket);
+	if (then->bucket != NULL && arena_can_be(arena, *then->bucket, sizeof(struct entry))) {
+		then->first = arena_at(arena, *then->bucket);
+		__builtin_prefetch(then->first, 1);
+	}
+	then = &store->ahead[(at + AHEAD_SECOND) % STATE_AHEAD];
+	if (then->first != NULL && then->first->hash != then->hash &&
+	    arena_can_be(arena, then->first->next, sizeof(struct entry)))
+		__builtin_prefetch(arena_at(arena, then->first->next), 1);
 }
 
 /* Splits the bucket whose turn it is: what has the bit that the new number of buckets adds goes to the new one. */
@@ -570,10 +563,8 @@ struct entry *bucket_next(struct state_store *store, uint32_t bucket, const stru
 /* ---- Dirty and removed ------------------------------------------------------------------------------------------------ */
 
 /* Puts an entry at the end of the queue. */
-void entry_set_dirty(struct state_store *store, struct entry *entry)
+void dirty_append(struct state_store *store, struct entry *entry)
 {
-	if ((entry->flags & (ENTRY_DIRTY | ENTRY_ROOT)) != 0)
-		return;
 	struct state_words *words = words_write(store);
 	struct entry *last = words->dirty_last == 0 ? NULL : entry_at(store, words->dirty_last);
 	arena_ref ref = entry_ref(store, entry);

@@ -10,6 +10,8 @@
 #include <time.h>
 
 #include "shared/counters.h"
+#include "shared/keygroup.h"
+#include "tests/memory.h"
 #include "tests/spec.h"
 #include "worker/chain.h"
 #include "worker/jq_program.h"
@@ -19,7 +21,7 @@ enum { RUN_RECORDS = 128, RUNS = 20, ROUNDS_MIN = 3 };
 
 static const uint64_t enough_ns = 300000000; /* of rounds, per figure */
 
-static char payloads[RUN_RECORDS][128];
+static char payloads[RUN_RECORDS][128], keys[RUN_RECORDS][16];
 static struct wire_record records[RUN_RECORDS];
 static const struct wire_batch batch = {.records = records, .count = RUN_RECORDS};
 
@@ -42,11 +44,15 @@ static void make_payloads(void)
 			     "\"tags\":[\"a\",\"b\"],\"ok\":true,\"at\":17321568%05d}",
 			     100000 + i, i % 50, i, i % 90, i % 100, i);
 		records[i].payload = (struct view){(const uint8_t *)payloads[i], (size_t)size};
+		snprintf(keys[i], sizeof(keys[i]), "user-%03d", i % 50);
+		records[i].keyed = true;
+		records[i].key = view_of(keys[i]);
+		records[i].key_hash = key_hash_of(records[i].key);
 	}
 }
 
 /* One round of a chain over all runs. */
-static void round_of(struct chain *chain, struct run *run, struct scratch *scratch)
+static void round_of(struct chain *chain, struct arena *arena, struct run *run, struct scratch *scratch)
 {
 	struct failure failure;
 
@@ -54,6 +60,7 @@ static void round_of(struct chain *chain, struct run *run, struct scratch *scrat
 		CHECK(run_take_batch(run, &batch, 0, RUN_RECORDS));
 		if (!chain_process(chain, run, (struct step_time){0, 0}, &failure))
 			fatalx("%s", failure.message);
+		arena_commit(arena);
 		run_clear(run);
 		scratch_reset(scratch);
 	}
@@ -67,14 +74,16 @@ static void measure(const char *name, struct spec *spec)
 	struct failure failure;
 	struct run run;
 	uint64_t best = UINT64_MAX, all = 0;
-	struct chain *chain = chain_create(&spec->segment, NULL, counters, &failure);
+	struct memory memory;
 
+	memory_make(&memory, 64 << 20);
+	struct chain *chain = chain_create(&spec->segment, memory.store, counters, &failure);
 	if (!chain)
 		fatalx("%s", failure.message);
 	run_init(&run, scratch);
 	for (int i = 0; i < ROUNDS_MIN || all < enough_ns; i++) {
 		uint64_t start = now_ns();
-		round_of(chain, &run, scratch);
+		round_of(chain, &memory.arena, &run, scratch);
 		uint64_t took = now_ns() - start;
 		best = took < best ? took : best;
 		all += took;
@@ -84,6 +93,7 @@ static void measure(const char *name, struct spec *spec)
 	run_deinit(&run);
 	scratch_destroy(scratch);
 	chain_destroy(chain);
+	memory_free(&memory);
 	spec_deinit(spec);
 }
 
@@ -93,6 +103,17 @@ static void measure_one(const char *name, enum step_kind kind, const char *optio
 	struct spec spec;
 
 	spec_init(&spec);
+	spec_add(&spec, kind, option, text, NULL);
+	measure(name, &spec);
+}
+
+/* The same in a segment that is partitioned by key. */
+static void measure_keyed(const char *name, enum step_kind kind, const char *option, const char *text)
+{
+	struct spec spec;
+
+	spec_init(&spec);
+	spec.segment.keyed = true;
 	spec_add(&spec, kind, option, text, NULL);
 	measure(name, &spec);
 }
@@ -142,6 +163,9 @@ int main(void)
 	measure_one("steps_key_by", STEP_key_by, "key", ".user");
 	measure_one("steps_route", STEP_route, "routes", "small=.value < 10\nrest=default");
 	measure_one("steps_batch", STEP_batch, "size", "100");
+	measure_keyed("steps_batch_by_key", STEP_batch, "size", "100");
+	measure_keyed("steps_aggregate", STEP_aggregate, "fields", "n=count\nsum=sum(.value)");
+	measure_keyed("steps_dedup", STEP_dedup, "ttl", "1h");
 	jq_programs_free();
 	json_forget_keys();
 	return 0;

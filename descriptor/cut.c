@@ -228,10 +228,10 @@ static void keys_check(const struct cutter *cutter, const struct segment *segmen
 
 	if (!segment->keyed && step_kind_needs_keys(kind))
 		finding_hint(
-		    node_finding(cutter->reading->diagnostics, step->at,
-				 "step \"%s\" is a %s, which remembers something for each key, but its records are not "
-				 "partitioned by key",
-				 step->name, step_kind_name(kind)),
+		    node_finding(
+			cutter->reading->diagnostics, step->at,
+			"step \"%s\" (%s) remembers something for each key, but its records are not partitioned by key",
+			step->name, step_kind_name(kind)),
 		    "add a key_by before it, with nothing between that ends a segment");
 }
 

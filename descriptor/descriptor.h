@@ -33,7 +33,8 @@ enum option_type {
 	OPTION_LIST,
 	OPTION_MAP,
 	OPTION_ROUTES,
-	OPTION_CHOICE
+	OPTION_CHOICE,
+	OPTION_BOOL
 };
 
 enum payload_form { FORM_JSON, FORM_TEXT, FORM_BYTES };
@@ -50,7 +51,7 @@ struct option {
 	enum option_type type;
 	bool given;                      /* by the person, or by a default */
 	const char *text;                /* PROGRAM, TEXT, CHOICE */
-	int64_t number;                  /* NUMBER, BYTES, DURATION (ms), FORM (enum payload_form) */
+	int64_t number;                  /* NUMBER, BYTES, DURATION (ms), FORM (enum payload_form), BOOL */
 	const struct option_item *items; /* LIST, MAP, ROUTES */
 	size_t item_count;
 };

@@ -93,6 +93,9 @@ static void value_print(const struct option *option, FILE *out)
 	case OPTION_DURATION:
 		fputs(duration_exact(text, (uint64_t)option->number * 1000), out);
 		break;
+	case OPTION_BOOL:
+		fputs(option->number ? "true" : "false", out);
+		break;
 	case OPTION_FORM:
 		fputs(form_names[option->number], out);
 		break;
@@ -197,6 +200,8 @@ static void option_json(struct json *json, const struct option *option)
 		json_text(json, option->name, option->text);
 	} else if (option->type == OPTION_FORM) {
 		json_text(json, option->name, form_names[option->number]);
+	} else if (option->type == OPTION_BOOL) {
+		json_bool(json, option->name, option->number != 0);
 	} else if (option->type == OPTION_NUMBER || option->type == OPTION_BYTES || option->type == OPTION_DURATION) {
 		json_signed(json, option->name, option->number);
 	} else {

@@ -79,8 +79,15 @@ static const struct {
 } choices[] = {
 #define SOURCE_CHOICES(kind, option, words) {SCOPE_SOURCE, #kind, #option, words},
 #include "descriptor/sources.def"
+#define STEP_CHOICES(kind, option, words) {SCOPE_STEP, #kind, #option, words},
+#include "descriptor/steps.def"
 #define SINK_CHOICES(kind, option, words) {SCOPE_SINK, #kind, #option, words},
 #include "descriptor/sinks.def"
+};
+
+static const struct option_when whens[] = {
+#define STEP_WHEN(kind, option, other, words, needed) {SCOPE_STEP, #kind, #option, #other, words, needed},
+#include "descriptor/steps.def"
 };
 
 const char *const form_names[FORM_COUNT] = {[FORM_JSON] = "json", [FORM_TEXT] = "text", [FORM_BYTES] = "bytes"};
@@ -170,6 +177,27 @@ const char *option_choices(const struct option_info *info)
 	}
 	CHECK(info->type != OPTION_CHOICE);
 	return "";
+}
+
+const struct option_when *option_when(const struct option_info *info)
+{
+	for (size_t i = 0; i < ITEMS(whens); i++) {
+		if (IS_ABOUT(whens[i], info))
+			return &whens[i];
+	}
+	return NULL;
+}
+
+bool words_have(const char *words, const char *word)
+{
+	size_t size = strlen(word);
+
+	for (const char *at = words; at != NULL; at = strchr(at, '|')) {
+		at += *at == '|';
+		if (strncmp(at, word, size) == 0 && (at[size] == '\0' || at[size] == '|'))
+			return true;
+	}
+	return false;
 }
 
 const char *step_kind_name(enum step_kind kind)

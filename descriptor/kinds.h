@@ -14,7 +14,7 @@
 enum scope { SCOPE_SOURCE, SCOPE_STEP, SCOPE_SINK, SCOPE_COUNT };
 
 /* What the values of a MAP option are. */
-enum value_rule { VALUES_TEXT, VALUES_PROGRAM, VALUES_ENRICH, VALUES_ADDRESS };
+enum value_rule { VALUES_TEXT, VALUES_PROGRAM, VALUES_ENRICH, VALUES_AGGREGATE, VALUES_ADDRESS };
 
 struct kind_info {
 	const char *name;
@@ -49,6 +49,18 @@ const struct option_info *kind_options(enum scope scope, unsigned kind, size_t *
 void option_bounds(const struct option_info *info, int64_t *least, int64_t *most);
 enum value_rule option_values(const struct option_info *info);
 const char *option_choices(const struct option_info *info);
+
+/* When an option may be there: another, before it in the table, is one of some words ("a|b"). NULL: always. */
+struct option_when {
+	enum scope scope;
+	const char *kind, *option;
+	const char *other, *words;
+	bool needed; /* and then it has to be there */
+};
+const struct option_when *option_when(const struct option_info *info);
+
+/* Whether a word is one of several ("a|b"). */
+bool words_have(const char *words, const char *word);
 
 /* The names of payload forms, in the order of enum payload_form. */
 enum { FORM_COUNT = 3 };

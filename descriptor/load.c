@@ -381,7 +381,7 @@ static void keys_check(struct loader *loader, size_t index)
 	for (size_t i = 0; i < segment->step_count && loader->segment_at[index] != NULL; i++) {
 		const struct step_spec *step = &segment->steps[i];
 		if (!segment->keyed && step->name != NULL && step_kind_needs_keys(step->kind))
-			FIND(loader, loader->segment_at[index], "step \"%s\" is a %s in a segment that is not keyed",
+			FIND(loader, loader->segment_at[index], "step \"%s\" (%s) is in a segment that is not keyed",
 			     step->name, step_kind_name(step->kind));
 	}
 }

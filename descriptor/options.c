@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "descriptor/aggregate.h"
 #include "shared/log.h"
 #include "shared/suggest.h"
 #include "shared/units.h"
@@ -333,6 +334,21 @@ static void choice_read_option(const struct target *target)
 	wrong_word(target->reading, target->node, target->what, words, count);
 }
 
+/* BOOL. */
+static void bool_read_option(const struct target *target)
+{
+	static const char *const words[] = {"true", "false"};
+
+	if (target->node->kind != NODE_SCALAR || node_is_null(target->node)) {
+		wrong_kind(target->reading, target->node, target->what, "true or false");
+		return;
+	}
+	target->option->number = strcmp(target->node->text, "true") == 0;
+	target->option->given = target->option->number != 0 || strcmp(target->node->text, "false") == 0;
+	if (!target->option->given)
+		wrong_word(target->reading, target->node, target->what, words, 2);
+}
+
 /* Whether a list or map has items, but not too many; a finding otherwise. */
 static bool items_count_fits(const struct target *target, size_t most)
 {
@@ -411,6 +427,27 @@ static void list_read_option(const struct target *target)
 	target->option->item_count = count;
 }
 
+/* Looks at one field of an aggregate. */
+static void aggregate_field_check(const struct target *target, const struct node *node, const char *what)
+{
+	enum aggregate_function function;
+	struct view program;
+
+	if (strcmp(node->key->text, "key") == 0)
+		finding_hint(node_finding(target->reading->diagnostics, node->key,
+					  "%s cannot have a field \"key\": that is the key itself", target->what),
+			     "choose another name, and `rename` it behind the step if it has to be that");
+	if (!aggregate_parse(node->text, &function, &program)) {
+		struct finding *finding =
+		    node_finding(target->reading->diagnostics, node, "%s cannot be \"%.80s\"", what, node->text);
+		finding_expected(finding, "count, sum(PROGRAM), min(PROGRAM), max(PROGRAM) or avg(PROGRAM)");
+		return;
+	}
+	if (function != AGGREGATE_COUNT)
+		program_look(target->reading, node, pool_copy_bytes(target->reading->pool, program.data, program.size),
+			     what);
+}
+
 /* Looks at one value of a MAP by the option's rule. */
 static void map_value_check(const struct target *target, const struct node *node)
 {
@@ -420,6 +457,8 @@ static void map_value_check(const struct target *target, const struct node *node
 	snprintf(what, sizeof(what), "\"%.80s\" in %s", node->key->text, target->what);
 	if (rule == VALUES_PROGRAM)
 		program_look(target->reading, node, node->text, what);
+	if (rule == VALUES_AGGREGATE)
+		aggregate_field_check(target, node, what);
 	if (rule != VALUES_ENRICH || strcmp(node->text, "timestamp") == 0 || strcmp(node->text, "key") == 0 ||
 	    (strncmp(node->text, "header.", 7) == 0 && node->text[7] != '\0'))
 		return;
@@ -503,6 +542,7 @@ static void option_read(const struct target *target)
 	    [OPTION_DURATION] = number_read_option, [OPTION_FORM] = form_read_option,
 	    [OPTION_LIST] = list_read_option,       [OPTION_MAP] = map_read_option,
 	    [OPTION_ROUTES] = routes_read_option,   [OPTION_CHOICE] = choice_read_option,
+	    [OPTION_BOOL] = bool_read_option,
 	};
 
 	readers[target->info->type](target);
@@ -519,10 +559,38 @@ static void option_default(struct option *option, const struct option_info *info
 	else if (info->type == OPTION_FORM)
 		while (strcmp(form_names[option->number], info->fallback) != 0)
 			option->number++;
+	else if (info->type == OPTION_BOOL)
+		option->number = strcmp(info->fallback, "true") == 0;
 	else
 		option->text = info->fallback;
 	CHECK(option->number >= 0 && (option->text == NULL || info->type == OPTION_TEXT ||
 				      info->type == OPTION_PROGRAM || info->type == OPTION_CHOICE));
+}
+
+/* Whether an option may be there by what another one is, which has been read before it. A finding when it is there but must not, or must
+ * be there and is not. */
+static bool condition_check(const struct reading *reading, const struct node *node, const struct node *at,
+			    const struct option_info *info, const struct option *options, const char *what)
+{
+	const struct option_when *when = option_when(info);
+
+	if (when == NULL)
+		return true;
+	while (strcmp(options->name, when->other) != 0)
+		options++;
+	if (!options->given)
+		return true; /* there is a finding of it */
+	bool holds = words_have(when->words, options->text);
+	if (!holds && node != NULL)
+		finding_expected(node_finding(reading->diagnostics, node->key,
+					      "\"%s\" of %s has no meaning with `%s: %s`", info->name, what,
+					      when->other, options->text),
+				 "%s: one of %s", when->other, when->words);
+	if (holds && when->needed && node == NULL)
+		finding_expected(node_finding(reading->diagnostics, at, "%s has no \"%s\", which `%s: %s` needs", what,
+					      info->name, when->other, options->text),
+				 "%s: %s", info->name, info->help);
+	return holds;
 }
 
 const struct option *read_options(const struct reading *reading, const struct node *map, const struct node *at,
@@ -538,9 +606,10 @@ const struct option *read_options(const struct reading *reading, const struct no
 		snprintf(label, sizeof(label), "\"%s\" of %s", infos[i].name, what);
 		options[i].name = infos[i].name;
 		options[i].type = infos[i].type;
+		bool wanted = condition_check(reading, node, at, &infos[i], options, what);
 		if (node != NULL)
 			option_read(&target);
-		else
+		else if (wanted)
 			option_default(&options[i], &infos[i]);
 		if (node == NULL && infos[i].required)
 			finding_expected(

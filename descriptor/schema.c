@@ -80,6 +80,17 @@ static void choices_json(struct json *json, const struct option_info *info)
 	words_json(json, words, count);
 }
 
+/* `anyOf` true, false and a variable. */
+static void bool_json(struct json *json)
+{
+	json_open_array(json, "anyOf");
+	json_open_object(json, NULL);
+	json_text(json, "type", "boolean");
+	json_close_object(json);
+	pattern_json(json, variable_pattern);
+	json_close_array(json);
+}
+
 /* `anyOf` a list of different texts and a single one. */
 static void list_json(struct json *json)
 {
@@ -137,6 +148,9 @@ static void option_body_json(struct json *json, const struct option_info *info)
 		break;
 	case OPTION_CHOICE:
 		choices_json(json, info);
+		break;
+	case OPTION_BOOL:
+		bool_json(json);
 		break;
 	case OPTION_LIST:
 		list_json(json);

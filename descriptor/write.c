@@ -94,6 +94,9 @@ static void write_option(int indent, const struct option *option, FILE *out)
 	case OPTION_DURATION:
 		fprintf(out, "%*s%s: \"%" PRId64 "ms\"\n", indent, "", option->name, option->number);
 		break;
+	case OPTION_BOOL:
+		fprintf(out, "%*s%s: %s\n", indent, "", option->name, option->number ? "true" : "false");
+		break;
 	case OPTION_FORM:
 		write_pair(indent, option->name, form_names[option->number], out);
 		break;

@@ -3,6 +3,7 @@
 
 #include "shared/counters.h"
 #include "tests/check_main.h"
+#include "tests/memory.h"
 #include "tests/spec.h"
 #include "worker/chain.h"
 #include "worker/jq_program.h"
@@ -12,9 +13,11 @@ static struct spec spec;
 static struct scratch *scratch;
 static struct run run;
 static struct failure failure;
+static struct memory memory;
 
 static void setup(void)
 {
+	memory_make(&memory, 8 << 20);
 	spec_init(&spec);
 	scratch = scratch_create();
 	run_init(&run, scratch);
@@ -26,6 +29,7 @@ static void teardown(void)
 	run_deinit(&run);
 	scratch_destroy(scratch);
 	spec_deinit(&spec);
+	memory_free(&memory);
 	jq_programs_free();
 	json_forget_keys();
 }
@@ -56,7 +60,7 @@ static const char *payloads(void)
 
 static struct chain *make(struct worker_step_counters *counters)
 {
-	struct chain *chain = chain_create(&spec.segment, NULL, counters, &failure);
+	struct chain *chain = chain_create(&spec.segment, memory.store, counters, &failure);
 
 	ck_assert_msg(chain != NULL, "%s", failure.message);
 	return chain;

@@ -3,13 +3,16 @@
  *
  * Record i comes in with timestamp 1000 + i, key "k<i>" and the headers source=s1, empty=; what is different on the way out is
  * printed behind the payload, as ` ts=5 key=x route=1 a:1 -source`. Failures of open are printed as "open: ...", failures of
- * process as "<record>: ...".
+ * process as "<record>: ...". With `keys`, the segment is partitioned by key, and record i has the key "k" and the i-th letter of it.
+ *
+ * What steps remember is in an arena of the suite's own; units are committed and undone as a session would.
  */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "shared/keygroup.h"
 #include "tests/check_main.h"
+#include "tests/memory.h"
 #include "tests/spec.h"
 #include "worker/chain.h"
 #include "worker/jq_program.h"
@@ -226,7 +229,7 @@ static const struct example examples[] = {
     {STEP_key_by,
      {"key", ".user"},
      "{\"user\":1}\n{\"usr\":2}",
-     "1: the key is null: the program must yield a key for every record; payload: {\"usr\":2}"},
+     "1: the key is null: the program must yield one for every record; payload: {\"usr\":2}"},
     {STEP_key_by, {"key", ".user.id"}, "{\"user\":1}", "0: Cannot index number with *; payload: {\"user\":1}"},
     {STEP_key_by,
      {"key", ".user[]"},
@@ -267,6 +270,110 @@ static const struct example examples[] = {
      "x ts=1001 key=k1 route=2"},
 };
 
+/* The same in a segment that is partitioned by key; record i has the key "k" and the i-th letter of `keys`. */
+static const struct keyed_example {
+	struct example example;
+	const char *keys; /* NULL: it is not partitioned */
+} keyed_examples[] = {
+    /* aggregate: with every record; the rest below */
+    {{STEP_aggregate,
+      {"fields", "n=count\ntotal=sum(.v)\nleast=min(.v)\nmost=max(.v)\nmean=avg(.v)"},
+      "{\"v\":1}\n{\"v\":5}\n{\"v\":2}",
+      "{\"key\":\"k0\",\"n\":1,\"total\":1,\"least\":1,\"most\":1,\"mean\":1} -source -empty\n"
+      "{\"key\":\"k1\",\"n\":1,\"total\":5,\"least\":5,\"most\":5,\"mean\":5} -source -empty\n"
+      "{\"key\":\"k0\",\"n\":2,\"total\":3,\"least\":1,\"most\":2,\"mean\":1.5} -source -empty"},
+     "010"},
+    {{STEP_aggregate,
+      {"fields", "n=count\ns=sum(.v)\nl=min(.v)\nm=max(.v)\na=avg(.v)", "emit", "update"},
+      "{}\n{\"v\":null}\n{\"v\":-2}",
+      "{\"key\":\"k0\",\"n\":1,\"s\":0,\"l\":null,\"m\":null,\"a\":null} -source -empty\n"
+      "{\"key\":\"k0\",\"n\":2,\"s\":0,\"l\":null,\"m\":null,\"a\":null} -source -empty\n"
+      "{\"key\":\"k0\",\"n\":3,\"s\":-2,\"l\":-2,\"m\":-2,\"a\":-2} -source -empty"},
+     "000"},
+    {{STEP_aggregate, {"fields", "n=count"}, "no json", "{\"key\":\"k0\",\"n\":1} -source -empty"}, "0"},
+    {{STEP_aggregate, {"fields", "n=count", "emit", "event_time", "every", "10s", "reset", "false"}, "1\n2", NULL},
+     "01"},
+    {{STEP_aggregate,
+      {"fields", "n=count", "emit", "processing_time", "every", "10s", "fire_at_end", "true"},
+      "1\n2",
+      NULL},
+     "01"},
+    {{STEP_aggregate,
+      {"fields", "n=count\ns=sum(.v)"},
+      "{\"v\":1}\n{\"v\":\"x\"}",
+      "1: field `s` needs a number, or null for none, and its program yields a value of type string; payload: "
+      "{\"v\":\"x\"}"},
+     "00"},
+    {{STEP_aggregate,
+      {"fields", "s=max(nan)"},
+      "1",
+      "0: field `s` needs a number, or null for none, and its program yields a value of type number; payload: 1"},
+     "0"},
+    {{STEP_aggregate, {"fields", "s=sum(.v.w)"}, "{\"v\":1}", "0: Cannot index number with *; payload: {\"v\":1}"},
+     "0"},
+    {{STEP_aggregate, {"fields", "s=sum(.v)"}, "x", "0: the payload is not JSON: no JSON value at byte 1: x"}, "0"},
+    {{STEP_aggregate,
+      {"fields", "s=sum(()"},
+      "1",
+      "open: the program of `s` in option `fields` does not compile: syntax error*"},
+     "0"},
+    {{STEP_aggregate,
+      {"fields", "s=median(.v)"},
+      "1",
+      "open: field `s` in option `fields` must be count, sum(...), min(...), max(...) or avg(...), and not "
+      "`median(.v)`"},
+     "0"},
+    {{STEP_aggregate,
+      {"fields", "n=count", "emit", "event_time"},
+      "1",
+      "open: option `every` must be at least 1ms with `emit: event_time`"},
+     "0"},
+    {{STEP_aggregate,
+      {"fields", "n=count"},
+      "1",
+      "open: the records are not partitioned by key: add a key_by before it"},
+     NULL},
+
+    /* dedup: the payload stays as it came */
+    {{STEP_dedup,
+      {NULL},
+      "{ \"n\": 1 }\n{\"n\":2}\n{\"n\":3}\nno json",
+      "{ \"n\": 1 }\n{\"n\":2}\nno json ts=1003 key=k2"},
+     "0102"},
+    {{STEP_dedup,
+      {"key", ".id"},
+      "{\"id\":1}\n{\"id\":\"1\"}\n{ \"id\":2 }\n{\"id\":1}\n{\"id\":1.0}",
+      "{\"id\":1}\n{ \"id\":2 } ts=1002\n{\"id\":1} ts=1003 key=k1"},
+     "00010"},
+    {{STEP_dedup, {"ttl", "1h"}, "1\n2", "1"}, "00"},
+    {{STEP_dedup,
+      {"key", ".id"},
+      "{\"id\":1}\n{}",
+      "1: the identity is null: the program must yield one for every record; payload: {}"},
+     "00"},
+    {{STEP_dedup, {"key", ".a.b"}, "{\"a\":1}", "0: Cannot index number with *; payload: {\"a\":1}"}, "0"},
+    {{STEP_dedup, {"key", "."}, "x", "0: the payload is not JSON: no JSON value at byte 1: x"}, "0"},
+    {{STEP_dedup,
+      {"key", "\"x\" * 70000"},
+      "1",
+      "0: too large to remember the identity: a key has at most 262144 bytes, an identity within a key 65535, and what "
+      "is kept 33554432"},
+     "0"},
+    {{STEP_dedup, {"key", "("}, "1", "open: the program in option `key` does not compile: syntax error*"}, "0"},
+    {{STEP_dedup, {NULL}, "1", "open: the records are not partitioned by key: add a key_by before it"}, NULL},
+};
+
+enum {
+	PLAIN_COUNT = sizeof(examples) / sizeof(examples[0]),
+	EXAMPLE_COUNT = PLAIN_COUNT + sizeof(keyed_examples) / sizeof(keyed_examples[0])
+};
+
+/* An example of either table. */
+static const struct example *example_at(size_t i)
+{
+	return i < PLAIN_COUNT ? &examples[i] : &keyed_examples[i - PLAIN_COUNT].example;
+}
+
 /* ---- The bench that a step is tried on ---- */
 
 static struct spec spec;
@@ -274,8 +381,13 @@ static struct scratch *scratch;
 static struct run run;
 static char keys[64][8];
 
+/* Where steps remember. */
+enum { STATE_BYTES = 64 << 20, OTHER_CHANNEL = MEMORY_CHANNEL + 1 };
+static struct memory memory;
+
 static void setup(void)
 {
+	memory_make(&memory, STATE_BYTES);
 	spec_init(&spec);
 	scratch = scratch_create();
 	run_init(&run, scratch);
@@ -286,18 +398,22 @@ static void teardown(void)
 	run_deinit(&run);
 	scratch_destroy(scratch);
 	spec_deinit(&spec);
+	memory_free(&memory);
 	jq_programs_free();
 	json_forget_keys();
 }
 
-/* Makes records of the lines of a text. */
-static void fill(const char *lines)
+/* Makes records of the lines of a text, with keys of their own or by letters. */
+static void fill(const char *lines, const char *letters)
 {
 	for (uint32_t i = 0;; i++) {
 		size_t size = strcspn(lines, "\n");
 		struct record *record = run_push(&run);
 
-		snprintf(keys[i], sizeof(keys[i]), "k%" PRIu32, i);
+		if (letters)
+			snprintf(keys[i], sizeof(keys[i]), "k%c", letters[i]);
+		else
+			snprintf(keys[i], sizeof(keys[i]), "k%" PRIu32, i);
 		record->payload = (struct view){(const uint8_t *)lines, size};
 		record->origin = i;
 		record->timestamp = 1000 + i;
@@ -354,11 +470,12 @@ static void add_record(char *out, const struct record *record, uint32_t place)
 }
 
 /* What comes out of a chain for lines of payloads. */
-static const char *try(const char *lines)
+static const char *try(const char *lines, const char *letters)
 {
 	static char out[OUT_SIZE];
 	struct failure failure = {.origin = 99, .step = 99};
-	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
+	spec.segment.keyed = letters != NULL;
+	struct chain *chain = chain_create(&spec.segment, memory.store, NULL, &failure);
 
 	out[0] = '\0';
 	if (!chain) {
@@ -366,7 +483,7 @@ static const char *try(const char *lines)
 		add(out, "open: %s", failure.message);
 		return out;
 	}
-	fill(lines);
+	fill(lines, letters);
 	if (!chain_process(chain, &run, (struct step_time){0, INT64_MIN}, &failure)) {
 		ck_assert_uint_eq(run.count, 0);
 		ck_assert_uint_eq(failure.step, 0);
@@ -397,11 +514,12 @@ static bool matches(const char *text, const char *expected)
 
 START_TEST(test_example)
 {
-	const struct example *example = &examples[_i];
+	const struct example *example = example_at((size_t)_i);
+	const char *letters = _i < PLAIN_COUNT ? NULL : keyed_examples[_i - PLAIN_COUNT].keys;
 	const char *expected = example->out ? example->out : "";
 
 	spec_add_array(&spec, example->kind, example->options);
-	const char *got = try(example->in);
+	const char *got = try(example->in, letters);
 	ck_assert_msg(matches(got, expected), "%s of %s:\ngot      %s\nexpected %s", step_kind_name(example->kind),
 		      example->in, got, expected);
 }
@@ -410,23 +528,23 @@ END_TEST
 /* Each kind and each option of steps.def is in the table at least once, and each kind has a failure of its own there. */
 START_TEST(test_table_is_complete)
 {
-	size_t count = sizeof(examples) / sizeof(examples[0]);
-
 	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
 		bool found = false;
-		for (size_t k = 0; k < count; k++)
-			for (size_t j = 0; examples[k].kind == spec_options[i].kind && examples[k].options[j]; j += 2)
-				found |= strcmp(examples[k].options[j], spec_options[i].name) == 0;
+		for (size_t k = 0; k < EXAMPLE_COUNT; k++) {
+			const struct example *example = example_at(k);
+			for (size_t j = 0; example->kind == spec_options[i].kind && example->options[j]; j += 2)
+				found |= strcmp(example->options[j], spec_options[i].name) == 0;
+		}
 		ck_assert_msg(found, "no example has option %s of %s", spec_options[i].name,
 			      step_kind_name(spec_options[i].kind));
 	}
 	for (int kind = 0; kind < STEP_KIND_COUNT; kind++) {
 		bool works = false, fails = kind == STEP_passthrough || kind == STEP_broadcast;
-		for (size_t k = 0; k < count; k++) {
-			if ((int)examples[k].kind != kind || !examples[k].out)
+		for (size_t k = 0; k < EXAMPLE_COUNT; k++) {
+			const char *out = example_at(k)->out;
+			if ((int)example_at(k)->kind != kind || !out)
 				continue;
-			bool failed = strstr(examples[k].out, "open: ") == examples[k].out ||
-				      (examples[k].out[0] && strstr(examples[k].out, ": ") == examples[k].out + 1);
+			bool failed = strstr(out, "open: ") == out || (out[0] && strstr(out, ": ") == out + 1);
 			fails |= failed;
 			works |= !failed;
 		}
@@ -479,8 +597,8 @@ static const char *const option_help[] = {
 /* Each kind has its sentence, and a table with a row for each option and no other. */
 START_TEST(test_docs_tables)
 {
-	static const char *const types[] = {"program", "text", "number", "size",  "duration",
-					    "form",    "list", "map",    "routes"};
+	static const char *const types[] = {"program", "text", "number", "size", "duration", "form",
+					    "list",    "map",  "routes", "word", "boolean"};
 	size_t rows = 0, expected = 0;
 	char row[1024], fallback[64];
 	char *section;
@@ -551,8 +669,8 @@ static bool is_tested(int kind, const char *section, const char *in, const char 
 {
 	char bare[4096];
 
-	for (size_t k = 0; k < sizeof(examples) / sizeof(examples[0]); k++) {
-		const struct example *example = &examples[k];
+	for (size_t k = 0; k < EXAMPLE_COUNT; k++) {
+		const struct example *example = example_at(k);
 		if ((int)example->kind != kind || !example->out)
 			continue;
 		plain(example->out, bare);
@@ -600,7 +718,7 @@ START_TEST(test_key_by_hashes_the_key)
 
 	spec_add(&spec, STEP_key_by, "key", ".user", NULL);
 	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
-	fill("{\"user\":\"bob\"}");
+	fill("{\"user\":\"bob\"}", NULL);
 	run.records[0].key_group = 77;
 	ck_assert(chain_process(chain, &run, (struct step_time){0, 0}, &failure));
 	ck_assert_int_eq(run.records[0].key_hash, key_hash_of(view_of("bob")));
@@ -617,7 +735,7 @@ START_TEST(test_enrich_without_key_and_time)
 
 	spec_add(&spec, STEP_enrich, "fields", "at=timestamp\nwho=key", NULL);
 	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
-	fill("{}\n{}");
+	fill("{}\n{}", NULL);
 	run.records[0].keyed = false;
 	run.records[0].timestamp = INT64_MIN;
 	run.records[1].key = (struct view){(const uint8_t *)"\xff", 1};
@@ -632,20 +750,54 @@ START_TEST(test_enrich_without_key_and_time)
 }
 END_TEST
 
-/* ---- batch ---- */
+/* ---- Steps that remember ---- */
 
-static struct chain *batch_chain(bool keyed, const char *size, const char *time)
+/* Opens the step as the only one of a segment. */
+#define remember(is_keyed, kind, ...) remember_array(is_keyed, kind, (const char *const[]){__VA_ARGS__})
+static struct chain *remember_array(bool is_keyed, enum step_kind kind, const char *const *options)
 {
 	struct failure failure;
 
-	spec.segment.keyed = keyed;
-	if (time)
-		spec_add(&spec, STEP_batch, "size", size, "time", time, NULL);
-	else
-		spec_add(&spec, STEP_batch, "size", size, NULL);
-	struct chain *chain = chain_create(&spec.segment, NULL, NULL, &failure);
+	spec.segment.keyed = is_keyed;
+	spec_add_array(&spec, kind, options);
+	struct chain *chain = chain_create(&spec.segment, memory.store, NULL, &failure);
+	ck_assert_msg(chain != NULL, "%s", failure.message);
+	arena_commit(&memory.arena);
+	return chain;
+}
+
+/* What a worker that died left to another: what was not committed is undone, and nothing of the process is left. */
+static struct chain *reopen(struct chain *chain)
+{
+	struct failure failure;
+
+	chain_destroy(chain);
+	memory_take_over(&memory);
+	chain = chain_create(&spec.segment, memory.store, NULL, &failure);
 	ck_assert_msg(chain != NULL, "%s", failure.message);
 	return chain;
+}
+
+static struct chain *batch_chain(bool keyed, const char *size, const char *time)
+{
+	return time ? remember(keyed, STEP_batch, "size", size, "time", time, NULL)
+		    : remember(keyed, STEP_batch, "size", size, NULL);
+}
+
+/* Gives a chain one record; whether that went well. */
+static bool offer(struct chain *chain, const char *payload, const char *key, int64_t timestamp, struct step_time time,
+		  struct failure *failure)
+{
+	run_clear(&run);
+	scratch_reset(scratch);
+	struct record *record = run_push(&run);
+	record->payload = scratch_copy(scratch, view_of(payload));
+	record->timestamp = timestamp;
+	record->keyed = key != NULL;
+	record->key = scratch_copy(scratch, view_of(key ? key : ""));
+	record->key_hash = 5;
+	record->key_group = 6;
+	return chain_process(chain, &run, time, failure);
 }
 
 /* Gives a chain one record; how many come out. */
@@ -653,20 +805,8 @@ static uint32_t give(struct chain *chain, const char *payload, const char *key, 
 		     struct step_time time)
 {
 	struct failure failure;
-	char *copy = strdup(payload), *key_copy = strdup(key ? key : "");
 
-	run_clear(&run);
-	scratch_reset(scratch);
-	struct record *record = run_push(&run);
-	record->payload = view_of(copy);
-	record->timestamp = timestamp;
-	record->keyed = key != NULL;
-	record->key = view_of(key_copy);
-	record->key_hash = 5;
-	record->key_group = 6;
-	ck_assert_msg(chain_process(chain, &run, time, &failure), "%s", failure.message);
-	free(copy); /* nothing may point there any more */
-	free(key_copy);
+	ck_assert_msg(offer(chain, payload, key, timestamp, time, &failure), "%s", failure.message);
 	return run.count;
 }
 
@@ -678,7 +818,7 @@ static uint32_t release(struct chain *chain, enum release_cause cause, struct st
 
 	run_clear(&run);
 	scratch_reset(scratch);
-	ck_assert(chain_release(chain, cause, time, 1, &run, &more, &failure));
+	ck_assert_msg(chain_release(chain, cause, time, 1 << 20, &run, &more, &failure), "%s", failure.message);
 	ck_assert(!more);
 	return run.count;
 }
@@ -701,19 +841,45 @@ static void expect(uint32_t index, const char *payload, const char *key, int64_t
 	ck_assert_uint_eq(record->route, 0);
 }
 
+/* Ends the input; what comes out is the state of nothing. */
+static uint32_t end(struct chain *chain, struct step_time time)
+{
+	uint32_t count = release(chain, RELEASE_END, time);
+
+	arena_commit(&memory.arena);
+	return count;
+}
+
+/* Entries and timers that are in the store. */
+static uint64_t live(void)
+{
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < state_count(memory.store); i++) {
+		struct state_size size = state_size_of(state_open(memory.store, state_spec_of(memory.store, i)));
+		count += size.entries + size.timers;
+	}
+	return count;
+}
+
+/* ---- batch ---- */
+
+static const struct step_time at_zero = {0, INT64_MIN};
+
 START_TEST(test_batch_by_time)
 {
-	struct chain *chain = batch_chain(false, "100", "1500ms");
+	struct chain *chain = batch_chain(_i, "100", "1500ms");
+	const char *key = _i ? "k" : NULL;
 
 	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
-	ck_assert_uint_eq(give(chain, "1", NULL, 50, (struct step_time){10000, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "1", key, 50, (struct step_time){10000, INT64_MIN}), 0);
 	ck_assert_int_eq(chain_next_wakeup(chain), 11500);
-	ck_assert_uint_eq(give(chain, "2", NULL, 40, (struct step_time){11499, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "2", key, 40, (struct step_time){11499, INT64_MIN}), 0);
 	ck_assert_int_eq(chain_next_wakeup(chain), 11500);
 	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){11499, INT64_MIN}), 0);
 	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){11499, 1000}), 0);
 	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){11500, 45}), 1);
-	expect(0, "[1,2]", NULL, 50);
+	expect(0, "[1,2]", key, 50);
 	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
 	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){90000, 45}), 0);
 	chain_destroy(chain);
@@ -723,14 +889,16 @@ END_TEST
 /* A record that comes after the time is up finds the old batch closed and starts a new one. */
 START_TEST(test_batch_due_before_a_record)
 {
-	struct chain *chain = batch_chain(false, "100", "1s");
+	struct chain *chain = batch_chain(_i, "100", "1s");
+	const char *key = _i ? "k" : NULL;
 
-	give(chain, "1", NULL, 1, (struct step_time){1000, INT64_MIN});
-	ck_assert_uint_eq(give(chain, "2", NULL, 2, (struct step_time){2000, INT64_MIN}), 1);
-	expect(0, "[1]", NULL, 1);
+	give(chain, "1", key, 1, (struct step_time){1000, INT64_MIN});
+	ck_assert_uint_eq(give(chain, "2", key, 2, (struct step_time){2000, INT64_MIN}), 1);
+	expect(0, "[1]", key, 1);
 	ck_assert_int_eq(chain_next_wakeup(chain), 3000);
-	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){2000, INT64_MIN}), 1);
-	expect(0, "[2]", NULL, 2);
+	ck_assert_uint_eq(end(chain, (struct step_time){2000, INT64_MIN}), 1);
+	expect(0, "[2]", key, 2);
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
 	chain_destroy(chain);
 }
 END_TEST
@@ -738,15 +906,16 @@ END_TEST
 /* What a watermark has passed while it was held comes out at the watermark. */
 START_TEST(test_batch_is_never_late)
 {
-	struct chain *chain = batch_chain(false, "2", NULL);
+	struct chain *chain = batch_chain(_i, "2", NULL);
+	const char *key = _i ? "k" : NULL;
 
-	ck_assert_uint_eq(give(chain, "1", NULL, 10, (struct step_time){0, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "1", key, 10, at_zero), 0);
 	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 500}), 0);
-	ck_assert_uint_eq(give(chain, "2", NULL, 20, (struct step_time){0, 500}), 1);
-	expect(0, "[1,2]", NULL, 500);
-	give(chain, "3", NULL, INT64_MAX, (struct step_time){0, 500});
-	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){0, 600}), 1);
-	expect(0, "[3]", NULL, INT64_MAX);
+	ck_assert_uint_eq(give(chain, "2", key, 20, (struct step_time){0, 500}), 1);
+	expect(0, "[1,2]", key, 500);
+	give(chain, "3", key, INT64_MAX, (struct step_time){0, 500});
+	ck_assert_uint_eq(end(chain, (struct step_time){0, 600}), 1);
+	expect(0, "[3]", key, INT64_MAX);
 	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
 	chain_destroy(chain);
 }
@@ -756,18 +925,19 @@ START_TEST(test_batch_by_key)
 {
 	struct chain *chain = batch_chain(true, "2", "1s");
 
-	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){0, INT64_MIN}), 0);
-	ck_assert_uint_eq(give(chain, "2", "b", 2, (struct step_time){500, INT64_MIN}), 0);
-	ck_assert_uint_eq(give(chain, "3", NULL, 3, (struct step_time){600, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "1", "b", 1, at_zero), 0);
+	ck_assert_uint_eq(give(chain, "2", "c", 2, (struct step_time){500, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "3", "a", 3, (struct step_time){600, INT64_MIN}), 0);
 	ck_assert_uint_eq(give(chain, "4", "", 4, (struct step_time){700, INT64_MIN}), 0);
-	ck_assert_uint_eq(give(chain, "5", "b", 5, (struct step_time){800, INT64_MIN}), 1);
-	expect(0, "[2,5]", "b", 5);
+	ck_assert_uint_eq(give(chain, "5", "c", 5, (struct step_time){800, INT64_MIN}), 1);
+	expect(0, "[2,5]", "c", 5);
 	ck_assert_int_eq(chain_next_wakeup(chain), 1000);
 	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){1600, INT64_MIN}), 2);
-	expect(0, "[1]", "a", 1);
-	expect(1, "[3]", NULL, 3);
-	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){1600, INT64_MIN}), 1);
+	expect(0, "[1]", "b", 1);
+	expect(1, "[3]", "a", 3);
+	ck_assert_uint_eq(end(chain, (struct step_time){1600, INT64_MIN}), 1);
 	expect(0, "[4]", "", 4);
+	ck_assert_uint_eq(live(), 0);
 	chain_destroy(chain);
 }
 END_TEST
@@ -777,50 +947,386 @@ START_TEST(test_batch_without_keys)
 {
 	struct chain *chain = batch_chain(false, "2", NULL);
 
-	give(chain, "1", "a", 1, (struct step_time){0, INT64_MIN});
-	ck_assert_uint_eq(give(chain, "2", "b", 2, (struct step_time){0, INT64_MIN}), 1);
+	give(chain, "1", "a", 1, at_zero);
+	ck_assert_uint_eq(give(chain, "2", "b", 2, at_zero), 1);
 	expect(0, "[1,2]", NULL, 2);
 	chain_destroy(chain);
 }
 END_TEST
 
-START_TEST(test_batch_open_keys_are_bounded)
+/* At the end of input every key's batch is found, with and without a time. */
+START_TEST(test_batch_ends_for_every_key)
 {
-	struct chain *chain = batch_chain(true, "100", NULL);
+	struct chain *chain = batch_chain(true, "100", _i ? "1h" : NULL);
+	enum { KEYS = 5000 };
+	static bool seen[KEYS];
 	char key[16];
 
-	for (int i = 0; i < 65536; i++) {
-		snprintf(key, sizeof(key), "%d", i);
-		ck_assert_uint_eq(give(chain, "1", key, 1, (struct step_time){0, INT64_MIN}), 0);
+	memset(seen, 0, sizeof(seen));
+	for (int i = 0; i < 2 * KEYS; i++) {
+		snprintf(key, sizeof(key), "%d", i % KEYS);
+		ck_assert_uint_eq(give(chain, i < KEYS ? "1" : "2", key, 1, at_zero), 0);
+		arena_commit(&memory.arena);
 	}
-	ck_assert_uint_eq(give(chain, "2", "one more", 1, (struct step_time){0, INT64_MIN}), 1);
-	expect(0, "[1]", "0", 1);
-	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){0, INT64_MIN}), 65536);
-	expect(0, "[1]", "1", 1);
-	expect(65535, "[2]", "one more", 1);
+	ck_assert_uint_eq(end(chain, at_zero), KEYS);
+	for (uint32_t i = 0; i < run.count; i++) {
+		snprintf(key, sizeof(key), "%.*s", (int)run.records[i].key.size, run.records[i].key.data);
+		expect(i, "[1,2]", key, 1);
+		ck_assert(!seen[atoi(key)]);
+		seen[atoi(key)] = true;
+	}
+	ck_assert_uint_eq(end(chain, at_zero), 0);
 	chain_destroy(chain);
 }
 END_TEST
 
 START_TEST(test_batch_time_at_the_limits)
 {
-	struct chain *chain = batch_chain(false, "100", "1s");
+	struct chain *chain = batch_chain(_i, "100", "1s");
+	const char *key = _i ? "k" : NULL;
 
-	give(chain, "1", NULL, INT64_MIN, (struct step_time){INT64_MAX - 5, INT64_MIN});
+	give(chain, "1", key, INT64_MIN, (struct step_time){INT64_MAX - 5, INT64_MIN});
 	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
-	ck_assert_uint_eq(release(chain, RELEASE_END, (struct step_time){INT64_MAX, INT64_MIN}), 1);
-	expect(0, "[1]", NULL, INT64_MIN);
+	ck_assert_uint_eq(end(chain, (struct step_time){INT64_MAX, INT64_MIN}), 1);
+	expect(0, "[1]", key, INT64_MIN);
 	chain_destroy(chain);
 }
 END_TEST
 
-/* Whatever is held when a chain is destroyed is lost, and not leaked. */
-START_TEST(test_batch_destroyed_full)
+/* What was committed is in the batch after a death, and nothing else. */
+START_TEST(test_batch_outlives_its_process)
 {
-	struct chain *chain = batch_chain(true, "100", NULL);
+	struct chain *chain = batch_chain(_i, "4", "1s");
+	const char *key = _i ? "k" : NULL;
 
-	give(chain, "1", "a", 1, (struct step_time){0, INT64_MIN});
-	give(chain, "2", "b", 1, (struct step_time){0, INT64_MIN});
+	give(chain, "1", key, 10, (struct step_time){1000, INT64_MIN});
+	arena_commit(&memory.arena);
+	give(chain, "2", key, 20, (struct step_time){1100, INT64_MIN});
+	chain = reopen(chain);
+	ck_assert_int_eq(chain_next_wakeup(chain), 2000);
+	give(chain, "3", key, 5, (struct step_time){1200, INT64_MIN});
+	arena_commit(&memory.arena);
+	chain = reopen(chain);
+	give(chain, "4", key, 7, (struct step_time){1300, INT64_MIN});
+	ck_assert_uint_eq(give(chain, "5", key, 8, (struct step_time){1400, INT64_MIN}), 1);
+	expect(0, "[1,3,4,5]", key, 10);
+	chain = reopen(chain);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){2000, INT64_MIN}), 1);
+	expect(0, "[1,3]", key, 10);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A unit that is undone, as a whole or to a mark, leaves no trace in the sums; also where as many records are pending as before. */
+START_TEST(test_batch_forgets_what_was_undone)
+{
+	struct chain *chain = batch_chain(_i, "2", NULL);
+	const char *key = _i ? "k" : NULL;
+
+	give(chain, "1", key, 50, at_zero);
+	arena_commit(&memory.arena);
+	ck_assert_uint_eq(give(chain, "2", key, 60, at_zero), 1);
+	give(chain, "\"much longer\"", key, 70, at_zero);
+	arena_rollback(&memory.arena);
+	uint64_t mark = arena_mark(&memory.arena);
+	ck_assert_uint_eq(give(chain, "3", key, 80, at_zero), 1);
+	expect(0, "[1,3]", key, 80);
+	arena_undo_to(&memory.arena, mark);
+	arena_commit(&memory.arena);
+	ck_assert_uint_eq(give(chain, "4", key, 40, at_zero), 1);
+	expect(0, "[1,4]", key, 50);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* Lists of two subtasks that come together in one are more than a batch: several come out, none too large. */
+START_TEST(test_batch_of_two_subtasks)
+{
+	struct chain *chain = batch_chain(false, "3", "1s");
+	struct state_store *other = state_store_create(&memory.arena, OTHER_CHANNEL);
+	struct state_entry entry;
+	struct failure failure;
+	const char *why;
+
+	struct chain *joined = chain_create(&spec.segment, other, NULL, &failure);
+	ck_assert_ptr_nonnull(joined);
+	give(chain, "1", NULL, 10, (struct step_time){1000, INT64_MIN});
+	give(chain, "2", NULL, 20, (struct step_time){1000, INT64_MIN});
+	give(joined, "7", NULL, 70, (struct step_time){1100, INT64_MIN});
+	give(joined, "8", NULL, 5, (struct step_time){1200, INT64_MIN});
+	ck_assert_int_eq(chain_next_wakeup(joined), 2100);
+	while (state_delta_peek(memory.store, &entry) == STATE_OK) {
+		ck_assert_msg(state_restore(other, &entry, &why) == STATE_OK, "%s", why);
+		state_delta_advance(memory.store);
+	}
+	ck_assert_int_eq(chain_next_wakeup(joined), 2000);
+	ck_assert_uint_eq(give(joined, "9", NULL, 90, (struct step_time){1300, INT64_MIN}), 2);
+	expect(0, "[7,8,1]", NULL, 70);
+	expect(1, "[2]", NULL, 20);
+	ck_assert_int_eq(chain_next_wakeup(joined), 2300);
+	ck_assert_uint_eq(release(joined, RELEASE_END, (struct step_time){1300, INT64_MIN}), 1);
+	expect(0, "[9]", NULL, 90);
+	chain_destroy(joined);
+	chain_destroy(chain);
+	state_store_destroy(other);
+}
+END_TEST
+
+/* What a checkpoint brings that no batch has written is refused in words, and nothing is read beyond it. */
+START_TEST(test_batch_restored_from_nonsense)
+{
+	static const struct {
+		uint32_t state; /* as steps.def has them: pending, sums */
+		size_t size;
+		uint8_t bytes[40];
+	} nonsense[] = {
+	    {0, 7, {3, 0, 0, 0, 'a', 'b', 'c'}}, /* an element shorter than its head */
+	    {1, 8, {1}},
+	    {1, 40, {1}}, /* a record that is not there */
+	    {1, 40, {1, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}}, /* the largest batch */
+	    {1, 40, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}},
+	    {1, 40, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}},
+	};
+	struct state_entry entry = {.state = nonsense[_i].state,
+				    .key_group = 6,
+				    .key_hash = 5,
+				    .key = view_of("k"),
+				    .sub = {(const uint8_t *)"\0\0\0\0\0\0\0", nonsense[_i].state == 0 ? 8 : 0},
+				    .value = {nonsense[_i].bytes, nonsense[_i].size}};
+	struct chain *chain = batch_chain(true, "1", "1s");
+	struct failure failure;
+	const char *why;
+
+	ck_assert_msg(state_restore(memory.store, &entry, &why) == STATE_OK, "%s", why);
+	ck_assert(!offer(chain, "1", "k", 1, at_zero, &failure));
+	ck_assert_msg(strncmp(failure.message, "what is kept of a batch is damaged", 34) == 0, "%s", failure.message);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* ---- aggregate ---- */
+
+START_TEST(test_aggregate_by_event_time)
+{
+	struct chain *chain =
+	    remember(true, STEP_aggregate, "fields", "n=count\ns=sum(.)", "emit", "event_time", "every", "10ms", NULL);
+
+	ck_assert_uint_eq(give(chain, "1", "a", 12, at_zero), 0);
+	ck_assert_uint_eq(give(chain, "2", "b", 5, at_zero), 0);
+	ck_assert_uint_eq(give(chain, "3", "a", 7, at_zero), 0); /* the timer of a stands */
+	ck_assert_uint_eq(give(chain, "4", "a", 35, at_zero), 0);
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 9}), 0);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 19}), 1);
+	expect(0, "{\"key\":\"b\",\"n\":1,\"s\":2}", "b", 10);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 20}), 1);
+	expect(0, "{\"key\":\"a\",\"n\":3,\"s\":8}", "a", 20);
+	ck_assert_uint_eq(give(chain, "5", "a", 3, (struct step_time){0, 20}), 0); /* late: due behind the watermark */
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, INT64_MAX}), 1);
+	expect(0, "{\"key\":\"a\",\"n\":1,\"s\":5}", "a", 30);
+	arena_commit(&memory.arena);
+	ck_assert_uint_eq(live(), 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_aggregate_keeps_totals)
+{
+	struct chain *chain = remember(true, STEP_aggregate, "fields", "n=count", "emit", "event_time", "every", "10ms",
+				       "reset", "false", NULL);
+
+	give(chain, "1", "a", 12, at_zero);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 50}), 1);
+	expect(0, "{\"key\":\"a\",\"n\":1}", "a", 20);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 90}), 0); /* nothing new */
+	give(chain, "1", "a", 95, (struct step_time){0, 90});
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){0, 100}), 1);
+	expect(0, "{\"key\":\"a\",\"n\":2}", "a", 100);
+	chain_destroy(chain);
+}
+END_TEST
+
+START_TEST(test_aggregate_by_processing_time)
+{
+	struct chain *chain = remember(true, STEP_aggregate, "fields", "n=count", "emit", "processing_time", "every",
+				       "10ms", "fire_at_end", _i ? "true" : "false", NULL);
+
+	give(chain, "1", "a", 500, (struct step_time){101, INT64_MIN});
+	give(chain, "1", "b", 400, (struct step_time){110, INT64_MIN});
+	ck_assert_int_eq(chain_next_wakeup(chain), 110);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){109, INT64_MIN}), 0);
+	ck_assert_uint_eq(release(chain, RELEASE_WATERMARK, (struct step_time){109, 450}), 0);
+	ck_assert_uint_eq(release(chain, RELEASE_TICK, (struct step_time){119, 450}), 1);
+	expect(0, "{\"key\":\"a\",\"n\":1}", "a", 500);
+	ck_assert_int_eq(chain_next_wakeup(chain), 120);
+	ck_assert_uint_eq(end(chain, (struct step_time){119, 450}), _i);
+	if (_i)
+		expect(0, "{\"key\":\"b\",\"n\":1}", "b", 450);
+	ck_assert_int_eq(chain_next_wakeup(chain), INT64_MAX);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* Fields that are still wanted go on counting when others come and go, and whatever their order. */
+START_TEST(test_aggregate_takes_fields_over)
+{
+	static const char before[] = "n=count\nmean=avg(.)\nleast=min(.)\ns=sum(.)";
+	static const char after[] = "most=max(.)\ns=sum(. + 1)\nmean=avg(.)\nleast=max(.)\nn=count";
+	struct chain *chain = remember(true, STEP_aggregate, "fields", before, NULL);
+
+	give(chain, "4", "a", 1, at_zero);
+	give(chain, "8", "a", 1, at_zero);
+	give(chain, "1", "b", 1, at_zero);
+	arena_commit(&memory.arena);
+	chain_destroy(chain);
+	memory_take_over(&memory);
+	spec_deinit(&spec);
+	spec_init(&spec);
+	chain = remember(true, STEP_aggregate, "fields", after, NULL);
+	give(chain, "3", "a", 1, at_zero);
+	expect(0, "{\"key\":\"a\",\"most\":3,\"s\":16,\"mean\":5,\"least\":3,\"n\":3}", "a", 1);
+	give(chain, "9", "a", 1, at_zero);
+	expect(0, "{\"key\":\"a\",\"most\":9,\"s\":26,\"mean\":6,\"least\":9,\"n\":4}", "a", 1);
+	give(chain, "2", "b", 1, at_zero);
+	expect(0, "{\"key\":\"b\",\"most\":2,\"s\":4,\"mean\":1.5,\"least\":2,\"n\":2}", "b", 1);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A record that fails leaves the totals as they were, whichever of its fields it is that fails. */
+START_TEST(test_aggregate_fails_as_a_whole)
+{
+	struct chain *chain = remember(true, STEP_aggregate, "fields", "n=count\na=sum(.a)\nb=sum(.b)", NULL);
+	struct failure failure;
+
+	give(chain, "{\"a\":1,\"b\":1}", "k", 1, at_zero);
+	ck_assert(!offer(chain, "{\"a\":1,\"b\":[]}", "k", 1, at_zero, &failure));
+	ck_assert(!offer(chain, "{\"a\":1}", "\xff", 1, at_zero, &failure));
+	ck_assert_str_eq(failure.message, "the key is not UTF-8 and cannot be a field: \\xff");
+	give(chain, "{\"b\":5}", "k", 1, at_zero);
+	expect(0, "{\"key\":\"k\",\"n\":2,\"a\":1,\"b\":6}", "k", 1);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* Random records of random keys, in units that are committed, undone or cut off by a death, against plain arithmetic. */
+START_TEST(test_aggregate_against_a_model)
+{
+	enum { KEYS = 50, UNITS = 3000 };
+	struct model {
+		int64_t count;
+		double sum, least, most;
+	} committed[KEYS] = {{0}}, now[KEYS];
+	struct chain *chain =
+	    remember(true, STEP_aggregate, "fields", "n=count\ns=sum(.)\nl=min(.)\nm=max(.)\na=avg(.)", NULL);
+	char key[16], payload[16], expected[256];
+
+	srand(1);
+	for (int unit = 0; unit < UNITS; unit++) {
+		memcpy(now, committed, sizeof(now));
+		for (int i = rand() % 8; i >= 0; i--) {
+			int k = rand() % KEYS, value = rand() % 2001 - 1000;
+			struct model *model = &now[k];
+			snprintf(key, sizeof(key), "key %d", k);
+			snprintf(payload, sizeof(payload), "%d", value);
+			give(chain, payload, key, unit, at_zero);
+			model->least = model->count == 0 || value < model->least ? value : model->least;
+			model->most = model->count == 0 || value > model->most ? value : model->most;
+			model->sum += value;
+			model->count++;
+			snprintf(expected, sizeof(expected),
+				 "{\"key\":\"%s\",\"n\":%" PRId64 ",\"s\":%.0f,\"l\":%.0f,\"m\":%.0f,\"a\":", key,
+				 model->count, model->sum, model->least, model->most);
+			const struct view got = run.records[0].payload;
+			ck_assert_msg(strncmp((const char *)got.data, expected, strlen(expected)) == 0,
+				      "%.*s is not %s", (int)got.size, got.data, expected);
+			ck_assert_double_eq_tol(strtod((const char *)got.data + strlen(expected), NULL),
+						model->sum / (double)model->count, 1e-9);
+		}
+		int fate = rand() % 10;
+		if (fate == 0)
+			chain = reopen(chain);
+		else if (fate == 1)
+			arena_rollback(&memory.arena);
+		else {
+			arena_commit(&memory.arena);
+			memcpy(committed, now, sizeof(now));
+		}
+	}
+	chain_destroy(chain);
+}
+END_TEST
+
+/* ---- dedup ---- */
+
+/* What is remembered outlives the process; what was undone is not remembered. */
+START_TEST(test_dedup_outlives_its_process)
+{
+	struct chain *chain = _i ? remember(true, STEP_dedup, "key", ".", NULL) : remember(true, STEP_dedup, NULL);
+
+	ck_assert_uint_eq(give(chain, "1", "a", 1, at_zero), 1);
+	arena_commit(&memory.arena);
+	ck_assert_uint_eq(give(chain, "1", "b", 1, at_zero), 1);
+	chain = reopen(chain);
+	ck_assert_uint_eq(give(chain, "1", "a", 1, at_zero), 0);
+	ck_assert_uint_eq(give(chain, "1", "b", 1, at_zero), 1);
+	ck_assert_uint_eq(give(chain, "1", "b", 1, at_zero), 0);
+	arena_rollback(&memory.arena);
+	ck_assert_uint_eq(give(chain, "1", "b", 1, at_zero), 1);
+	ck_assert_uint_eq(give(chain, "2", "b", 1, at_zero), _i);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* A record is remembered for its time, counted from the one that passed: repetitions do not prolong it. */
+START_TEST(test_dedup_forgets)
+{
+	struct chain *chain = _i ? remember(true, STEP_dedup, "key", ".", "ttl", "100ms", NULL)
+				 : remember(true, STEP_dedup, "ttl", "100ms", NULL);
+
+	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){1000, INT64_MIN}), 1);
+	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){1050, INT64_MIN}), 0);
+	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){1099, INT64_MIN}), 0);
+	arena_commit(&memory.arena);
+	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){1101, INT64_MIN}), 1);
+	ck_assert_uint_eq(give(chain, "1", "a", 1, (struct step_time){1200, INT64_MIN}), 0);
+	chain_destroy(chain);
+}
+END_TEST
+
+/* ---- When the memory is full ---- */
+
+/* Each step that remembers says so when there is no room, and the arena knows why. */
+START_TEST(test_full)
+{
+	static const struct {
+		enum step_kind kind;
+		const char *options[3];
+		const char *words;
+	} steps[] = {
+	    {STEP_dedup, {NULL}, "no room in the state memory of the slot to remember the key: raise --state-memory"},
+	    {STEP_dedup, {"key", "."}, "no room in the state memory of the slot to remember the identity: raise "},
+	    {STEP_aggregate,
+	     {"fields", "n=count"},
+	     "no room in the state memory of the slot to keep the totals of a key"},
+	    {STEP_batch, {"size", "1000000"}, "no room in the state memory of the slot to keep a record of a batch"},
+	};
+	static char key[100000];
+	struct chain *chain = remember_array(true, steps[_i].kind, steps[_i].options);
+	struct failure failure;
+	bool fine = true;
+
+	memset(key, 'k', sizeof(key) - 1);
+	for (int i = 0; fine; i++) {
+		ck_assert_int_lt(i, STATE_BYTES / 50000);
+		key[snprintf(key, 10, "%d", i)] = 'k';
+		fine = offer(chain, "1", key, 1, at_zero, &failure);
+		if (fine)
+			arena_commit(&memory.arena);
+	}
+	ck_assert_msg(strstr(failure.message, steps[_i].words) == failure.message, "%s", failure.message);
+	ck_assert_int_eq(memory.arena.trouble, ARENA_FULL);
+	arena_rollback(&memory.arena);
 	chain_destroy(chain);
 }
 END_TEST
@@ -832,20 +1338,32 @@ static Suite *steps_suite(void)
 
 	log_init("check_steps", LOG_WARN);
 	tcase_add_checked_fixture(tests, setup, teardown);
-	tcase_add_loop_test(tests, test_example, 0, sizeof(examples) / sizeof(examples[0]));
+	tcase_add_loop_test(tests, test_example, 0, EXAMPLE_COUNT);
 	tcase_add_test(tests, test_table_is_complete);
 	tcase_add_loop_test(tests, test_docs_tables, 0, STEP_KIND_COUNT);
 	tcase_add_loop_test(tests, test_docs_examples, 0, STEP_KIND_COUNT);
 	tcase_add_test(tests, test_key_by_hashes_the_key);
 	tcase_add_test(tests, test_enrich_without_key_and_time);
-	tcase_add_test(tests, test_batch_by_time);
-	tcase_add_test(tests, test_batch_due_before_a_record);
-	tcase_add_test(tests, test_batch_is_never_late);
+	tcase_add_loop_test(tests, test_batch_by_time, 0, 2);
+	tcase_add_loop_test(tests, test_batch_due_before_a_record, 0, 2);
+	tcase_add_loop_test(tests, test_batch_is_never_late, 0, 2);
 	tcase_add_test(tests, test_batch_by_key);
 	tcase_add_test(tests, test_batch_without_keys);
-	tcase_add_test(tests, test_batch_open_keys_are_bounded);
-	tcase_add_test(tests, test_batch_time_at_the_limits);
-	tcase_add_test(tests, test_batch_destroyed_full);
+	tcase_add_loop_test(tests, test_batch_ends_for_every_key, 0, 2);
+	tcase_add_loop_test(tests, test_batch_time_at_the_limits, 0, 2);
+	tcase_add_loop_test(tests, test_batch_outlives_its_process, 0, 2);
+	tcase_add_loop_test(tests, test_batch_forgets_what_was_undone, 0, 2);
+	tcase_add_test(tests, test_batch_of_two_subtasks);
+	tcase_add_loop_test(tests, test_batch_restored_from_nonsense, 0, 6);
+	tcase_add_test(tests, test_aggregate_by_event_time);
+	tcase_add_test(tests, test_aggregate_keeps_totals);
+	tcase_add_loop_test(tests, test_aggregate_by_processing_time, 0, 2);
+	tcase_add_test(tests, test_aggregate_takes_fields_over);
+	tcase_add_test(tests, test_aggregate_fails_as_a_whole);
+	tcase_add_test(tests, test_aggregate_against_a_model);
+	tcase_add_loop_test(tests, test_dedup_outlives_its_process, 0, 2);
+	tcase_add_loop_test(tests, test_dedup_forgets, 0, 2);
+	tcase_add_loop_test(tests, test_full, 0, 4);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

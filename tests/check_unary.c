@@ -339,26 +339,27 @@ START_TEST(a_watermark_is_the_clock_of_batches)
 }
 END_TEST
 
-START_TEST(a_failing_step_behind_a_batch_starts_it_anew)
+/* A call that is refused has changed nothing: what was taken before is still to be batched with another. */
+START_TEST(a_failing_step_behind_a_batch_loses_nothing)
 {
 	rig_init(&rig);
 	spec_add(rig_segment(&rig), STEP_batch, "size", "2", NULL);
-	spec_add(&rig.specs[0], STEP_filter, "program", "if .[0] == 1 then error(\"no ones\") else true end", NULL);
+	spec_add(&rig.specs[0], STEP_filter, "program", "if .[1] == 2 then error(\"no twos\") else true end", NULL);
 	start();
 	process(0, "1");
 	take_reply(NULL);
 	process(0, "2");
-	take_refusal(GRPC_STATUS_INTERNAL, "no ones");
+	take_refusal(GRPC_STATUS_INTERNAL, "no twos");
+	process(0, "2");
+	take_refusal(GRPC_STATUS_INTERNAL, "no twos");
 	process(0, "3");
-	take_reply(NULL);
-	process(0, "4");
-	take_reply("[3,4]", NULL);
+	take_reply("[1,3]", NULL);
 	rig_stop(&rig);
 }
 END_TEST
 
-/* What the batch held when a step behind it failed is gone with the chain. */
-START_TEST(a_chain_that_failed_holds_nothing)
+/* What the batch took of a call that was refused is undone with it. */
+START_TEST(a_refused_call_leaves_nothing_in_a_batch)
 {
 	rig_init(&rig);
 	spec_add(rig_segment(&rig), STEP_batch, "size", "2", NULL);
@@ -590,8 +591,8 @@ static Suite *unary_suite(void)
 	tcase_add_test(calls_case, a_header_of_ours_that_came_in_is_replaced);
 	tcase_add_test(calls_case, a_watermark_with_nothing_to_do_is_fine);
 	tcase_add_test(calls_case, a_watermark_is_the_clock_of_batches);
-	tcase_add_test(calls_case, a_failing_step_behind_a_batch_starts_it_anew);
-	tcase_add_test(calls_case, a_chain_that_failed_holds_nothing);
+	tcase_add_test(calls_case, a_failing_step_behind_a_batch_loses_nothing);
+	tcase_add_test(calls_case, a_refused_call_leaves_nothing_in_a_batch);
 	suite_add_tcase(suite, calls_case);
 	tcase_add_test(windows, a_window_returns_what_it_collected_and_is_gone);
 	tcase_add_test(windows, many_windows_are_kept_apart);

@@ -8,11 +8,12 @@
  *   ...
  *   spec_deinit(&spec);
  *
- * Items of a LIST, MAP or ROUTES option are separated by newlines, name and value of an item by the first '='.
+ * Steps are called after their kinds: batch, batch2, batch3. Items of a LIST, MAP or ROUTES option are separated by newlines, name and value of an item by the first '='.
  */
 #ifndef TESTS_SPEC_H
 #define TESTS_SPEC_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ enum { SPEC_STEPS_MAX = 16, SPEC_OPTIONS_MAX = 8, SPEC_ITEMS_MAX = 32, SPEC_TEXT
 struct spec {
 	struct segment segment;
 	struct step_spec steps[SPEC_STEPS_MAX];
+	char names[SPEC_STEPS_MAX][32];
 	struct option options[SPEC_STEPS_MAX][SPEC_OPTIONS_MAX];
 	struct option_item items[SPEC_STEPS_MAX][SPEC_OPTIONS_MAX][SPEC_ITEMS_MAX];
 	const char *routes[SPEC_ITEMS_MAX];
@@ -109,6 +111,9 @@ static inline void spec_fill(struct spec *spec, struct option *option, struct op
 		CHECK(duration_parse(text, &value));
 		option->number = (int64_t)value / 1000;
 		return;
+	case OPTION_BOOL:
+		option->number = strcmp(text, "true") == 0;
+		return;
 	case OPTION_FORM:
 		while (strcmp(forms[option->number], text) != 0)
 			CHECK(++option->number < 3);
@@ -128,8 +133,12 @@ static inline void spec_add_array(struct spec *spec, enum step_kind kind, const 
 	struct step_spec *step = &spec->steps[index];
 
 	CHECK(index < SPEC_STEPS_MAX);
+	snprintf(spec->names[index], sizeof(spec->names[index]), "%s", step_kind_name(kind));
+	for (size_t i = 0, same = 1; i < index; i++)
+		if (spec->steps[i].kind == kind)
+			snprintf(spec->names[index], sizeof(spec->names[index]), "%s%zu", step_kind_name(kind), ++same);
 	*step = (struct step_spec){
-	    .name = step_kind_name(kind), .kind = kind, .index = (uint32_t)index, .options = spec->options[index]};
+	    .name = spec->names[index], .kind = kind, .index = (uint32_t)index, .options = spec->options[index]};
 	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
 		const struct spec_option *line = &spec_options[i];
 		if (line->kind != kind)

@@ -14,8 +14,8 @@
 /* Whether a kind hands payloads on as they are. */
 static bool kind_only_looks(enum step_kind kind)
 {
-	return kind == STEP_passthrough || kind == STEP_filter || kind == STEP_key_by || kind == STEP_route ||
-	       kind == STEP_broadcast;
+	return kind == STEP_passthrough || kind == STEP_filter || kind == STEP_dedup || kind == STEP_key_by ||
+	       kind == STEP_route || kind == STEP_broadcast;
 }
 
 /* Opens the states that a step's kind declares. */

@@ -31,7 +31,7 @@ static bool due_until(const struct wave *wave, const struct step *step, enum sta
 		return domain == STATE_PROCESSING_TIME;
 	case RELEASE_END:
 		*until = INT64_MAX;
-		return domain == STATE_PROCESSING_TIME || step->ops->flushes;
+		return domain == STATE_PROCESSING_TIME || step->flushes;
 	}
 	return false;
 }
@@ -63,7 +63,7 @@ static bool wave_fire_one(struct wave *wave, uint32_t index, enum state_time dom
 static bool wave_fire(struct wave *wave, uint32_t index, struct state *timers, enum state_time domain)
 {
 	const struct step *step = &wave->chain->steps[index];
-	bool dropped = wave->cause == RELEASE_END && !step->ops->flushes;
+	bool dropped = wave->cause == RELEASE_END && !step->flushes;
 	struct state_timer timer;
 	int64_t until;
 

@@ -31,6 +31,9 @@ struct step {
 	const struct step_spec *spec;
 	const struct segment *segment;
 	void *own; /* the kind's own */
+	/* Set by `open`: whether all timers fire at the end of input, whatever their time. Else those of processing time are dropped, as
+	 * Flink does. */
+	bool flushes;
 	/* Handles of the states that the kind declares, in the order of its STEP_STATE lines; NULL: the segment has no keys and the
 	 * state needs some. Without a store (a chain that is opened to see whether it opens) all are NULL, and only `open` and
 	 * `close` are called. */
@@ -56,8 +59,6 @@ struct step_kind_ops {
 			struct failure *failure);
 	/* Processing time in ms at which a tick is wanted; INT64_MAX: none. NULL for kinds that want none. */
 	int64_t (*next_wakeup)(const struct step *step);
-	/* Whether all timers fire at the end of input, whatever their time. Else those of processing time are dropped, as Flink does. */
-	bool flushes;
 };
 
 /* Makes a record's key the one that the step's states are about. */

@@ -4,8 +4,8 @@
  * Outputs of a segment that ends in key_by or routes carry what the response message has no field for as headers:
  * `bridge-key` (when the key is UTF-8) and `bridge-route`.
  *
- * A call either succeeds as a whole or is refused with words; at least once is all that it promises. A window whose
- * trigger is refused stays, so that the client may ask again; its age bounds it.
+ * A call either succeeds as a whole or is refused with words and leaves all as it was; at least once is all that it promises. So a
+ * window whose trigger is refused stays, and so does what steps hold, for the client to ask again; a window's age bounds it.
  *
  * Windows are process memory, which no rollback reaches: so a call that changes one ends its unit, and changes it when nothing
  * else can go wrong. Counters of a call that is worked on again, because the unit that it was in had to be given up, count it twice.
@@ -30,8 +30,7 @@ enum {
 struct unary_segment {
 	struct chain *chain;
 	bool identity;
-	bool holds; /* a step may hold records back outside of its state */
-	bool keys;  /* the last step sets keys */
+	bool keys; /* the last step sets keys */
 };
 
 struct unary {
@@ -68,8 +67,6 @@ static bool segment_open(struct unary *unary, const struct segment *segment, str
 		return false;
 	state->identity = chain_is_identity(state->chain);
 	state->keys = last > 0 && segment->steps[last - 1].kind == STEP_key_by;
-	for (size_t i = 0; i < segment->step_count; i++)
-		state->holds |= step_kinds[segment->steps[i].kind]->release != NULL;
 	return true;
 }
 
@@ -173,19 +170,6 @@ refuse(struct call *call, grpc_status_code code, const char *format, ...)
 	return false;
 }
 
-/* Gives a segment a new chain in place of one whose step failed while steps may have held records back. */
-static void chain_renew(struct call *call)
-{
-	struct unary_segment *state = call->state;
-	struct failure failure = {0};
-
-	chain_destroy(state->chain);
-	state->chain = workspace_chain(call->unary->workspace, call->segment, call->unary->store, &failure);
-	if (state->chain == NULL)
-		fatalx("segment \"%s\" step %" PRIu32 " could be opened before but not now: %s", call->segment->name,
-		       failure.step, failure.message);
-}
-
 /* Refuses a call because a step failed. */
 static bool refuse_step(struct call *call, const struct failure *failure)
 {
@@ -194,8 +178,6 @@ static bool refuse_step(struct call *call, const struct failure *failure)
 
 	refuse(call, GRPC_STATUS_INTERNAL, "segment \"%s\" step \"%s\" record %" PRIu32 ": %s", segment->name, step,
 	       failure->origin, failure->message);
-	if (call->state->holds && !workspace_in_trouble(call->unary->workspace))
-		chain_renew(call);
 	return false;
 }
 

@@ -5,7 +5,6 @@
  * more often than a wish. (`.user // "nobody"` is how to wish it.)
  */
 #include "shared/keygroup.h"
-#include "worker/json_text.h"
 #include "worker/steps/kinds.h"
 
 /* Compiles the program; it is all that the step owns. */
@@ -15,30 +14,6 @@ static bool key_by_open(struct step *step, struct failure *failure)
 
 	step->own = step_program(key, NULL, key->text, failure);
 	return step->own != NULL;
-}
-
-/* The bytes of a key: a string's own, any other value's JSON; takes over `value`. */
-static bool key_bytes(struct record *record, jv value, struct run *run, struct failure *failure)
-{
-	char text[EXCERPT_SIZE];
-	const char *why = NULL;
-
-	switch (jv_get_kind(value)) {
-	case JV_KIND_NULL:
-		why = "the key is null: the program must yield a key for every record";
-		break;
-	case JV_KIND_STRING:
-		record->key = scratch_copy(run->scratch, (struct view){(const uint8_t *)jv_string_value(value),
-								       (size_t)jv_string_length_bytes(jv_copy(value))});
-		if (!record->key.data)
-			why = "memory is out";
-		break;
-	default:
-		why = json_print(value, run->scratch, &record->key);
-		break;
-	}
-	jv_free(value);
-	return !why || failure_set(failure, record->origin, "%s; payload: %s", why, excerpt(record->payload, text));
 }
 
 /* Sets key and hash of each record. */
@@ -55,7 +30,7 @@ static bool key_by_process(struct step *step, struct run *run, struct step_time 
 			return false;
 		if (!jq_program_one(program, jv_copy(record->value), &value))
 			return step_program_failed(program, record, failure);
-		if (!key_bytes(record, value, run, failure))
+		if (!step_key_bytes(record, value, "key", run, &record->key, failure))
 			return false;
 		record->keyed = true;
 		record->key_hash = key_hash_of(record->key);

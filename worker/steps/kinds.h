@@ -12,6 +12,8 @@ extern const struct step_kind_ops parse_json_ops, serialize_json_ops;
 extern const struct step_kind_ops select_ops, rename_ops, set_ops;
 extern const struct step_kind_ops enrich_ops;
 extern const struct step_kind_ops batch_ops;
+extern const struct step_kind_ops aggregate_ops;
+extern const struct step_kind_ops dedup_ops;
 extern const struct step_kind_ops key_by_ops;
 extern const struct step_kind_ops route_ops, broadcast_ops;
 
@@ -27,6 +29,14 @@ bool step_need_object(struct record *record, struct run *run, struct failure *fa
 
 /* A program failed on a record: its words, and the payload as it came. Returns false. */
 bool step_program_failed(const struct jq_program *program, const struct record *record, struct failure *failure);
+
+/* A value that a program yielded of a record as bytes: a string's own, any other value's JSON; takes over `value`. Null is a failure,
+ * which calls the value `what`. */
+bool step_key_bytes(const struct record *record, jv value, const char *what, struct run *run, struct view *bytes,
+		    struct failure *failure);
+
+/* A call of the state API did not do what it had to, which was `what` ("remember the key"). Returns false. */
+bool step_state_failed(enum state_result result, uint32_t origin, const char *what, struct failure *failure);
 
 /* Memory is out, or the run is full. Returns false. */
 bool step_no_room(const struct record *record, struct failure *failure);

@@ -1,4 +1,5 @@
 /* What several kinds need. */
+#include "worker/json_text.h"
 #include "worker/steps/kinds.h"
 
 struct jq_program *step_program(const struct option *option, const char *field, const char *text,
@@ -42,6 +43,39 @@ bool step_program_failed(const struct jq_program *program, const struct record *
 
 	return failure_set(failure, record->origin, "%s; payload: %s", jq_program_error(program),
 			   excerpt(record->payload, text));
+}
+
+bool step_key_bytes(const struct record *record, jv value, const char *what, struct run *run, struct view *bytes,
+		    struct failure *failure)
+{
+	char text[EXCERPT_SIZE];
+	const char *why = NULL;
+	bool null = jv_get_kind(value) == JV_KIND_NULL;
+
+	if (jv_get_kind(value) == JV_KIND_STRING) {
+		*bytes = scratch_copy(run->scratch, (struct view){(const uint8_t *)jv_string_value(value),
+								  (size_t)jv_string_length_bytes(jv_copy(value))});
+		why = bytes->data ? NULL : "memory is out";
+	} else if (!null) {
+		why = json_print(value, run->scratch, bytes);
+	}
+	jv_free(value);
+	if (null)
+		return failure_set(failure, record->origin,
+				   "the %s is null: the program must yield one for every record; payload: %s", what,
+				   excerpt(record->payload, text));
+	return !why || failure_set(failure, record->origin, "%s; payload: %s", why, excerpt(record->payload, text));
+}
+
+bool step_state_failed(enum state_result result, uint32_t origin, const char *what, struct failure *failure)
+{
+	if (result == STATE_TOO_LARGE)
+		return failure_set(
+		    failure, origin,
+		    "too large to %s: a key has at most %d bytes, an identity within a key %d, and what is kept %d",
+		    what, STATE_KEY_MAX, STATE_SUBKEY_MAX, STATE_VALUE_MAX);
+	return failure_set(failure, origin, "no room in the state memory of the slot to %s: raise --state-memory",
+			   what);
 }
 
 bool step_no_room(const struct record *record, struct failure *failure)

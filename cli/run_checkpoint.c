@@ -12,7 +12,10 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "cli/load.h"
 #include "cli/run_graph.h"
+#include "descriptor/against.h"
+#include "descriptor/diagnostics.h"
 #include "shared/control.h"
 #include "shared/log.h"
 
@@ -78,8 +81,9 @@ static bool read_stages(struct run_graph *graph)
 		struct stage *stage = &graph->stages[i];
 		struct stage_state *state = &stage->state;
 		int64_t watermark;
-		if (!run_store_states(store, (uint32_t)i, &state->before, &state->before_count) ||
-		    !run_store_segment(store, (uint32_t)i, &state->parallelism_before, &watermark))
+		const char *name = stage->segment->name;
+		if (!run_store_states(store, name, &state->before, &state->before_count) ||
+		    !run_store_segment(store, name, &state->parallelism_before, &watermark))
 			return store_failed(graph);
 		for (uint32_t s = 0; s < stage->segment->parallelism; s++)
 			stage->subtasks[s].valve.time = watermark;
@@ -87,11 +91,62 @@ static bool read_stages(struct run_graph *graph)
 	return true;
 }
 
+/* The descriptor as text. */
+static char *descriptor_text(const struct descriptor *descriptor)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out = open_memstream(&text, &size);
+	if (out == NULL)
+		fatalx("out of memory for a descriptor");
+	descriptor_write(descriptor, out);
+	if (fclose(out) != 0)
+		fatalx("out of memory for a descriptor");
+	return text;
+}
+
+/* Looks whether a pipeline that has changed can take over the state of the one that made the checkpoint; says what keeps it from that. */
+static bool compare_pipelines(struct run_graph *graph)
+{
+	const struct run_checkpoint *checkpoint = graph->checkpoint;
+	struct diagnostics diagnostics;
+	diagnostics_init(&diagnostics);
+	struct descriptor *before =
+	    descriptor_parse(checkpoint->path, view_of(checkpoint->before.descriptor), &diagnostics);
+	if (before != NULL)
+		against_compare(&(struct side){.descriptor = before, .file = checkpoint->path},
+				&(struct side){.descriptor = graph->descriptor, .file = "the pipeline"}, &diagnostics);
+	bool fits = diagnostics.count == 0;
+	if (!fits)
+		diagnostics_print(&diagnostics, stderr, load_wants_colour(stderr));
+	diagnostics_free(&diagnostics);
+	descriptor_free(before);
+	return fits ||
+	       run_graph_refuse(graph,
+				"the checkpoint %s is of pipeline \"%s\" as it was before it changed, and what it "
+				"holds cannot all be taken over: go on with the pipeline as it was, or remove the file "
+				"to begin anew",
+				checkpoint->path, checkpoint->before.pipeline);
+}
+
+/* Looks whether the checkpoint is of this pipeline. */
+static bool check_pipeline(struct run_graph *graph)
+{
+	const struct store_checkpoint *before = &graph->checkpoint->before;
+	if (strcmp(before->pipeline, graph->descriptor->pipeline) != 0)
+		return run_graph_refuse(graph,
+					"the checkpoint %s is of pipeline \"%s\", not of \"%s\": name another file, or "
+					"remove it to begin anew",
+					graph->checkpoint->path, before->pipeline, graph->descriptor->pipeline);
+	return strcmp(before->topology_hash, graph->descriptor->topology_hash) == 0 || compare_pipelines(graph);
+}
+
 bool run_checkpoint_open(struct run_checkpoint *checkpoint, struct run_graph *graph, const char *path,
 			 uint64_t interval_ns)
 {
 	char why[STORE_WHY_MAX];
 	*checkpoint = (struct run_checkpoint){.path = path, .interval_ns = interval_ns};
+	checkpoint->descriptor = descriptor_text(graph->descriptor);
 	graph->checkpoint = checkpoint;
 	enum store_result result = run_store_open(&checkpoint->store, path, why);
 	if (result != STORE_OK) {
@@ -99,24 +154,10 @@ bool run_checkpoint_open(struct run_checkpoint *checkpoint, struct run_graph *gr
 		graph->refused = result == STORE_NOT_OURS;
 		return false;
 	}
-	const struct store_checkpoint *before = &checkpoint->before;
 	if (!run_store_checkpoint(checkpoint->store, &checkpoint->before))
 		return store_failed(graph);
-	checkpoint->id = before->id;
-	if (before->id == 0)
-		return true;
-	if (strcmp(before->pipeline, graph->descriptor->pipeline) != 0)
-		return run_graph_refuse(graph,
-					"the checkpoint %s is of pipeline \"%s\", not of \"%s\": name another file, or "
-					"remove it to begin anew",
-					path, before->pipeline, graph->descriptor->pipeline);
-	if (strcmp(before->topology_hash, graph->descriptor->topology_hash) != 0)
-		return run_graph_refuse(
-		    graph,
-		    "the checkpoint %s was made by pipeline \"%s\" with other segments, inputs, keys "
-		    "or routes: go on with the pipeline as it was, or remove the file to begin anew",
-		    path, before->pipeline);
-	return read_stages(graph);
+	checkpoint->id = checkpoint->before.id;
+	return checkpoint->id == 0 || (check_pipeline(graph) && read_stages(graph));
 }
 
 /* Positions one source. */
@@ -128,9 +169,11 @@ static bool resume_source(struct run_graph *graph, struct source_reader *reader)
 	if (!run_store_source(checkpoint->store, reader->source.name, &before, &found))
 		return store_failed(graph);
 	const char *kind = source_kind_name(reader->source.kind);
-	if (!found || strcmp(before.kind, kind) != 0)
+	if (!found)
+		return true; /* a new one, read from its beginning */
+	if (strcmp(before.kind, kind) != 0)
 		return run_graph_refuse(graph, "source \"%s\" is of kind %s, and of kind %s in the checkpoint %s",
-					reader->source.name, kind, found ? before.kind : "none", checkpoint->path);
+					reader->source.name, kind, before.kind, checkpoint->path);
 	if (strcmp(before.path, reader->place) != 0)
 		return run_graph_refuse(
 		    graph,
@@ -148,12 +191,14 @@ static bool resume_sink(struct run_graph *graph, struct sink_writer *writer)
 	bool found;
 	if (!run_store_sink(checkpoint->store, writer->sink.name, &before, &found))
 		return store_failed(graph);
-	if (!found || strcmp(before.path, writer->place) != 0)
+	if (!found)
+		return true; /* a new one, written anew */
+	if (strcmp(before.path, writer->place) != 0)
 		return run_graph_refuse(graph,
 					"sink \"%s\" writes %s, and wrote %s for the checkpoint %s: let it write that "
 					"file, or name another checkpoint",
 					writer->sink.name, writer->place[0] != '\0' ? writer->place : "nothing",
-					found && before.path[0] != '\0' ? before.path : "nothing", checkpoint->path);
+					before.path[0] != '\0' ? before.path : "nothing", checkpoint->path);
 	return sink_resume(writer, &before);
 }
 
@@ -179,18 +224,30 @@ bool run_checkpoint_nothing_to_do(const struct run_graph *graph)
 	return true;
 }
 
+/* Says in the file which states there are from now on. */
+static bool declare_states(struct run_graph *graph)
+{
+	struct run_store *store = graph->checkpoint->store;
+	const char *names[DESCRIPTOR_SEGMENTS_MAX] = {NULL};
+	uint32_t count = (uint32_t)graph->descriptor->segment_count;
+	for (uint32_t i = 0; i < count; i++)
+		names[i] = graph->descriptor->segments[i].name;
+	bool fine = run_store_take_over(store, names, count);
+	for (uint32_t i = 0; fine && i < count; i++) {
+		const struct stage_state *state = &graph->stages[i].state;
+		fine = run_store_declare(store, names[i], state->declared, state->declared_count, state->ids);
+	}
+	return fine;
+}
+
 void run_checkpoint_start(struct run_graph *graph)
 {
 	struct run_checkpoint *checkpoint = graph->checkpoint;
 	if (checkpoint == NULL)
 		return;
-	for (size_t i = 0; i < graph->descriptor->segment_count; i++) {
-		const struct stage_state *state = &graph->stages[i].state;
-		if (!run_store_declare(checkpoint->store, (uint32_t)i, state->declared, state->declared_count,
-				       state->ids)) {
-			store_failed(graph);
-			return;
-		}
+	if (!declare_states(graph)) {
+		store_failed(graph);
+		return;
 	}
 	checkpoint->started = true;
 	checkpoint->next_ns = clock_ns() + checkpoint->interval_ns;
@@ -240,9 +297,13 @@ static void complete(struct run_graph *graph)
 {
 	struct run_checkpoint *checkpoint = graph->checkpoint;
 	struct store_checkpoint made = {
-	    .id = checkpoint->id, .finished = checkpoint->cause == CHECKPOINT_LAST, .made_ms = clock_wall_ms()};
-	snprintf(made.pipeline, sizeof(made.pipeline), "%s", graph->descriptor->pipeline);
-	snprintf(made.topology_hash, sizeof(made.topology_hash), "%s", graph->descriptor->topology_hash);
+	    .id = checkpoint->id,
+	    .finished = checkpoint->cause == CHECKPOINT_LAST,
+	    .pipeline = graph->descriptor->pipeline,
+	    .topology_hash = graph->descriptor->topology_hash,
+	    .descriptor = checkpoint->descriptor,
+	    .made_ms = clock_wall_ms(),
+	};
 	if (!run_store_commit(checkpoint->store, &made)) {
 		store_failed(graph);
 		return;
@@ -314,7 +375,8 @@ bool run_checkpoint_stopped(const struct run_graph *graph)
 void run_checkpoint_close(struct run_checkpoint *checkpoint)
 {
 	run_store_close(checkpoint->store);
-	checkpoint->store = NULL;
+	free(checkpoint->descriptor);
+	*checkpoint = (struct run_checkpoint){0};
 }
 
 /* ---- Who takes part ---- */
@@ -369,9 +431,8 @@ void run_checkpoint_subtask(struct subtask *subtask)
 {
 	/* The watermark at the end of all time is that of the end; what is appended later has its own. */
 	int64_t watermark = subtask->cut_watermark == INT64_MAX ? INT64_MIN : subtask->cut_watermark;
-	reported(subtask->graph,
-		 run_store_put_subtask(subtask->graph->checkpoint->store, subtask->stage->segment->id, subtask->index,
-				       subtask->stage->segment->parallelism, watermark));
+	reported(subtask->graph, run_store_put_subtask(subtask->graph->checkpoint->store, subtask->stage->segment->name,
+						       subtask->index, watermark));
 }
 
 void run_checkpoint_sink(struct sink_writer *writer)

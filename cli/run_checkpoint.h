@@ -49,6 +49,7 @@ enum checkpoint_cause {
 struct run_checkpoint {
 	const char *path;
 	struct run_store *store;
+	char *descriptor;               /* the pipeline's, as text */
 	struct store_checkpoint before; /* what this run went on from; id 0: it began anew */
 	uint64_t interval_ns;
 	bool started; /* all sessions run */
@@ -68,8 +69,9 @@ struct run_checkpoint {
 /* Whether the pipeline's sources and sinks can be exact, by their kinds. False: it said why on standard error. */
 bool run_checkpoint_possible(const struct run_graph *graph);
 
-/* Opens the file and looks whether its checkpoint is of this pipeline; sets what stages go on from. Before sources and sinks are
- * opened. Returns false with graph->failure, and graph->refused when it is a matter of the wrong file. */
+/* Opens the file and looks whether its checkpoint is of this pipeline, or of one whose state this one can take over (as `bridgectl
+ * check --against` has it); sets what stages go on from. Before sources and sinks are opened. Returns false with graph->failure, and
+ * graph->refused when it is a matter of the wrong file. */
 bool run_checkpoint_open(struct run_checkpoint *checkpoint, struct run_graph *graph, const char *path,
 			 uint64_t interval_ns);
 

@@ -36,14 +36,14 @@ enum {
 static const char schema[] =
     "BEGIN; PRAGMA application_id = 1181500018; PRAGMA user_version = 1;"
     "CREATE TABLE checkpoint (id INTEGER NOT NULL, finished INTEGER NOT NULL, pipeline TEXT NOT NULL,"
-    " topology_hash TEXT NOT NULL, made_ms INTEGER NOT NULL, program TEXT NOT NULL) STRICT;"
+    " topology_hash TEXT NOT NULL, made_ms INTEGER NOT NULL, program TEXT NOT NULL, descriptor TEXT NOT NULL) STRICT;"
     "CREATE TABLE source (name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, position INTEGER NOT NULL,"
     " records INTEGER NOT NULL, largest_ms INTEGER, fingerprint INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
     "CREATE TABLE sink (name TEXT PRIMARY KEY, path TEXT NOT NULL, length INTEGER NOT NULL, records INTEGER NOT NULL,"
     " fingerprint INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE subtask (segment INTEGER, subtask INTEGER, watermark_ms INTEGER,"
+    "CREATE TABLE subtask (segment TEXT, subtask INTEGER, watermark_ms INTEGER,"
     " PRIMARY KEY (segment, subtask)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE state (id INTEGER PRIMARY KEY, segment INTEGER NOT NULL, step TEXT NOT NULL, name TEXT NOT NULL,"
+    "CREATE TABLE state (id INTEGER PRIMARY KEY, segment TEXT NOT NULL, step TEXT NOT NULL, name TEXT NOT NULL,"
     " kind INTEGER NOT NULL, partition INTEGER NOT NULL, format_version INTEGER NOT NULL, ttl_ms INTEGER NOT NULL,"
     " UNIQUE (segment, step, name)) STRICT;"
     "CREATE TABLE entry (state INTEGER, key_group INTEGER, subtask INTEGER, key BLOB, sub_key BLOB,"
@@ -60,7 +60,6 @@ enum statement {
 	PUT_SOURCE,
 	PUT_SINK,
 	PUT_SUBTASK,
-	DROP_SUBTASKS,
 	PUT_STATE,
 	PUT_ENTRY,
 	DROP_ENTRY,
@@ -76,12 +75,11 @@ static const char put_state_text[] =
 static const char *const statement_texts[STATEMENT_COUNT] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
-    [PUT_CHECKPOINT] = "INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    [PUT_CHECKPOINT] = "INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [DROP_CHECKPOINT] = "DELETE FROM checkpoint",
     [PUT_SOURCE] = "INSERT OR REPLACE INTO source VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [PUT_SINK] = "INSERT OR REPLACE INTO sink VALUES (?1, ?2, ?3, ?4, ?5)",
     [PUT_SUBTASK] = "INSERT OR REPLACE INTO subtask VALUES (?1, ?2, ?3)",
-    [DROP_SUBTASKS] = "DELETE FROM subtask WHERE segment = ?1 AND subtask >= ?2",
     [PUT_STATE] = put_state_text,
     [PUT_ENTRY] = "INSERT OR REPLACE INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [DROP_ENTRY] =
@@ -324,17 +322,31 @@ static int64_t column_time(sqlite3_stmt *statement, int column)
 								     : sqlite3_column_int64(statement, column);
 }
 
+/* A copy that lives as long as the store. */
+static const char *keep_text(struct run_store *store, const char *bytes)
+{
+	struct text *text = malloc(sizeof(*text) + strlen(bytes) + 1);
+	if (text == NULL)
+		fatalx("out of memory");
+	strcpy(text->bytes, bytes);
+	text->next = store->texts;
+	store->texts = text;
+	return text->bytes;
+}
+
 bool run_store_checkpoint(struct run_store *store, struct store_checkpoint *out)
 {
 	*out = (struct store_checkpoint){0};
-	sqlite3_stmt *row = prepare(store, "SELECT id, finished, pipeline, topology_hash, made_ms FROM checkpoint");
+	sqlite3_stmt *row =
+	    prepare(store, "SELECT id, finished, pipeline, topology_hash, made_ms, descriptor FROM checkpoint");
 	bool found, fine = row != NULL && step(store, row, &found);
 	if (fine && found) {
 		out->id = (uint64_t)sqlite3_column_int64(row, 0);
 		out->finished = sqlite3_column_int(row, 1) != 0;
-		snprintf(out->pipeline, sizeof(out->pipeline), "%s", column_text(row, 2));
-		snprintf(out->topology_hash, sizeof(out->topology_hash), "%s", column_text(row, 3));
+		out->pipeline = keep_text(store, column_text(row, 2));
+		out->topology_hash = keep_text(store, column_text(row, 3));
 		out->made_ms = sqlite3_column_int64(row, 4);
+		out->descriptor = keep_text(store, column_text(row, 5));
 	}
 	sqlite3_finalize(row);
 	return fine;
@@ -390,14 +402,14 @@ bool run_store_sink(struct run_store *store, const char *name, struct store_sink
 	return true;
 }
 
-bool run_store_segment(struct run_store *store, uint32_t segment, uint32_t *subtasks, int64_t *watermark)
+bool run_store_segment(struct run_store *store, const char *segment, uint32_t *subtasks, int64_t *watermark)
 {
 	*subtasks = 0;
 	*watermark = INT64_MAX;
 	sqlite3_stmt *row = prepare(store, "SELECT watermark_ms FROM subtask WHERE segment = ?1");
 	if (row == NULL)
 		return false;
-	sqlite3_bind_int64(row, 1, segment);
+	sqlite3_bind_text(row, 1, segment, -1, SQLITE_STATIC);
 	bool found, fine;
 	while ((fine = step(store, row, &found)) && found) {
 		int64_t time = column_time(row, 0);
@@ -410,18 +422,6 @@ bool run_store_segment(struct run_store *store, uint32_t segment, uint32_t *subt
 	return fine;
 }
 
-/* A copy that lives as long as the store. */
-static struct view keep_text(struct run_store *store, const char *bytes)
-{
-	struct text *text = malloc(sizeof(*text) + strlen(bytes) + 1);
-	if (text == NULL)
-		fatalx("out of memory");
-	strcpy(text->bytes, bytes);
-	text->next = store->texts;
-	store->texts = text;
-	return view_of(text->bytes);
-}
-
 /* Reads a row of the table state. */
 static struct store_state state_of(struct run_store *store, sqlite3_stmt *row)
 {
@@ -429,8 +429,8 @@ static struct store_state state_of(struct run_store *store, sqlite3_stmt *row)
 	    .id = sqlite3_column_int64(row, 0),
 	    .declaration =
 		{
-		    .step = keep_text(store, column_text(row, 1)),
-		    .name = keep_text(store, column_text(row, 2)),
+		    .step = view_of(keep_text(store, column_text(row, 1))),
+		    .name = view_of(keep_text(store, column_text(row, 2))),
 		    .kind = (uint32_t)sqlite3_column_int64(row, 3),
 		    .partition = (uint32_t)sqlite3_column_int64(row, 4),
 		    .version = (uint32_t)sqlite3_column_int64(row, 5),
@@ -439,7 +439,7 @@ static struct store_state state_of(struct run_store *store, sqlite3_stmt *row)
 	};
 }
 
-bool run_store_states(struct run_store *store, uint32_t segment, const struct store_state **states, uint32_t *count)
+bool run_store_states(struct run_store *store, const char *segment, const struct store_state **states, uint32_t *count)
 {
 	struct store_state_list *list = calloc(1, sizeof(*list) + STATES_MAX * sizeof(list->states[0]));
 	if (list == NULL)
@@ -452,7 +452,7 @@ bool run_store_states(struct run_store *store, uint32_t segment, const struct st
 					   " WHERE segment = ?1 ORDER BY id");
 	if (row == NULL)
 		return false;
-	sqlite3_bind_int64(row, 1, segment);
+	sqlite3_bind_text(row, 1, segment, -1, SQLITE_STATIC);
 	bool found, fine;
 	while ((fine = step(store, row, &found)) && found && *count < STATES_MAX)
 		list->states[(*count)++] = state_of(store, row);
@@ -634,43 +634,15 @@ bool run_store_put_sink(struct run_store *store, const struct store_sink *sink)
 	return run(store, PUT_SINK);
 }
 
-bool run_store_put_subtask(struct run_store *store, uint32_t segment, uint32_t subtask, uint32_t parallelism,
-			   int64_t watermark)
+bool run_store_put_subtask(struct run_store *store, const char *segment, uint32_t subtask, int64_t watermark)
 {
 	sqlite3_stmt *put = begin(store, PUT_SUBTASK);
 	if (put == NULL)
 		return false;
-	sqlite3_bind_int64(put, 1, segment);
+	bind_text(put, 1, view_of(segment));
 	sqlite3_bind_int64(put, 2, subtask);
 	bind_time(put, 3, watermark);
-	if (!run(store, PUT_SUBTASK))
-		return false;
-	sqlite3_stmt *drop = store->statements[DROP_SUBTASKS];
-	sqlite3_bind_int64(drop, 1, segment);
-	sqlite3_bind_int64(drop, 2, parallelism);
-	return run(store, DROP_SUBTASKS);
-}
-
-/* Writes a declaration; its row's number. */
-static bool put_state(struct run_store *store, uint32_t segment, const struct wire_declaration *declaration,
-		      int64_t *id)
-{
-	sqlite3_stmt *put = begin(store, PUT_STATE);
-	bool found = false;
-	if (put == NULL)
-		return false;
-	sqlite3_bind_int64(put, 1, segment);
-	bind_text(put, 2, declaration->step);
-	bind_text(put, 3, declaration->name);
-	sqlite3_bind_int64(put, 4, declaration->kind);
-	sqlite3_bind_int64(put, 5, declaration->partition);
-	sqlite3_bind_int64(put, 6, declaration->version);
-	sqlite3_bind_int64(put, 7, declaration->ttl_ms);
-	bool fine = step(store, put, &found) && found;
-	if (fine)
-		*id = sqlite3_column_int64(put, 0);
-	sqlite3_reset(put);
-	return fine;
+	return run(store, PUT_SUBTASK);
 }
 
 /* Forgets a state: all of it, or its entries only. */
@@ -684,6 +656,62 @@ static bool forget(struct run_store *store, int64_t id, bool whole)
 	return !whole || execute(store, text) || failed(store, "write");
 }
 
+/* Whether a name is one of some. */
+static bool is_among(const char *name, const char *const *names, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* Forgets the states of segments that are not among some. */
+static bool forget_others(struct run_store *store, const char *const *segments, uint32_t count)
+{
+	int64_t gone[STATES_MAX];
+	uint32_t gone_count = 0;
+	sqlite3_stmt *row = prepare(store, "SELECT id, segment FROM state");
+	bool found, fine = row != NULL;
+	while (fine && (fine = step(store, row, &found)) && found && gone_count < STATES_MAX)
+		if (!is_among(column_text(row, 1), segments, count))
+			gone[gone_count++] = sqlite3_column_int64(row, 0);
+	sqlite3_finalize(row);
+	for (uint32_t i = 0; fine && i < gone_count; i++)
+		fine = forget(store, gone[i], true);
+	return fine;
+}
+
+bool run_store_take_over(struct run_store *store, const char *const *segments, uint32_t count)
+{
+	if (begin(store, BEGIN) == NULL)
+		return false;
+	if (!execute(store, "DELETE FROM source; DELETE FROM sink; DELETE FROM subtask"))
+		return failed(store, "write");
+	return forget_others(store, segments, count);
+}
+
+/* Writes a declaration; its row's number. */
+static bool put_state(struct run_store *store, const char *segment, const struct wire_declaration *declaration,
+		      int64_t *id)
+{
+	sqlite3_stmt *put = begin(store, PUT_STATE);
+	bool found = false;
+	if (put == NULL)
+		return false;
+	bind_text(put, 1, view_of(segment));
+	bind_text(put, 2, declaration->step);
+	bind_text(put, 3, declaration->name);
+	sqlite3_bind_int64(put, 4, declaration->kind);
+	sqlite3_bind_int64(put, 5, declaration->partition);
+	sqlite3_bind_int64(put, 6, declaration->version);
+	sqlite3_bind_int64(put, 7, declaration->ttl_ms);
+	bool fine = step(store, put, &found) && found;
+	if (fine)
+		*id = sqlite3_column_int64(put, 0);
+	sqlite3_reset(put);
+	return fine;
+}
+
 /* Whether one of the declarations is of the state with a name. */
 static bool is_declared(const struct wire_declaration *declarations, uint32_t count, const struct store_state *state)
 {
@@ -694,7 +722,7 @@ static bool is_declared(const struct wire_declaration *declarations, uint32_t co
 	return false;
 }
 
-bool run_store_declare(struct run_store *store, uint32_t segment, const struct wire_declaration *declarations,
+bool run_store_declare(struct run_store *store, const char *segment, const struct wire_declaration *declarations,
 		       uint32_t count, int64_t *ids)
 {
 	const struct store_state *states;
@@ -741,6 +769,7 @@ bool run_store_commit(struct run_store *store, const struct store_checkpoint *ch
 	bind_text(put, 4, view_of(checkpoint->topology_hash));
 	sqlite3_bind_int64(put, 5, checkpoint->made_ms);
 	bind_text(put, 6, view_of(BRIDGE_VERSION));
+	bind_text(put, 7, view_of(checkpoint->descriptor));
 	if (!run(store, PUT_CHECKPOINT) || !run(store, COMMIT))
 		return false;
 	store->writing = false;

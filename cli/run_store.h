@@ -1,7 +1,7 @@
 /*
  * The file of `bridgectl run --checkpoint FILE`: one SQLite database that holds one checkpoint, the last one that is complete.
  *
- *   checkpoint   one row: its number, of which pipeline, whether all input is processed
+ *   checkpoint   one row: its number, of which pipeline (the descriptor, too), whether all input is processed
  *   source       how far each source was read
  *   sink         how long each output was
  *   subtask      the watermark of each subtask; their number is the parallelism it was made with
@@ -27,7 +27,7 @@
 
 struct run_store;
 
-enum { STORE_WHY_MAX = 1024, STORE_NAME_MAX = 64, STORE_FORMAT_VERSION = 1 };
+enum { STORE_WHY_MAX = 1024, STORE_FORMAT_VERSION = 1 };
 
 enum store_result {
 	STORE_OK,
@@ -53,9 +53,11 @@ uint64_t run_store_bytes(const struct run_store *store);
 struct store_checkpoint {
 	uint64_t id; /* 0: the file has none yet */
 	bool finished;
-	char pipeline[STORE_NAME_MAX], topology_hash[40];
+	const char *pipeline, *topology_hash;
+	const char *descriptor; /* as text */
 	int64_t made_ms;
 };
+/* The texts are good until the store is closed. */
 bool run_store_checkpoint(struct run_store *store, struct store_checkpoint *out);
 
 /* A source; the path is absolute, empty for a generator. */
@@ -79,7 +81,7 @@ bool run_store_source(struct run_store *store, const char *name, struct store_so
 bool run_store_sink(struct run_store *store, const char *name, struct store_sink *out, bool *found);
 
 /* The subtasks that a segment had, and the least watermark of them; INT64_MIN: one had none. */
-bool run_store_segment(struct run_store *store, uint32_t segment, uint32_t *subtasks, int64_t *watermark);
+bool run_store_segment(struct run_store *store, const char *segment, uint32_t *subtasks, int64_t *watermark);
 
 /* A state that a segment has in the checkpoint; strings are the store's. */
 struct store_state {
@@ -88,7 +90,7 @@ struct store_state {
 };
 
 /* The states of a segment, in the order that they were first written; good until the store is closed. */
-bool run_store_states(struct run_store *store, uint32_t segment, const struct store_state **states, uint32_t *count);
+bool run_store_states(struct run_store *store, const char *segment, const struct store_state **states, uint32_t *count);
 
 /* What a subtask gets of a segment's state: entries of its key groups, and its share of those without keys. */
 struct store_share {
@@ -108,16 +110,19 @@ void run_store_cursor_close(struct store_cursor *cursor);
 
 /* ---- Writing the next checkpoint (C1) ---- */
 
+/* Begins the first checkpoint of a run: every source, sink and subtask is written anew, and of the state that there is only that of
+ * these segments is kept. */
+bool run_store_take_over(struct run_store *store, const char *const *segments, uint32_t count);
+
 bool run_store_put_source(struct run_store *store, const struct store_source *source);
 bool run_store_put_sink(struct run_store *store, const struct store_sink *sink);
 
 /* Watermark INT64_MIN: none. */
-bool run_store_put_subtask(struct run_store *store, uint32_t segment, uint32_t subtask, uint32_t parallelism,
-			   int64_t watermark);
+bool run_store_put_subtask(struct run_store *store, const char *segment, uint32_t subtask, int64_t watermark);
 
 /* Says which states a segment has from now on; ids[i] is then declaration i's. Entries of states that are gone are forgotten, and
  * so are all without keys: sessions send those again, under new places. */
-bool run_store_declare(struct run_store *store, uint32_t segment, const struct wire_declaration *declarations,
+bool run_store_declare(struct run_store *store, const char *segment, const struct wire_declaration *declarations,
 		       uint32_t count, int64_t *ids);
 
 /* Puts an entry, whole, or removes it. `subtask` is that of an entry without key, else 0. */

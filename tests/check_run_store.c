@@ -58,7 +58,8 @@ static void teardown(void)
 /* Commits a checkpoint of a number. */
 static bool commit(uint64_t id)
 {
-	struct store_checkpoint checkpoint = {.id = id, .pipeline = "p", .topology_hash = "hash", .made_ms = 5};
+	struct store_checkpoint checkpoint = {
+	    .id = id, .pipeline = "p", .topology_hash = "hash", .descriptor = "d", .made_ms = 5};
 	return run_store_commit(store, &checkpoint);
 }
 
@@ -98,8 +99,8 @@ static const char *share_of(uint32_t subtask, uint32_t parallelism)
 	size_t used = 0;
 	text[0] = '\0';
 	key_group_range(subtask, parallelism, GROUPS, &share.key_group_first, &share.key_group_last);
-	ck_assert(run_store_states(store, 0, &share.states, &share.count));
-	ck_assert(run_store_segment(store, 0, &share.parallelism_before, &watermark));
+	ck_assert(run_store_states(store, "a", &share.states, &share.count));
+	ck_assert(run_store_segment(store, "a", &share.parallelism_before, &watermark));
 	struct store_cursor *cursor = run_store_cursor(store, &share);
 	while (run_store_next(cursor, &entry, &found) && found)
 		used += (size_t)snprintf(text + used, sizeof(text) - used, "%u.%.*s/%.*s=%.*s ", entry.state,
@@ -124,7 +125,7 @@ START_TEST(test_a_new_file_has_no_checkpoint)
 	ck_assert_uint_eq(number(), 0);
 	ck_assert(run_store_source(store, "in", &source, &found) && !found);
 	ck_assert(run_store_sink(store, "out", &sink, &found) && !found);
-	ck_assert(run_store_segment(store, 0, &subtasks, &watermark));
+	ck_assert(run_store_segment(store, "a", &subtasks, &watermark));
 	ck_assert_uint_eq(subtasks, 0);
 	ck_assert_int_eq(watermark, INT64_MIN);
 	ck_assert_str_eq(share_of(0, 1), "");
@@ -137,7 +138,7 @@ START_TEST(test_ends_come_back)
 {
 	struct store_source in = {"in", "file", "/x/in", UINT64_C(1) << 40, 12, INT64_MIN, UINT64_MAX - 3}, source;
 	struct store_sink out = {"out", "/x/out", 77, 5, 9}, sink;
-	struct store_checkpoint checkpoint = {9, true, "pipe", "0123456789abcdef0123456789abcdef", 123}, read;
+	struct store_checkpoint checkpoint = {9, true, "pipe", "0123456789abcdef", "a: b\n", 123}, read;
 	bool found;
 
 	ck_assert(run_store_put_source(store, &in) && run_store_put_sink(store, &out));
@@ -160,6 +161,7 @@ START_TEST(test_ends_come_back)
 	ck_assert(read.finished);
 	ck_assert_str_eq(read.pipeline, checkpoint.pipeline);
 	ck_assert_str_eq(read.topology_hash, checkpoint.topology_hash);
+	ck_assert_str_eq(read.descriptor, checkpoint.descriptor);
 	ck_assert_int_eq(read.made_ms, checkpoint.made_ms);
 	in.largest_ms = -4;
 	ck_assert(run_store_put_source(store, &in) && commit(10));
@@ -175,13 +177,14 @@ START_TEST(test_the_least_watermark_of_as_many_subtasks_as_there_were)
 	int64_t watermark;
 
 	for (uint32_t s = 0; s < 4; s++)
-		ck_assert(run_store_put_subtask(store, 3, s, 4, 100 - (int64_t)s));
-	ck_assert(commit(1) && run_store_segment(store, 3, &subtasks, &watermark));
+		ck_assert(run_store_put_subtask(store, "c", s, 100 - (int64_t)s));
+	ck_assert(commit(1) && run_store_segment(store, "c", &subtasks, &watermark));
 	ck_assert_uint_eq(subtasks, 4);
 	ck_assert_int_eq(watermark, 97);
-	for (uint32_t s = 0; s < 2; s++) /* the others are gone */
-		ck_assert(run_store_put_subtask(store, 3, s, 2, s == 0 ? INT64_MIN : 50));
-	ck_assert(commit(2) && run_store_segment(store, 3, &subtasks, &watermark));
+	ck_assert(run_store_take_over(store, (const char *[]){"c"}, 1)); /* the others are gone */
+	for (uint32_t s = 0; s < 2; s++)
+		ck_assert(run_store_put_subtask(store, "c", s, s == 0 ? INT64_MIN : 50));
+	ck_assert(commit(2) && run_store_segment(store, "c", &subtasks, &watermark));
 	ck_assert_uint_eq(subtasks, 2);
 	ck_assert_int_eq(watermark, INT64_MIN);
 }
@@ -194,9 +197,9 @@ START_TEST(test_states_come_back_in_the_order_they_were_declared)
 	int64_t ids[2];
 	uint32_t count;
 
-	ck_assert(run_store_declare(store, 1, two, 2, ids) && commit(1));
+	ck_assert(run_store_declare(store, "b", two, 2, ids) && commit(1));
 	reopen();
-	ck_assert(run_store_states(store, 1, &states, &count));
+	ck_assert(run_store_states(store, "b", &states, &count));
 	ck_assert_uint_eq(count, 2);
 	for (uint32_t i = 0; i < 2; i++) {
 		ck_assert_int_eq(states[i].id, ids[i]);
@@ -207,7 +210,7 @@ START_TEST(test_states_come_back_in_the_order_they_were_declared)
 		ck_assert_uint_eq(states[i].declaration.version, 3);
 		ck_assert_int_eq(states[i].declaration.ttl_ms, 4);
 	}
-	ck_assert(run_store_states(store, 0, &states, &count));
+	ck_assert(run_store_states(store, "a", &states, &count));
 	ck_assert_uint_eq(count, 0);
 }
 END_TEST
@@ -217,7 +220,7 @@ START_TEST(test_entries_are_replaced_and_removed)
 	struct wire_declaration one = declaration("a", BY_KEY);
 	int64_t id;
 
-	ck_assert(run_store_declare(store, 0, &one, 1, &id));
+	ck_assert(run_store_declare(store, "a", &one, 1, &id));
 	put(id, 0, 5, "k", "", "1");
 	put(id, 0, 5, "k", "x", "2");
 	put(id, 0, 5, "k2", "", "3");
@@ -247,8 +250,9 @@ START_TEST(test_bytes_of_all_kinds)
 	entry = (struct wire_entry){.key = {bytes, 256}, .sub_key = {bytes, 1}, .value = {bytes, 3}};
 	entry.key_hash = INT32_MIN;
 	entry.key_group = 127;
-	ck_assert(run_store_declare(store, 0, &one, 1, &id) && run_store_put_entry(store, id, 0, &entry) && commit(1));
-	ck_assert(run_store_states(store, 0, &states, &count));
+	ck_assert(run_store_declare(store, "a", &one, 1, &id) && run_store_put_entry(store, id, 0, &entry) &&
+		  commit(1));
+	ck_assert(run_store_states(store, "a", &states, &count));
 	struct store_cursor *cursor =
 	    run_store_cursor(store, &(struct store_share){states, count, 0, 1, 1, 0, GROUPS - 1});
 	ck_assert(run_store_next(cursor, &read, &found) && found);
@@ -269,7 +273,7 @@ START_TEST(test_each_entry_goes_to_the_one_that_has_its_key_group)
 	int64_t id;
 	char key[8];
 
-	ck_assert(run_store_declare(store, 0, &one, 1, &id));
+	ck_assert(run_store_declare(store, "a", &one, 1, &id));
 	for (uint32_t group = 0; group < GROUPS; group++) {
 		snprintf(key, sizeof(key), "%u", group);
 		put(id, 0, group, key, "", "");
@@ -292,9 +296,9 @@ START_TEST(test_lists_without_keys_are_dealt_out)
 	struct wire_declaration two[] = {declaration("split", SPLIT), declaration("union", UNION)};
 	int64_t ids[2];
 
-	ck_assert(run_store_declare(store, 0, two, 2, ids));
+	ck_assert(run_store_declare(store, "a", two, 2, ids));
 	for (uint32_t s = 0; s < 2; s++) {
-		ck_assert(run_store_put_subtask(store, 0, s, 2, 0));
+		ck_assert(run_store_put_subtask(store, "a", s, 0));
 		for (int i = 0; i < 3; i++)
 			put(ids[0], s, 0, "", (char[]){(char)('a' + i), 0}, s == 0 ? "zero" : "one");
 		put(ids[1], s, 0, "", "u", s == 0 ? "zero" : "one");
@@ -319,17 +323,50 @@ START_TEST(test_what_is_not_declared_any_more_is_forgotten)
 	struct wire_declaration two[] = {three[2], three[0]};
 	int64_t ids[3], new_ids[2];
 
-	ck_assert(run_store_declare(store, 0, three, 3, ids));
+	ck_assert(run_store_declare(store, "a", three, 3, ids));
 	put(ids[0], 0, 1, "k", "", "kept");
 	put(ids[1], 0, 1, "k", "", "forgotten");
 	put(ids[2], 0, 0, "", "1", "sent again under a new place");
-	ck_assert(run_store_put_subtask(store, 0, 0, 1, 0) && commit(1));
-	ck_assert(run_store_declare(store, 0, two, 2, new_ids));
+	ck_assert(run_store_put_subtask(store, "a", 0, 0) && commit(1));
+	ck_assert(run_store_declare(store, "a", two, 2, new_ids));
 	ck_assert_int_eq(new_ids[0], ids[2]);
 	ck_assert_int_eq(new_ids[1], ids[0]);
 	put(new_ids[0], 0, 0, "", "2", "new place");
 	ck_assert(commit(2));
 	ck_assert_str_eq(share_of(0, 1), "0.k/=kept 1./2=new place ");
+}
+END_TEST
+
+START_TEST(test_a_run_takes_over_what_its_segments_had)
+{
+	struct wire_declaration one = declaration("a", BY_KEY);
+	struct store_source in = {"in", "file", "/in", 1, 1, 1, 1};
+	struct store_sink out = {"out", "/out", 1, 1, 1};
+	const struct store_state *states;
+	int64_t kept, gone;
+	uint32_t count;
+	bool found;
+
+	ck_assert(run_store_declare(store, "a", &one, 1, &kept) && run_store_declare(store, "b", &one, 1, &gone));
+	put(kept, 0, 1, "k", "", "kept");
+	put(gone, 0, 1, "k", "", "gone");
+	ck_assert(run_store_put_source(store, &in) && run_store_put_sink(store, &out) && commit(1));
+	ck_assert(run_store_take_over(store, (const char *[]){"c", "a"}, 2) && commit(2));
+	ck_assert_str_eq(share_of(0, 1), "0.k/=kept ");
+	ck_assert(run_store_states(store, "b", &states, &count));
+	ck_assert_uint_eq(count, 0);
+	ck_assert(run_store_source(store, "in", &in, &found) && !found);
+	ck_assert(run_store_sink(store, "out", &out, &found) && !found);
+	run_store_close(store);
+	store = NULL;
+	sqlite3 *database;
+	ck_assert_int_eq(sqlite3_open(path, &database), SQLITE_OK);
+	sqlite3_stmt *rows;
+	ck_assert_int_eq(sqlite3_prepare_v2(database, "SELECT count(*) FROM entry", -1, &rows, NULL), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_step(rows), SQLITE_ROW);
+	ck_assert_int_eq(sqlite3_column_int(rows, 0), 1);
+	sqlite3_finalize(rows);
+	sqlite3_close(database);
 }
 END_TEST
 
@@ -342,7 +379,7 @@ START_TEST(test_what_is_not_committed_never_was)
 	int64_t id;
 	bool found;
 
-	ck_assert(run_store_declare(store, 0, &one, 1, &id));
+	ck_assert(run_store_declare(store, "a", &one, 1, &id));
 	put(id, 0, 1, "k", "", "1");
 	ck_assert(run_store_put_sink(store, &sink) && commit(1));
 	put(id, 0, 1, "k", "", "2");
@@ -365,7 +402,7 @@ static void write_until_killed(int told)
 	char key[16], value[16];
 	run_store_open(&store, path, why);
 	for (uint64_t n = number() + 1;; n++) {
-		run_store_declare(store, 0, &one, 1, &id);
+		run_store_declare(store, "a", &one, 1, &id);
 		snprintf(value, sizeof(value), "%llu", (unsigned long long)n);
 		for (uint32_t i = 0; i < 200; i++) {
 			snprintf(key, sizeof(key), "%u", i);
@@ -496,7 +533,7 @@ START_TEST(test_a_damaged_file_is_told)
 	int64_t id;
 	char key[16];
 
-	ck_assert(run_store_declare(store, 0, &one, 1, &id));
+	ck_assert(run_store_declare(store, "a", &one, 1, &id));
 	for (int i = 0; i < 3000; i++) {
 		snprintf(key, sizeof(key), "%d", i);
 		put(id, 0, 0, key, "", "some value that fills the pages of the file");
@@ -508,7 +545,7 @@ START_TEST(test_a_damaged_file_is_told)
 	struct wire_entry entry;
 	uint32_t count;
 	bool found = true;
-	if (run_store_states(store, 0, &states, &count)) {
+	if (run_store_states(store, "a", &states, &count)) {
 		struct store_cursor *cursor =
 		    run_store_cursor(store, &(struct store_share){states, count, 0, 1, 1, 0, GROUPS - 1});
 		while (found && run_store_next(cursor, &entry, &found))
@@ -535,6 +572,7 @@ static Suite *store_suite(void)
 	tcase_add_loop_test(tests, test_each_entry_goes_to_the_one_that_has_its_key_group, 1, 6);
 	tcase_add_test(tests, test_lists_without_keys_are_dealt_out);
 	tcase_add_test(tests, test_what_is_not_declared_any_more_is_forgotten);
+	tcase_add_test(tests, test_a_run_takes_over_what_its_segments_had);
 	tcase_add_test(tests, test_what_is_not_committed_never_was);
 	tcase_add_test(tests, test_killed_at_any_time_it_holds_one_checkpoint);
 	tcase_add_test(tests, test_a_second_run_is_kept_out);

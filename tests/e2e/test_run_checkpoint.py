@@ -13,7 +13,7 @@ import pytest
 
 from conftest import BRIDGECTL, PATIENCE, SANITIZER_REPORT, alive, descendants, wait_until
 
-ROUNDS = int(os.environ.get("RUN_CHECKPOINT_ROUNDS", "1"))  # of the tests that kill; `make chaos` asks for more
+ROUNDS = int(os.environ.get("RUN_CHECKPOINT_ROUNDS", "1"))  # of the tests that kill; more seeds for whoever wants them
 
 
 class Run:
@@ -217,10 +217,34 @@ def test_another_pipeline_is_refused(run, workdir):
     kept = (workdir / "out").read_bytes()
     err, _ = run(PLAIN.replace("name: plain", "name: other"), code=2)
     assert 'the checkpoint file is of pipeline "plain", not of "other"' in err
-    more = "  - { name: t, kind: key_by, key: .n }\n  - { name: u, kind: passthrough }\nsinks:"
-    err, _ = run(PLAIN.replace("sinks:", more), code=2)
-    assert "was made by pipeline \"plain\" with other segments" in err
+    err, _ = run(PLAIN.replace("name: plain", "name: plain\nmax_parallelism: 64"), code=2)
+    assert "cannot all be taken over" in err and "max_parallelism" in err
     assert (workdir / "out").read_bytes() == kept
+
+
+def test_a_pipeline_that_has_changed_goes_on_if_nothing_is_lost(run, workdir):
+    write_numbers(workdir / "in", range(10))
+    write_numbers(workdir / "also", range(1000, 1010))
+    run(PLAIN)
+    write_numbers(workdir / "in", range(10, 20), "a")
+    changed = """\
+name: plain
+sources:
+  also: { kind: file, path: also }
+  in: { kind: file, path: in }
+steps:
+  - { name: s, kind: passthrough, from: [in, also] }
+  - { name: by, kind: key_by, key: .n }
+  - { name: t, kind: passthrough }
+sinks:
+  new: { kind: file, path: new }
+  out: { kind: file, path: out, from: t }
+""".replace("path: new }", "path: new, from: s }")
+    _, summary = run(changed)
+    assert summary["records_in"] == 20
+    written = numbers(workdir / "out")
+    assert written[:10] == list(range(10)) and sorted(written[10:]) == [*range(10, 20), *range(1000, 1010)]
+    assert sorted(numbers(workdir / "new")) == [*range(10, 20), *range(1000, 1010)]
 
 
 def test_other_ends_are_refused(run, workdir):

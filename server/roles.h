@@ -15,7 +15,6 @@ struct sidecar {
 	const struct descriptor *descriptor;
 	struct control_memory control;
 	struct slot_memory slots[SLOTS_MAX]; /* config.slots of them */
-	bool adopts;   /* workers take sessions over from one another; else these end with their worker */
 	int state_dir; /* the directory that arenas are files in, locked; -1: they are memfds. The supervisor's alone */
 };
 

@@ -177,18 +177,6 @@ bool keeper_replace_owner(struct supervisor *supervisor, struct keeper *keeper)
 
 /* ---- Memory that is given up ---- */
 
-/* Ends all processes of a slot, and has its memory renewed after them. */
-static void begin_again(struct supervisor *supervisor, struct keeper *keeper)
-{
-	for (uint32_t i = 0; i < LIVES_MAX; i++)
-		child_kill(&keeper->lives[i], DEATH_ORDERED);
-	keeper->owner = NULL;
-	keeper->takeover_due_ns = 0;
-	keeper->orphaned_ns = clock_ns();
-	keeper->renew_due_ns = clock_ns() + UINT64_C(2000000000);
-	atomic_store_explicit(&slot_of(supervisor, keeper)->pid, 0, memory_order_relaxed);
-}
-
 void keeper_give_up(struct supervisor *supervisor, struct keeper *keeper, const char *why)
 {
 	if (keeper->renew_due_ns != 0)
@@ -196,7 +184,13 @@ void keeper_give_up(struct supervisor *supervisor, struct keeper *keeper, const 
 	log_error("slot %u: %s; its sessions fail, and it begins again on fresh memory", keeper->slot, why);
 	keeper->renewals++;
 	counter_add(&counters_of_sup(supervisor)->memories_renewed, 1);
-	begin_again(supervisor, keeper);
+	for (uint32_t i = 0; i < LIVES_MAX; i++)
+		child_kill(&keeper->lives[i], DEATH_ORDERED);
+	keeper->owner = NULL;
+	keeper->takeover_due_ns = 0;
+	keeper->orphaned_ns = clock_ns();
+	keeper->renew_due_ns = clock_ns() + UINT64_C(2000000000);
+	atomic_store_explicit(&slot_of(supervisor, keeper)->pid, 0, memory_order_relaxed);
 }
 
 /* Makes fresh memory once nobody uses the old one any more, or those who might cannot be waited for. */
@@ -295,9 +289,6 @@ void keeper_bury(struct supervisor *supervisor, struct keeper *keeper, struct ch
 		keeper->history = (struct restart_history){0};
 		snprintf(then, 128, "its memory is given up");
 		keeper_give_up(supervisor, keeper, why);
-	} else if (was_owner && !supervisor->sidecar->adopts) {
-		explain_owner(supervisor, keeper, delay, then);
-		begin_again(supervisor, keeper);
 	} else if (was_owner) {
 		explain_owner(supervisor, keeper, delay, then);
 	} else if (child->announced) {
@@ -343,12 +334,6 @@ static struct child *free_place(struct keeper *keeper)
 	return NULL;
 }
 
-/* How many heirs a slot is to have. */
-static uint32_t heirs_wanted(const struct supervisor *supervisor)
-{
-	return supervisor->sidecar->adopts ? supervisor->sidecar->config.heirs : 0;
-}
-
 /* Forks one process of the slot. */
 static void fork_one(struct supervisor *supervisor, struct keeper *keeper, struct child *place, uint64_t now)
 {
@@ -368,7 +353,7 @@ static void fork_one(struct supervisor *supervisor, struct keeper *keeper, struc
 		return;
 	}
 	keeper->fork_due_ns = 0;
-	if (++keeper->numbers > 1 + heirs_wanted(supervisor)) {
+	if (++keeper->numbers > 1 + supervisor->sidecar->config.heirs) {
 		keeper->restarts++;
 		counter_add(&counters_of_sup(supervisor)->worker_restarts, 1);
 	}
@@ -380,10 +365,9 @@ static bool wants_another(const struct supervisor *supervisor, const struct keep
 	uint32_t count = 0, wanted = 1;
 
 	for (uint32_t i = 0; i < LIVES_MAX; i++)
-		count += keeper->lives[i].state == CHILD_UP ||
-			 (keeper->lives[i].state != CHILD_DOWN && !supervisor->sidecar->adopts);
+		count += keeper->lives[i].state == CHILD_UP;
 	if (keeper_is_ready(supervisor, keeper) && keeper->owner->state == CHILD_UP)
-		wanted += heirs_wanted(supervisor);
+		wanted += supervisor->sidecar->config.heirs;
 	return count < wanted;
 }
 

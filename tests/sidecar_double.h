@@ -236,7 +236,6 @@ static inline void sut_create(uint32_t slots)
 	ck_assert_msg(findings.count == 0, "%s", findings.text[0]);
 	sut.sidecar.descriptor = &double_descriptor;
 	sut.sidecar.state_dir = -1;
-	sut.sidecar.adopts = true;
 	sut.script = mmap(NULL, sizeof(*sut.script), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(sut.script, MAP_FAILED);
 	struct slot_sizes sizes = config_slot_sizes(&sut.sidecar.config);

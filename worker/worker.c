@@ -265,6 +265,7 @@ static void open_the_slot(struct worker *worker)
 		log_error("the state of slot %u cannot be used: %s", worker->birth->slot, why);
 		_exit(EXIT_DAMAGED);
 	}
+	worker->workspace.arena.is_file = worker->sidecar->config.state_dir != NULL;
 	worker->serve = serve_create(&worker->workspace, memory, worker->birth->generation, &segment, &failure);
 	if (worker->serve == NULL)
 		leave_unopened(segment, &failure);
@@ -291,10 +292,24 @@ static uint32_t front_generation_now(const struct worker *worker)
 	return atomic_load_explicit(&worker->sidecar->control.control->front_generation, memory_order_seq_cst);
 }
 
+/* Goes on with what a predecessor left in this memory under this front, or begins anew. */
+static void take_up(struct worker *worker)
+{
+	uint32_t front_generation = front_generation_now(worker);
+
+	if (atomic_load_explicit(&worker->page->ready_generation, memory_order_relaxed) != worker->birth->generation ||
+	    atomic_load_explicit(&worker->page->front_generation, memory_order_relaxed) != front_generation) {
+		begin_anew(worker, front_generation);
+		return;
+	}
+	serve_adopt(worker->serve);
+	worker->front_generation = front_generation;
+}
+
 /* Says ready. */
 static void say_ready(struct worker *worker)
 {
-	begin_anew(worker, front_generation_now(worker));
+	take_up(worker);
 	/* Release: likewise. */
 	atomic_store_explicit(&worker->page->ready_generation, worker->birth->generation, memory_order_release);
 	gauge_set(&worker->life->ready_ns, clock_ns());
@@ -312,8 +327,11 @@ static void obey(struct worker *worker)
 {
 	uint32_t front_generation = front_generation_now(worker);
 
-	if (order_now(worker) != ORDER_RUN) {
-		serve_finish(worker->serve);
+	enum order order = order_now(worker);
+
+	if (order != ORDER_RUN) {
+		if (order == ORDER_STOP) /* else an heir goes on with it */
+			serve_finish(worker->serve);
 		log_info("leaves");
 		_exit(0);
 	}
@@ -405,7 +423,7 @@ static void __attribute__((noreturn)) loop(struct worker *worker)
 			worker->served = true;
 			break;
 		case SERVE_IDLE:
-			if (!worker->served || !look_around(worker))
+			if (!serve_idle(worker->serve) && (!worker->served || !look_around(worker)))
 				sleep_until_wanted(worker);
 			break;
 		case SERVE_DAMAGED:

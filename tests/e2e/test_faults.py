@@ -309,7 +309,8 @@ def load(sidecar, client, stop, answers):
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("victim", ["bridged-w0", "bridged-w1", "bridged-front"])
 def test_sigkill_under_load(bridged, client, victim):
-    """A process killed while sessions and calls run: those hear UNAVAILABLE and nothing else, and soon all are served again."""
+    """A process killed while sessions and calls run. A worker's heir takes over, and nobody hears of it; with the front all connections
+    break, and those who come again are served."""
     sidecar = bridged(PIPELINE, slots=2)
     stop, answers = threading.Event(), new_answers()
     with ending(stop, load(sidecar, client, stop, answers)):
@@ -321,9 +322,8 @@ def test_sigkill_under_load(bridged, client, victim):
             wait_until(lambda: named(sidecar, victim) not in (None, pid), f"another {victim}")
         was = answers["stream"], answers["unary"]
         wait_until(lambda: answers["stream"] > was[0] + 20 and answers["unary"] > was[1] + 20, lambda: f"load: {answers}")
-    allowed = {grpc.StatusCode.UNAVAILABLE}
-    assert {code for code, _ in answers["statuses"]} <= allowed, answers["statuses"]
-    assert answers["statuses"], "three kills under load and nobody noticed"
+    heard = {grpc.StatusCode.UNAVAILABLE} if victim == "bridged-front" else set()
+    assert {code for code, _ in answers["statuses"]} == heard, answers["statuses"]
     wait_until(lambda: sidecar.stats_json("health")["healthy"], "health")
     wait_until(lambda: quiet(sidecar), "quiet")
 

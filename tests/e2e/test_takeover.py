@@ -1,8 +1,14 @@
 """What outlives what: state memory, and slots whose workers die, are replaced, hang, or get new code."""
 
+import os
+import pathlib
+import signal
 import subprocess
 
-from conftest import BRIDGED
+import grpc
+import pytest
+
+from conftest import BRIDGED, PATIENCE, wait_until
 
 PIPELINE = """\
 name: through
@@ -16,6 +22,8 @@ steps:
 sinks:
   out: { kind: discard }
 """
+
+ENDLESS = PIPELINE.replace("ascii_upcase", 'if . == "endless" then last(range(1e12)) | tostring else ascii_upcase end')
 
 
 def refused(*flags):
@@ -38,3 +46,72 @@ def test_state_in_files_is_allocated_at_start_or_the_start_fails(bridged, compil
     log = refused(*flags, "/dev/shm", "--state-memory", "64GiB")
     assert "/dev/shm has no room for the state of slot 0 (64.0 GiB): No space left on device" in log
     assert "lower --state-memory, or choose another --state-dir" in log
+
+
+def slot(sidecar, index=0):
+    return sidecar.stats_json("slots")["slots"][index]
+
+
+def counters(sidecar):
+    return sidecar.stats_json("stats")["supervisor"]
+
+
+def wait_for_heirs(sidecar, slots=1, heirs=1):
+    wait_until(lambda: all(slot(sidecar, i)["heirs"] == heirs and slot(sidecar, i)["state"] == "ready" for i in range(slots)), "heirs")
+
+
+def heir_pid(sidecar, index=0):
+    """The process that waits behind a slot's owner."""
+    name = f"bridged-h{index}"
+    return next(pid for pid in sidecar.processes()[1:] if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == name)
+
+
+@pytest.mark.parametrize(("victims", "heirs"), [("owner", 1), ("heir", 1), ("both", 1), ("owner", 0)])
+def test_whoever_is_killed_the_session_goes_on(bridged, client, victims, heirs):
+    """Twenty times in the middle of a stream; every message is answered once, in order."""
+    sidecar = bridged(PIPELINE, flags=["--heirs", heirs, "--restart-delay", "1ms"])
+    session = client(sidecar.unix).session(sidecar)
+    sent, got = 0, []
+    for _ in range(20):
+        wait_for_heirs(sidecar, heirs=heirs)
+        for _ in range(10):
+            session.send_records(b"r%d" % sent)
+            sent += 1
+        pids = {"owner": [slot(sidecar)["pid"]], "heir": [], "both": [slot(sidecar)["pid"]]}[victims]
+        pids += [heir_pid(sidecar)] if victims in ("heir", "both") else []
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        got += [record.payload for _ in range(10) for record in session.results()]
+        wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids), "the dead to be reaped")  # noqa: B023
+    assert got == [b"R%d" % n for n in range(sent)]
+    assert slot(sidecar)["generation"] == 1
+    expected = {"owner": [20], "heir": [0], "both": range(20, 41)}[victims]
+    wait_until(lambda: counters(sidecar)["takeovers"] in expected, "the last one to be counted")
+    assert counters(sidecar)["deaths_blamed"] == 0
+    assert session.finish()[0] == grpc.StatusCode.OK
+
+
+def test_a_stopped_worker_is_taken_over_from(bridged, client):
+    """One that was woken and does not wake up, and one that was stopped at work."""
+    sidecar = bridged(PIPELINE, flags=["--unit-wall-limit", "300ms"])
+    session = client(sidecar.unix).session(sidecar)
+    for n in range(3):
+        wait_for_heirs(sidecar)
+        stopped = slot(sidecar)["pid"]
+        os.kill(stopped, signal.SIGSTOP)
+        assert session.exchange(b"a") == [b"A"]
+        assert slot(sidecar)["pid"] != stopped
+        wait_until(lambda: counters(sidecar)["watchdog_kills"] == n + 1, "the watchdog's count")
+
+
+def test_a_worker_that_never_gets_on_is_killed_and_the_slot_goes_on(bridged, client):
+    sidecar = bridged(ENDLESS, slots=2, flags=["--unit-cpu-limit", "100ms", "--restart-delay", "1ms"])
+    hurt, other = client(sidecar.unix, metadata=[("bridge-slot", "0")]), client(sidecar.tcp, metadata=[("bridge-slot", "1")])
+    request = hurt.proto.worker.ProcessMessageRequest(message=hurt.proto.worker.Message(payload=b"endless"), segment_id=0)
+    call = hurt.worker.ProcessMessage.future(request, timeout=PATIENCE, metadata=hurt.metadata)
+    assert other.process(0, b"fine")[0].payload == b"FINE"
+    assert call.exception(PATIENCE).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+    assert hurt.process(0, b"back")[0].payload == b"BACK"
+    assert counters(sidecar)["watchdog_kills"] >= 3
+    assert slot(sidecar, 1)["process"] == 1
+    sidecar.wait_for_log(r"worker 0 \(pid \d+\) has been at one unit of work for .* of processor time, and --unit-cpu-limit is 100ms")

@@ -1,8 +1,10 @@
 """bridgectl's commands about pipelines: what they print, what they return, and what others' readers make of it."""
 
+import collections
 import json
 import os
 import pathlib
+import random
 import shutil
 import stat
 import subprocess
@@ -310,3 +312,184 @@ def test_help_has_examples(bridgectl, command):
     text = bridgectl(command, "--help").stdout
     assert f"bridgectl {command}" in text
     assert "xample" in text
+
+
+# ---- Steps that remember, run, and worked out here once more -----------------------------------------------------------
+
+
+def lines(path):
+    """The lines of a file, parsed as JSON."""
+    return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+
+
+def by_key(records, name="key"):
+    """Records in their order, by what is in one of their fields."""
+    found = collections.defaultdict(list)
+    for record in records:
+        found[record[name]].append(record)
+    return dict(found)
+
+
+class Totals:
+    """What `aggregate` keeps of a key."""
+
+    def __init__(self):
+        self.numbers, self.count = [], 0
+
+    def add(self, number):
+        self.count += 1
+        self.numbers += [] if number is None else [number]
+
+    def fields(self):
+        numbers = self.numbers
+        return {
+            "n": self.count, "total": sum(numbers), "least": min(numbers, default=None), "most": max(numbers, default=None),
+            "mean": sum(numbers) / len(numbers) if numbers else None,
+        }  # fmt: skip
+
+
+def test_the_example_with_state(bridgectl, workdir):
+    folder = TOP / "examples/orders_state"
+    environment = {**os.environ, "ORDERS": str(folder / "orders.jsonl"), "OUT": str(workdir)}
+    bridgectl("run", folder / "pipeline.yaml", "--quiet", env=environment)
+    received, totals, seen, failed, expected = collections.Counter(), {}, set(), [], []
+    for line in (folder / "orders.jsonl").read_text().splitlines():
+        try:
+            order = json.loads(line)
+        except ValueError:
+            failed.append(line)
+            continue
+        received[order["customer"]] += 1
+        if order["order"] in seen:
+            continue
+        seen.add(order["order"])
+        amounts = totals.setdefault(order["customer"], [])
+        amounts.append(order["amount"])
+        expected.append({"key": order["customer"], "orders": len(amounts), "amount": sum(amounts), "largest": max(amounts),
+                         "mean": sum(amounts) / len(amounts)})  # fmt: skip
+    assert len(failed) > 1 and sum(received.values()) > len(seen), "the example has what it is about"
+    assert (workdir / "failed.jsonl").read_text().splitlines() == failed
+    assert {line["key"]: line["messages"] for line in lines(workdir / "received.jsonl")} == received
+    assert by_key(lines(workdir / "totals.jsonl")) == by_key(expected)
+
+
+REMEMBERING = """\
+name: remembering
+sources:
+  in: { kind: file, path: in }
+steps:
+  - { name: by_k, kind: key_by, key: .k }
+  - { name: once, kind: dedup, key: .id, parallelism: 3 }
+  - name: totals
+    kind: aggregate
+    fields: { n: count, total: sum(.v), least: min(.v), most: max(.v), mean: avg(.v) }
+    parallelism: 3
+  - { name: first, kind: dedup, from: by_k, parallelism: 2 }
+  - { name: bunches, kind: batch, from: by_k, size: 7, bytes: 300, parallelism: 3 }
+  - { name: heaps, kind: batch, from: in, size: 100, time: 1h }
+sinks:
+  totals: { kind: file, path: totals, from: totals }
+  first: { kind: file, path: first, from: first }
+  bunches: { kind: file, path: bunches, from: bunches }
+  heaps: { kind: file, path: heaps, from: heaps }
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--slots", "1"], ["--checkpoint", "file"]], ids=["slots", "slot", "checkpoint"])
+def test_steps_that_remember(bridgectl, workdir, flags):
+    roll = random.Random(7)
+    records = [
+        {"k": f"k{min(roll.randrange(40), roll.randrange(40))}", "id": roll.randrange(300), "v": roll.choice([None, roll.randrange(-99, 99)]),
+         "pad": "x" * roll.randrange(60)}
+        for _ in range(3000)
+    ]  # fmt: skip
+    (workdir / "in").write_text("".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records))
+    (workdir / "p.yaml").write_text(REMEMBERING)
+    bridgectl("run", "p.yaml", "--quiet", *flags)
+
+    totals, seen, expected = collections.defaultdict(Totals), set(), []
+    for record in records:
+        if (record["k"], record["id"]) not in seen:
+            seen.add((record["k"], record["id"]))
+            totals[record["k"]].add(record["v"])
+            expected.append({"key": record["k"], **totals[record["k"]].fields()})
+    assert len(seen) < len(records)
+    assert by_key(lines(workdir / "totals")) == by_key(expected)
+
+    assert by_key(lines(workdir / "first"), "k") == {key: found[:1] for key, found in by_key(records, "k").items()}
+
+    bunches, size = collections.defaultdict(lambda: [[]]), collections.Counter()
+    for record in records:
+        key, more = record["k"], len(json.dumps(record, separators=(",", ":")))
+        if bunches[key][-1] and size[key] + more > 300:
+            bunches[key].append([])
+            size[key] = 0
+        bunches[key][-1].append(record)
+        size[key] += more
+        if len(bunches[key][-1]) == 7 or size[key] >= 300:
+            bunches[key].append([])
+            size[key] = 0
+    got = collections.defaultdict(list)
+    for bunch in lines(workdir / "bunches"):
+        got[bunch[0]["k"]].append(bunch)
+    assert got == {key: [bunch for bunch in found if bunch] for key, found in bunches.items()}
+
+    assert lines(workdir / "heaps") == [records[at : at + 100] for at in range(0, len(records), 100)]
+
+
+@pytest.mark.parametrize("emit, more", [("event_time", ""), ("processing_time", ", fire_at_end: true"), ("processing_time", "")])
+def test_totals_by_a_timer(bridgectl, workdir, emit, more):
+    """When each key is emitted depends on how far time has come meanwhile; all of it together does not, where the end fires timers."""
+    records = [{"k": f"k{at % 7}", "at": at * 10, "v": at} for at in range(2000)]
+    (workdir / "in").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (workdir / "p.yaml").write_text(f"""\
+name: timed
+sources:
+  in: {{ kind: file, path: in, timestamp: .at }}
+steps:
+  - {{ name: by_k, kind: key_by, key: .k }}
+  - {{ name: totals, kind: aggregate, fields: {{ n: count, v: sum(.v) }}, emit: {emit}, every: 1h{more}, parallelism: 2 }}
+  - {{ name: stamp, kind: enrich, fields: {{ at: timestamp }}, parallelism: 2 }}
+sinks:
+  out: {{ kind: file, path: out }}
+""")
+    bridgectl("run", "p.yaml", "--quiet")
+    got = by_key(lines(workdir / "out"))
+    if emit == "processing_time" and not more:
+        assert got == {}
+        return
+    for key, found in by_key(records, "k").items():
+        assert sum(total["n"] for total in got[key]) == len(found)
+        assert sum(total["v"] for total in got[key]) == sum(record["v"] for record in found)
+        if emit == "event_time":
+            assert [total["at"] for total in got[key]] == [3_600_000]
+
+
+def test_dead_letters(bridgectl, workdir):
+    values = [1, "x", 3, None, [5], 6, {"a": 7}]
+    (workdir / "in").write_text("".join(json.dumps({"v": value}) + "\n" for value in values) + "no json\n")
+    (workdir / "p.yaml").write_text("""\
+name: careful
+on_error: dead_letter
+sources:
+  in: { kind: file, path: in }
+steps:
+  - { name: shift, kind: map, program: .v += 1 }
+  - { name: big, kind: filter, program: 'if .v > 6 then error("too big") else true end' }
+  - { name: last, kind: map, program: error, from: big, on_error: skip }
+  - name: why
+    kind: enrich
+    from: big.dead_letter
+    fields: { error: header.bridge-error, step: header.bridge-error-step, segment: header.bridge-error-segment }
+    on_error: fail
+sinks:
+  out: { kind: file, path: out, from: big }
+  none: { kind: file, path: none, from: last }
+  why: { kind: file, path: why, from: why }
+  dead: { kind: file, path: dead, from: dead_letter }
+""")
+    bridgectl("run", "p.yaml", "--quiet")
+    assert [line["v"] for line in lines(workdir / "out")] == [2, 4, 1]
+    assert lines(workdir / "none") == []
+    assert (workdir / "dead").read_text().splitlines() == ['{"v": "x"}', '{"v": [5]}', '{"v": {"a": 7}}', "no json"]
+    assert lines(workdir / "why") == [{"v": 7, "error": "too big; payload: {\"v\": 6}", "step": "big", "segment": "shift..big"}]

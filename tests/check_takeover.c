@@ -104,7 +104,8 @@ static bool fan_fire(struct step *step, enum state_time domain, const struct sta
 	char text[128];
 
 	while (state_list_next(step->states[PENDING], &iterator, &value) == STATE_OK) {
-		sum += strtoul((const char *)value.data, NULL, 10);
+		snprintf(text, sizeof(text), "%.*s", (int)value.size, (const char *)value.data);
+		sum += strtoul(text, NULL, 10);
 		count++;
 	}
 	if (state_list_clear(step->states[PENDING]) == STATE_TROUBLE)

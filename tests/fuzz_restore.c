@@ -21,6 +21,8 @@ static const struct state_spec specs[] = {
     {.step = "s", .name = "timers", .kind = STATE_TIMERS, .version = 1},
     {.step = "u", .name = "split", .kind = STATE_LIST, .partition = STATE_SPLIT, .version = 1},
 };
+static const struct state_name dropped = {.step = "s", .name = "old"};
+static const struct descriptor descriptor = {.drop_state = &dropped, .drop_state_count = 1};
 enum { STATES = sizeof(specs) / sizeof(specs[0]) };
 
 /* The script, read from front to back; zeros behind its end. */
@@ -182,7 +184,7 @@ static void run(struct script *script)
 	uint8_t choice = script_byte(script);
 	struct view manifest = (choice & 1) == 0 ? right_manifest() : script_bytes(script);
 	uint64_t live = 0;
-	if (!lives(snapshot_open(&snapshot, manifest, choice & 2 ? 0 : 7, NULL, NULL)))
+	if (!lives(snapshot_open(&snapshot, manifest, choice & 2 ? 0 : 7, &descriptor)))
 		return;
 	commit_or_die(false);
 	while (script->at < script->end)

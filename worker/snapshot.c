@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "descriptor/manifest.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
 
@@ -125,28 +126,43 @@ static const char *state_words(char words[80], const struct wire_declaration *de
 	return words;
 }
 
+/* Whether the descriptor lets a state go. */
+static bool may_go(const struct descriptor *descriptor, const struct wire_declaration *old)
+{
+	char step[NAME_SHOWN], name[NAME_SHOWN];
+	if (old->step.size >= sizeof(step) || old->name.size >= sizeof(name))
+		return false;
+	snprintf(step, sizeof(step), "%.*s", shown(old->step), (const char *)old->step.data);
+	snprintf(name, sizeof(name), "%.*s", shown(old->name), (const char *)old->name.data);
+	return descriptor_drops(descriptor, step, name);
+}
+
 /* Finds what a state of the checkpoint is now. */
 static enum snapshot_result declaration_match(struct snapshot *snapshot, const struct wire_declaration *old,
-					      snapshot_drops *drops, const void *context, uint32_t *handle)
+					      const struct descriptor *descriptor, uint32_t *handle)
 {
 	char was[80], is[80];
+	struct wire_declaration now;
 	*handle = handle_find(snapshot->store, old);
-	if (*handle == SNAPSHOT_DROPPED) {
-		if (drops != NULL && drops(context, old->step, old->name))
+	if (*handle != SNAPSHOT_DROPPED) {
+		now = declaration_of(state_spec_of(snapshot->store, *handle));
+		if (now.kind == old->kind && now.partition == old->partition && now.version == old->version)
 			return SNAPSHOT_DONE;
+	}
+	if (may_go(descriptor, old)) {
+		*handle = SNAPSHOT_DROPPED;
+		return SNAPSHOT_DONE;
+	}
+	if (*handle == SNAPSHOT_DROPPED)
 		return refuse(
 		    snapshot, SNAPSHOT_FAULT_RESTORE,
 		    "the checkpoint has state \"%.*s\" of step \"%.*s\", which this pipeline does not have: bring "
-		    "the step back under its name, or say under drop_state that it may go",
+		    "the step back under its name or, if its state may be lost, say so under drop_state",
 		    shown(old->name), (const char *)old->name.data, shown(old->step), (const char *)old->step.data);
-	}
-	struct wire_declaration now = declaration_of(state_spec_of(snapshot->store, *handle));
-	if (now.kind == old->kind && now.partition == old->partition && now.version == old->version)
-		return SNAPSHOT_DONE;
 	return refuse(
 	    snapshot, SNAPSHOT_FAULT_RESTORE,
 	    "state \"%.*s\" of step \"%.*s\" is %s in the checkpoint and %s in this pipeline: restore with the "
-	    "step as it was, or give the changed one another name",
+	    "step as it was or, if its state may be lost, say so under drop_state",
 	    shown(old->name), (const char *)old->name.data, shown(old->step), (const char *)old->step.data,
 	    state_words(was, old), state_words(is, &now));
 }
@@ -170,7 +186,7 @@ static enum snapshot_result manifest_count(struct snapshot *snapshot, struct vie
 
 /* Notes what each state of a manifest is now. */
 static enum snapshot_result manifest_map(struct snapshot *snapshot, struct view open, uint32_t count,
-					 snapshot_drops *drops, const void *context)
+					 const struct descriptor *descriptor)
 {
 	struct wire_declaration declaration;
 	struct wire_reader reader;
@@ -181,7 +197,7 @@ static enum snapshot_result manifest_map(struct snapshot *snapshot, struct view 
 	wire_reader_init(&reader, open);
 	for (uint32_t i = 0; i < count; i++) {
 		CHECK(wire_next_declaration(&reader, OPEN_STATE_MANIFEST, &declaration));
-		enum snapshot_result result = declaration_match(snapshot, &declaration, drops, context, &handles[i]);
+		enum snapshot_result result = declaration_match(snapshot, &declaration, descriptor, &handles[i]);
 		if (result != SNAPSHOT_DONE)
 			return result;
 	}
@@ -191,7 +207,7 @@ static enum snapshot_result manifest_map(struct snapshot *snapshot, struct view 
 }
 
 enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, uint64_t checkpoint,
-				   snapshot_drops *drops, const void *context)
+				   const struct descriptor *descriptor)
 {
 	uint32_t count;
 	enum snapshot_result result = manifest_count(snapshot, open, &count);
@@ -203,7 +219,7 @@ enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, 
 	if (checkpoint == 0)
 		return SNAPSHOT_DONE;
 	if (count > 0)
-		result = manifest_map(snapshot, open, count, drops, context);
+		result = manifest_map(snapshot, open, count, descriptor);
 	if (result != SNAPSHOT_DONE)
 		return result;
 	snapshot->words->restoring = 1;

@@ -20,6 +20,7 @@
 #ifndef WORKER_SNAPSHOT_H
 #define WORKER_SNAPSHOT_H
 
+#include "descriptor/descriptor.h"
 #include "shared/wire.h"
 #include "worker/state.h"
 
@@ -50,9 +51,6 @@ enum snapshot_fault {
 	SNAPSHOT_FAULT_STATE,     /* a message came where it may not */
 	SNAPSHOT_FAULT_TOO_LARGE, /* an entry fits no message */
 };
-
-/* Whether the descriptor says that entries of a state are to be dropped. */
-typedef bool snapshot_drops(const void *context, struct view step, struct view name);
 
 /* One process's part of it. */
 struct snapshot {
@@ -86,10 +84,10 @@ void snapshot_scope(struct snapshot *snapshot, uint32_t key_group_first, uint32_
 uint64_t snapshot_manifest_size(const struct state_store *store);
 void snapshot_put_manifest(const struct state_store *store, struct wire_writer *writer);
 
-/* Takes the manifest of an Open body over: what is restored must be what the code has. `drops` may be NULL: nothing is. DONE: with a
+/* Takes the manifest of an Open body over: what is restored must be what the code has, or what the descriptor lets go. DONE: with a
  * checkpoint the session is restoring from now on. */
 enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, uint64_t checkpoint,
-				   snapshot_drops *drops, const void *context);
+				   const struct descriptor *descriptor);
 
 /* ---- Restoring ---- */
 

@@ -139,7 +139,7 @@ START_TEST(time_and_status_are_answered_by_results)
 }
 END_TEST
 
-/* What steps hold is state, and goes with the barrier as such. */
+/* What steps hold is state, and goes before the barrier's acknowledgement as such. */
 START_TEST(a_barrier_releases_nothing)
 {
 	struct answer answer;
@@ -153,6 +153,11 @@ START_TEST(a_barrier_releases_nothing)
 	answer = rig_take(&rig, 1);
 	answer_results(&answer, 2, 0, true);
 	ck_assert_int_eq(answer.message->next_wakeup_ms, RIG_TIME + 500);
+	answer_free(&answer);
+	answer = rig_take(&rig, 1);
+	ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_STATE_DELTA);
+	ck_assert_uint_eq(answer.frame.flags, 0);
+	ck_assert_uint_gt(answer.message->state_delta->n_entries, 0);
 	answer_free(&answer);
 	answer = rig_take(&rig, 1);
 	ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_BARRIER_ACK);

@@ -76,6 +76,7 @@ static inline void rig_init(struct rig *rig)
 	    .unary_message_max = 256 << 10,
 	    .window_bytes_max = 1 << 20,
 	    .window_age_ms_max = 60000,
+	    .delta_bytes = UINT64_MAX, /* changed state waits for the barrier */
 	    .log_level = LOG_ERROR,
 	};
 	rig->descriptor = (struct descriptor){.pipeline = "rig", .segments = rig->segments};

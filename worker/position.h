@@ -13,12 +13,14 @@
 #define WORKER_POSITION_H
 
 #include "worker/outbox.h"
+#include "worker/snapshot.h"
 
 /* What the message that stands first in the request ring has come to. */
 enum session_phase {
-	PHASE_NEXT,    /* nothing of it is done */
-	PHASE_BATCH,   /* a Batch: `done` records in `offset` bytes are done */
-	PHASE_RELEASE, /* a Watermark, TimerTick or EndInput: it is taken, and timers are left to fire */
+	PHASE_NEXT, /* nothing of it is done */
+	PHASE_BATCH, /* a Batch: `done` records in `offset` bytes are done; when that is all, changed state is left to send */
+	PHASE_RELEASE, /* a Watermark, TimerTick or EndInput: it is taken, and timers are left to fire, or changed state to send */
+	PHASE_STATE, /* a Barrier: changed state is left to send; or a RestoreChunk: as `snapshot` says */
 };
 
 struct session_position {
@@ -33,7 +35,7 @@ struct session_position {
 	int64_t watermark;       /* ms; INT64_MIN before the first */
 	int64_t processing_time; /* ms; 0 before the first message */
 	int64_t next_wakeup;     /* ms, as last told to the client; 0: none */
-	uint32_t key_group_first, key_group_last;
+	uint32_t key_group_first, key_group_last, max_parallelism;
 
 	uint64_t consumed; /* request ring: all before it is done with */
 	uint64_t produced; /* response ring: all before it is written and committed */
@@ -46,6 +48,7 @@ struct session_position {
 	uint32_t limit;       /* records or timers that a unit may have; 0: as many as is good */
 	arena_ref watermarks; /* unary channel: a block with the watermark of each segment; 0: none yet */
 	struct outbox outbox;
+	struct snapshot_words snapshot;
 };
 
 _Static_assert(sizeof(struct session_position) <= ARENA_SESSION_OWN, "a session's words have room for its position");

@@ -14,7 +14,9 @@
  * Timers of a Watermark, a TimerTick or an EndInput are fired so many to a unit. Going on with such a message is taking it once
  * more: the timers that fired are gone from the state.
  *
- * Left out until state survives a worker: RestoreChunk, StateDelta.
+ * State goes out before the last answer of a message: all that is unsent before a BarrierAck, and else so much of it that a barrier
+ * would not have to wait long (snapshot.h). A value that is too large for a message goes out as a whole, part by part, before
+ * anything else happens in the session.
  */
 #include "worker/session.h"
 
@@ -33,7 +35,8 @@ enum {
 	    256, /* enough to make the cost of a run vanish, few enough to stay in the cache and within a turn */
 	PROTOCOL_VERSION = 1,
 	TEXT_MAX = 2048 /* more than is sent, so that the cut is made between characters */,
-	LOG_PART = 4 /* of the undo log, before a unit ends by itself */
+	DELTA_ENTRIES = 4096, /* of one StateDelta */
+	LOG_PART = 4          /* of the undo log, before a unit ends by itself */
 };
 
 /* What the unit at hand adds to the segment's counters when it commits. */
@@ -48,9 +51,11 @@ struct session {
 	const struct segment *segment; /* NULL before Open */
 	struct state_store *store;     /* NULL before Open */
 	struct chain *chain;           /* likewise */
+	struct snapshot snapshot;      /* over the store, likewise */
 	uint32_t channel;
-	bool identity;     /* the chain hands records on untouched */
-	bool left;         /* by the unit at hand: some of the message */
+	bool identity; /* the chain hands records on untouched */
+	bool left;     /* by the unit at hand: some of the message */
+	bool promises; /* the message at hand is answered by Results until one of them says that no more will come */
 	uint64_t began_ns; /* when the message at hand was taken */
 	struct tally tally;
 };
@@ -152,6 +157,7 @@ void session_rolled_back(struct session *session)
 	session->tally = (struct tally){0};
 	if (!session->at->opened)
 		close_steps(session);
+	snapshot_rolled_back(&session->snapshot);
 }
 
 /* The time that steps see. */
@@ -315,23 +321,105 @@ static uint32_t run_limit(const struct session *session)
 	return limit - tried;
 }
 
+/* Ends the Results at hand, if any, where others may follow. */
+static void close_results(struct session *session)
+{
+	if (output_results_open(session->output))
+		output_results_end(session->output, session->promises, false, 0);
+}
+
 /* Ends what the unit has written of a message that goes on. */
 static void leave(struct session *session, enum session_phase phase)
 {
-	if (output_results_open(session->output))
-		output_results_end(session->output, true, false, 0);
+	close_results(session);
 	session->at->phase = phase;
 	session->left = true;
+}
+
+/* ---- State to send ------------------------------------------------------------------------------------------------- */
+
+/* Judges what came of state that goes or comes. False: the session has failed, or the unit is in trouble. */
+static bool judge_snapshot(struct session *session, enum snapshot_result result)
+{
+	static const struct fault faults[] = {
+	    [SNAPSHOT_FAULT_RESTORE] = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_RESTORE,
+					.status = GRPC_STATUS_FAILED_PRECONDITION},
+	    [SNAPSHOT_FAULT_STATE] = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_STATE,
+				      .status = GRPC_STATUS_INVALID_ARGUMENT},
+	    [SNAPSHOT_FAULT_TOO_LARGE] = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE,
+					  .status = GRPC_STATUS_RESOURCE_EXHAUSTED},
+	};
+	const struct snapshot *snapshot = &session->snapshot;
+
+	if (workspace_in_trouble(session->workspace))
+		return false;
+	CHECK(result != SNAPSHOT_TROUBLE);
+	if (result != SNAPSHOT_REFUSED)
+		return true;
+	return fail(session, fault_at(faults[snapshot->fault], snapshot->record), "%s", snapshot->why);
+}
+
+/* Sends one StateDelta. */
+static bool write_delta(struct session *session)
+{
+	struct output *output = session->output;
+	uint32_t limit = session->at->limit == 0 ? DELTA_ENTRIES : run_limit(session);
+	enum snapshot_result result;
+	struct wire_writer *writer;
+
+	close_results(session);
+	session->workspace->unit.records += limit;
+	writer = output_begin(output, snapshot_delta_size(&session->snapshot, output->message_max));
+	wire_put_varint_field(writer, 1, output->header.seq);
+	result = snapshot_delta(&session->snapshot, writer, limit);
+	if (result == SNAPSHOT_DONE || result == SNAPSHOT_MORE)
+		output_end(output, FRAME_ANSWER, false);
+	else
+		output_drop(output);
+	return judge_snapshot(session, result);
+}
+
+/* Whether changed state is to be sent now. */
+static bool state_is_due(struct session *session, bool all)
+{
+	if (all)
+		return snapshot_is_dirty(&session->snapshot);
+	return snapshot_is_due(&session->snapshot, session->workspace->config->delta_bytes);
+}
+
+/* Sends changed state, all of it or what is due of it. *more: the unit ends, and some is left. False: the session has failed, or the unit
+ * is in trouble. */
+static bool send_state(struct session *session, bool all, enum session_phase phase, bool *more)
+{
+	for (*more = state_is_due(session, all); *more; *more = state_is_due(session, all)) {
+		if (session->workspace->unit.records > 0 && unit_is_over(session)) {
+			leave(session, phase);
+			return true;
+		}
+		if (!write_delta(session))
+			return false;
+	}
+	return true;
 }
 
 /* ---- Open ---------------------------------------------------------------------------------------------------------- */
 
 /* Answers an Open. */
-static void write_open_ack(struct session *session)
+static bool write_open_ack(struct session *session)
 {
 	const struct workspace *workspace = session->workspace;
-	struct wire_writer *writer = output_begin(session->output, 256);
+	uint64_t size = 256 + snapshot_manifest_size(session->store);
+	struct wire_writer *writer;
 	uint8_t *ack, *limits;
+
+	if (size > session->output->message_max)
+		return fail(session,
+			    (struct fault){.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE,
+					   .status = GRPC_STATUS_RESOURCE_EXHAUSTED},
+			    "the manifest of segment \"%s\" has %" PRIu64 " bytes; a message may have %" PRIu64
+			    ": raise --message-max, or cut the segment",
+			    session->segment->name, size, session->output->message_max);
+	writer = output_begin(session->output, size);
 
 	wire_put_varint_field(writer, 1, session->output->header.seq);
 	ack = wire_begin(writer, FROM_WORKER_OPEN_ACK);
@@ -343,8 +431,10 @@ static void write_open_ack(struct session *session)
 	wire_put_varint_field(writer, 2, session->output->record_max);
 	wire_end(writer, limits);
 	wire_put_bytes_field(writer, 5, view_of(BRIDGE_VERSION));
+	snapshot_put_manifest(session->store, writer);
 	wire_end(writer, ack);
 	output_end(session->output, FRAME_ANSWER, true);
+	return true;
 }
 
 /* Checks the parts of an Open that records are held against later. */
@@ -373,6 +463,7 @@ static bool open_check(struct session *session, const struct frame *frame, const
 	session->at->segment = segment->id;
 	session->at->key_group_first = open->key_group_first;
 	session->at->key_group_last = open->key_group_last;
+	session->at->max_parallelism = open->max_parallelism;
 	return true;
 }
 
@@ -386,6 +477,10 @@ static bool open_steps(struct session *session)
 	if (session->chain == NULL)
 		return fail_step(session, &failure, 0);
 	session->identity = chain_is_identity(session->chain);
+	snapshot_init(&session->snapshot, session->store, &session->workspace->arena, session->channel,
+		      &session->at->snapshot);
+	snapshot_scope(&session->snapshot, session->at->key_group_first, session->at->key_group_last,
+		       session->at->max_parallelism);
 	return true;
 }
 
@@ -393,17 +488,21 @@ static bool open_steps(struct session *session)
 static bool take_open(struct session *session, const struct frame *frame, struct view body)
 {
 	FlinkBridge__Open *open = flink_bridge__open__unpack(NULL, body.size, body.data);
+	uint64_t checkpoint;
 	bool good;
 
 	if (open == NULL)
 		return fail_malformed(session, "Open");
+	checkpoint = open->restored_checkpoint;
 	good = open_check(session, frame, open);
 	flink_bridge__open__free_unpacked(open, NULL);
 	if (!good || !open_steps(session))
 		return false;
+	if (!judge_snapshot(session,
+			    snapshot_open(&session->snapshot, body, checkpoint, session->workspace->descriptor)))
+		return false;
 	session->at->opened = 1;
-	write_open_ack(session);
-	return true;
+	return write_open_ack(session);
 }
 
 /* Opens the steps of a predecessor's session. */
@@ -574,6 +673,7 @@ static bool take_batch(struct session *session, struct view body)
 {
 	struct session_position *at = session->at;
 	struct view rest = {body.data + at->offset, body.size - at->offset};
+	bool more;
 
 	while (rest.size > 0) {
 		workspace_clear(session->workspace);
@@ -589,7 +689,10 @@ static bool take_batch(struct session *session, struct view body)
 			return true;
 		}
 	}
-	output_results_end(session->output, false, true, next_wakeup(session));
+	if (!send_state(session, false, PHASE_BATCH, &more))
+		return false;
+	if (!more)
+		output_results_end(session->output, false, true, next_wakeup(session));
 	return true;
 }
 
@@ -618,8 +721,8 @@ static bool release(struct session *session, enum release_cause cause, bool *mor
 	return true;
 }
 
-/* Writes an answer that has no more than a number in it (field 1, unless 0), as the last of its seq. */
-static void write_ack(struct session *session, uint32_t kind, uint64_t number)
+/* Writes an answer that has no more than two numbers in it (fields 1 and 2, unless 0), as the last of its seq. */
+static void write_ack(struct session *session, uint32_t kind, uint64_t number, uint64_t second)
 {
 	struct wire_writer *writer = output_begin(session->output, 64);
 	int64_t wakeup = next_wakeup(session);
@@ -631,6 +734,8 @@ static void write_ack(struct session *session, uint32_t kind, uint64_t number)
 	ack = wire_begin(writer, kind);
 	if (number != 0)
 		wire_put_varint_field(writer, 1, number);
+	if (second != 0)
+		wire_put_varint_field(writer, 2, second);
 	wire_end(writer, ack);
 	output_end(session->output, FRAME_ANSWER, true);
 }
@@ -641,6 +746,8 @@ static bool take_release(struct session *session, enum release_cause cause)
 	bool more;
 
 	if (!release(session, cause, &more))
+		return false;
+	if (!more && !send_state(session, false, PHASE_RELEASE, &more))
 		return false;
 	if (!more)
 		output_results_end(session->output, false, true, next_wakeup(session));
@@ -687,10 +794,15 @@ static bool take_tick(struct session *session, struct view body)
 static bool take_barrier(struct session *session, struct view body)
 {
 	uint64_t checkpoint;
+	bool more;
 
 	if (wire_parse_number(body, &checkpoint) != WIRE_OK)
 		return fail_malformed(session, "Barrier");
-	write_ack(session, FROM_WORKER_BARRIER_ACK, checkpoint);
+	if (!send_state(session, true, PHASE_STATE, &more))
+		return false;
+	if (more)
+		return true;
+	write_ack(session, FROM_WORKER_BARRIER_ACK, checkpoint, 0);
 	return true;
 }
 
@@ -706,11 +818,44 @@ static bool take_end_input(struct session *session, struct view body)
 	session->at->ended = 1;
 	if (!release(session, RELEASE_END, &more))
 		return false;
+	if (!more && !send_state(session, false, PHASE_RELEASE, &more))
+		return false;
 	if (more)
 		return true;
-	if (output_results_open(session->output))
-		output_results_end(session->output, false, false, 0);
-	write_ack(session, FROM_WORKER_END_ACK, 0);
+	close_results(session);
+	write_ack(session, FROM_WORKER_END_ACK, 0, 0);
+	return true;
+}
+
+/* Takes a RestoreChunk, or goes on with one. It is not answered. */
+static bool take_restore_chunk(struct session *session, struct view body)
+{
+	enum snapshot_result result;
+
+	do {
+		uint32_t limit = run_limit(session);
+
+		session->workspace->unit.records += limit;
+		result = snapshot_chunk(&session->snapshot, body, limit);
+		if (!judge_snapshot(session, result))
+			return false;
+	} while (result == SNAPSHOT_MORE && !unit_is_over(session));
+	if (result == SNAPSHOT_MORE)
+		leave(session, PHASE_STATE);
+	return true;
+}
+
+/* Takes a RestoreEnd. */
+static bool take_restore_end(struct session *session, struct view body)
+{
+	const struct snapshot_words *words = &session->at->snapshot;
+	uint64_t entries;
+
+	if (wire_parse_number(body, &entries) != WIRE_OK)
+		return fail_malformed(session, "RestoreEnd");
+	if (!judge_snapshot(session, snapshot_restored(&session->snapshot, entries)))
+		return false;
+	write_ack(session, FROM_WORKER_RESTORE_ACK, words->restored, words->dropped);
 	return true;
 }
 
@@ -744,6 +889,11 @@ static bool envelope_check(struct session *session, const struct frame *frame, c
 		return fail(session, FAULT_STATE, is_open ? "Open came twice" : "the first message has to be Open");
 	if (position->ended && message->kind == TO_WORKER_BATCH)
 		return fail(session, FAULT_STATE, "a Batch came after EndInput");
+	if (position->snapshot.restoring && message->kind != TO_WORKER_RESTORE_CHUNK &&
+	    message->kind != TO_WORKER_RESTORE_END && message->kind != TO_WORKER_CLOSE)
+		return fail(session, FAULT_STATE,
+			    "Open restores a checkpoint, so nothing but RestoreChunk, RestoreEnd and Close may come "
+			    "before RestoreEnd");
 	position->processing_time = message->processing_time_ms;
 	return true;
 }
@@ -754,6 +904,10 @@ static bool take(struct session *session, const struct frame *frame, const struc
 	switch (message->kind) {
 	case TO_WORKER_OPEN:
 		return take_open(session, frame, message->body);
+	case TO_WORKER_RESTORE_CHUNK:
+		return take_restore_chunk(session, message->body);
+	case TO_WORKER_RESTORE_END:
+		return take_restore_end(session, message->body);
 	case TO_WORKER_BATCH:
 		return take_batch(session, message->body);
 	case TO_WORKER_WATERMARK:
@@ -801,6 +955,7 @@ static void work(struct session *session, const struct frame *frame, struct view
 	}
 	if (session->at->phase == PHASE_NEXT && !envelope_check(session, frame, &message))
 		return;
+	session->promises = message.kind != TO_WORKER_BARRIER && message.kind != TO_WORKER_END_INPUT;
 	if (take(session, frame, &message) && !session->left)
 		session->at->seq = message.seq;
 }

@@ -218,6 +218,23 @@ def test_a_barrier_leaves_a_batch_open(sidecar, one, bridge):
     assert session.finish()[0] == OK
 
 
+def test_a_barrier_takes_along_what_is_held(sidecar, one):
+    """Nothing is let go for a barrier: what steps hold is state, goes out as such, and comes out when its time has come."""
+    session = one.session(sidecar, BUNDLE)
+    assert session.exchange(b"1") == []
+    records, table = session.barrier(2**64 - 1)
+    assert records == [] and len(table.state("bundle", "pending")) == 1
+    assert session.exchange(b"2") == []
+    before = session.deltas
+    records, table = session.barrier(7)
+    assert records == [] and session.deltas > before
+    before = session.deltas
+    assert session.barrier(8)[1].entries.keys() == table.entries.keys() and session.deltas == before
+    assert session.exchange(b"3") == [b"[1,2,3]"]
+    assert session.barrier(9)[1].state("bundle", "pending") == {}
+    assert session.finish()[0] == OK
+
+
 def test_end_of_input(sidecar, one, bridge):
     """All comes out, and then the session lives on: time and barriers may come, records may not."""
     session = one.session(sidecar, BUNDLE)

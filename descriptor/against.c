@@ -96,20 +96,28 @@ static bool state_find(const struct segment *segment, const struct step_spec *st
 	return false;
 }
 
+/* What a state is, in words. */
+static void state_describe(const struct state_spec *state, char text[96])
+{
+	snprintf(text, 96, "a %s %s of version %u%s", state_kind_name(state->kind),
+		 state_partition_name(state->partition), state->version % STATE_VERSION_TTL,
+		 state->version < STATE_VERSION_TTL ? "" : " with a ttl");
+}
+
 /* Says that a state is kept otherwise than it was, if it is. */
 static void state_compare(const struct comparison *comparison, const struct state_spec *old,
 			  const struct state_spec *new)
 {
 	const struct node *at = step_place(comparison->new, new->step);
-	struct finding *finding;
+	char was[96], is[96];
 
 	if (old->kind == new->kind && old->partition == new->partition && old->version == new->version)
 		return;
-	finding = FIND(comparison, comparison->new, at,
-		       "state \"%s.%s\" was a %s %s of version %u, and is a %s %s of version %u", new->step, new->name,
-		       state_kind_name(old->kind), state_partition_name(old->partition), old->version,
-		       state_kind_name(new->kind), state_partition_name(new->partition), new->version);
-	finding_hint(finding, "if it may be lost: `drop_state: [%s.%s]`", new->step, new->name);
+	state_describe(old, was);
+	state_describe(new, is);
+	finding_hint(
+	    FIND(comparison, comparison->new, at, "state \"%s.%s\" was %s, and is %s", new->step, new->name, was, is),
+	    "if it may be lost: `drop_state: [%s.%s]`", new->step, new->name);
 }
 
 /* Says that states of a step are gone. */

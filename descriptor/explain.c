@@ -140,8 +140,8 @@ static void states_print(const struct segment *segment, FILE *out)
 			if (!step_state(segment, step, place, &spec))
 				continue;
 			fprintf(out, "  %-7s %s.%s: %s %s, version %u%s%s (%s)\n", label, spec.step, spec.name,
-				state_kind_name(spec.kind), state_partition_name(spec.partition), spec.version,
-				spec.ttl_ms > 0 ? ", kept for " : "",
+				state_kind_name(spec.kind), state_partition_name(spec.partition),
+				spec.version % STATE_VERSION_TTL, spec.ttl_ms > 0 ? ", kept for " : "",
 				spec.ttl_ms > 0 ? duration_exact(kept, (uint64_t)spec.ttl_ms * 1000) : "",
 				step_state_help(step->kind, place));
 			label = "";

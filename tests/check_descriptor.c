@@ -545,6 +545,7 @@ START_TEST(test_against_several)
 	size_t size;
 	FILE *out = open_memstream(&text, &size);
 
+	const struct document *document = new.document;
 	new.document = NULL; /* read from standard input, say: the file is all that is known of the place */
 	against_compare(&old, &new, &diagnostics);
 	for (size_t i = 0; i < diagnostics.count; i++)
@@ -557,8 +558,37 @@ START_TEST(test_against_several)
 		  "new.yaml: state \"two.pending\" was a list by key of version 1, and is a list split of version 1\n"
 		  "new.yaml: step \"two\" had states that it has no more: two.sums, two.due\n");
 	free(text);
+	new.document = document;
 	side_free(&old);
 	side_free(&new);
+}
+END_TEST
+
+/* With and without a time to live are two formats, of each state that has one. */
+START_TEST(test_against_another_ttl)
+{
+	char *forgets = replaced(running, "kind: batch, on_error: skip", "kind: dedup, ttl: 1h");
+	char *later = replaced(forgets, "ttl: 1h", "key: .x, ttl: 2h"), *text = replaced(forgets, ", ttl: 1h", "");
+	struct side old = side_of("old.yaml", forgets), longer = side_of("new.yaml", later);
+	struct side new = side_of("new.yaml", text);
+
+	against_compare(&old, &longer, &diagnostics);
+	ck_assert_uint_eq(diagnostics.count, 0);
+	against_compare(&old, &new, &diagnostics);
+	ck_assert_uint_eq(diagnostics.count, 2);
+	ck_assert_str_eq(
+	    diagnostics.findings[0].message,
+	    "state \"two.keys\" was a value by key of version 1 with a ttl, and is a value by key of version 1");
+	ck_assert_str_eq(
+	    diagnostics.findings[1].message,
+	    "state \"two.identities\" was a map by key of version 1 with a ttl, and is a map by key of version 1");
+	ck_assert_uint_eq(diagnostics.findings[0].where.line, 11);
+	side_free(&old);
+	side_free(&longer);
+	side_free(&new);
+	free(forgets);
+	free(later);
+	free(text);
 }
 END_TEST
 
@@ -606,6 +636,7 @@ static Suite *descriptor_suite(void)
 	    test_dead_letters_have_routes_of_their_own,
 	    test_manifests,
 	    test_against_several,
+	    test_against_another_ttl,
 	    test_states_to_drop,
 	    test_a_segment_with_state_keeps_its_name_wherever_the_cuts_fall,
 	    test_missing_file,

@@ -178,7 +178,7 @@ static const struct {
 	const char *name;
 	bool blames;
 } causes[] = {
-#define DEATH_CAUSE(name, blames, sentence) {#name, blames},
+#define DEATH_CAUSE(name, word, blames, sentence) {word, blames},
 #include "shared/deaths.def"
 };
 

@@ -34,7 +34,7 @@ enum order {
 
 /* Why a process ended, as the supervisor found. */
 enum death_cause {
-#define DEATH_CAUSE(name, blames, sentence) DEATH_##name,
+#define DEATH_CAUSE(name, word, blames, sentence) DEATH_##name,
 #include "shared/deaths.def"
 };
 
@@ -151,7 +151,11 @@ struct progress {
 	_Atomic uint32_t channel;
 	_Atomic uint32_t epoch;
 	_Atomic uint32_t step;   /* index in the segment; UINT32_MAX: none */
-	_Atomic uint32_t record; /* index in the run at hand */
+	_Atomic uint32_t record; /* of the message, that the unit at hand begins with; or units of timers done */
+	/* In careful mode (worker/blame.h) the step has one input, and these name it. */
+	_Atomic uint32_t careful;
+	_Atomic uint32_t ordinal; /* among the inputs of the unit */
+	_Atomic uint64_t digest;
 };
 
 /*

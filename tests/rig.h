@@ -77,6 +77,7 @@ static inline void rig_init(struct rig *rig)
 	    .window_bytes_max = 1 << 20,
 	    .window_age_ms_max = 60000,
 	    .delta_bytes = UINT64_MAX, /* changed state waits for the barrier */
+	    .max_skips_per_hour = 100,
 	    .log_level = LOG_ERROR,
 	};
 	rig->descriptor = (struct descriptor){.pipeline = "rig", .segments = rig->segments};

@@ -12,6 +12,7 @@
 #ifndef WORKER_POSITION_H
 #define WORKER_POSITION_H
 
+#include "worker/blame.h"
 #include "worker/outbox.h"
 #include "worker/snapshot.h"
 
@@ -19,8 +20,8 @@
 enum session_phase {
 	PHASE_NEXT, /* nothing of it is done */
 	PHASE_BATCH, /* a Batch: `done` records in `offset` bytes are done; when that is all, changed state is left to send */
-	PHASE_RELEASE, /* a Watermark, TimerTick or EndInput: it is taken, and timers are left to fire, or changed state to send */
-	PHASE_STATE, /* a Barrier: changed state is left to send; or a RestoreChunk: as `snapshot` says */
+	PHASE_RELEASE, /* a Watermark, TimerTick or EndInput: it is taken, `done` units of timers have fired, and some are left, or changed state to send */
+	PHASE_STATE,   /* a Barrier: changed state is left to send; or a RestoreChunk: as `snapshot` says */
 };
 
 struct session_position {
@@ -49,6 +50,7 @@ struct session_position {
 	arena_ref watermarks; /* unary channel: a block with the watermark of each segment; 0: none yet */
 	struct outbox outbox;
 	struct snapshot_words snapshot;
+	struct suspect suspect;
 };
 
 _Static_assert(sizeof(struct session_position) <= ARENA_SESSION_OWN, "a session's words have room for its position");

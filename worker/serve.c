@@ -18,6 +18,7 @@
  */
 #include "worker/serve.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,9 @@ enum {
 	LIMIT_MAX = 4096,            /* records of a unit, from which on there is no limit */
 };
 
+/* How long a session waits for the supervisor to say why a worker died over it. */
+#define CAUSE_PATIENCE_NS (UINT64_C(2) * 1000 * 1000 * 1000)
+
 static const char RING_LIES[] = "the front wrote ring words that cannot be true";
 
 /* One channel, as this process has it. */
@@ -50,7 +54,8 @@ struct channel {
 	bool roomy;                 /* there was that room when the unit was begun, after trouble */
 	bool hopeless;              /* it cannot be made smaller: to fail with the trouble of `given_up` */
 	struct unit given_up;
-	uint32_t calm; /* units without trouble since the limit was set */
+	uint64_t cause_due_ns; /* from when on nobody waits any more to hear why a worker died over it */
+	uint32_t calm;         /* units without trouble since the limit was set */
 };
 
 struct serve {
@@ -58,6 +63,7 @@ struct serve {
 	struct slot_memory *memory;
 	struct unary *unary;
 	uint64_t left;       /* channels with work left from the last turn */
+	uint64_t awaits;     /* channels that wait to hear why a worker died over them */
 	uint64_t shown_ns;   /* when the channel at hand last committed its work */
 	uint32_t first;      /* the channel that the next turn begins with */
 	uint32_t sessions;   /* open */
@@ -373,7 +379,7 @@ static bool channel_follow(struct serve *serve, uint32_t index)
 
 /* Takes one channel over: its session goes on when the front still has it open, else it is dropped and the front's state followed
  * as usual. */
-static void channel_adopt(struct serve *serve, uint32_t index)
+static void channel_adopt(struct serve *serve, uint32_t index, const struct last_words *died)
 {
 	struct channel *channel = &serve->channels[index];
 	uint64_t word = atomic_load_explicit(&serve->memory->channels->front[index].state, memory_order_acquire);
@@ -389,6 +395,14 @@ static void channel_adopt(struct serve *serve, uint32_t index)
 	channel_take(serve, index);
 	ring_consumer_resume(&channel->requests, channel->at.consumed);
 	ring_producer_resume(&channel->answers, channel->at.produced);
+	if (died != NULL && died->epoch == channel->at.epoch) {
+		log_warn("channel %u, epoch %u: a worker died over seq %" PRIu64 "; careful from there", index,
+			 channel->at.epoch, died->seq);
+		suspect_note(&channel->at.suspect, &serve->workspace->arena, index, died, channel->at.seq + 1);
+		serve->workspace->unit.begun = true;
+		channel_commit(serve, index);
+	}
+	channel->cause_due_ns = serve->workspace->now_ns + CAUSE_PATIENCE_NS;
 	if (channel->session != NULL)
 		session_adopt(channel->session);
 	if (workspace_in_trouble(serve->workspace))
@@ -403,8 +417,14 @@ void serve_adopt(struct serve *serve)
 {
 	uint64_t all = UINT64_MAX >> (SLOT_CHANNELS_MAX - serve->memory->sizes.channel_count);
 
+	const struct workspace *workspace = serve->workspace;
+	uint32_t predecessor = atomic_load_explicit(&workspace->life->predecessor, memory_order_relaxed);
+	struct last_words words;
+	bool died = blame_last_words(workspace->page, predecessor, &words);
+
+	serve->workspace->now_ns = clock_ns();
 	for (uint32_t i = 0; i < serve->memory->sizes.channel_count; i++)
-		channel_adopt(serve, i);
+		channel_adopt(serve, i, died && words.channel == i ? &words : NULL);
 	serve->left = all;
 	atomic_fetch_or_explicit(&serve->memory->channels->ready_for_front, all, memory_order_seq_cst);
 	doorbell_ring(serve->workspace->control->front_bell);
@@ -436,15 +456,34 @@ void serve_destroy(struct serve *serve)
 
 /* ---- A channel's share of a turn ----------------------------------------------------------------------------------- */
 
+/* Answers a unary call. One that workers died over is refused. */
+static enum work_result call_work(struct serve *serve, struct channel *channel, const struct frame *frame,
+				  const uint8_t *payload)
+{
+	const struct unit death = {.trouble = TROUBLE_DEATH};
+	const struct unit *refused = channel->hopeless ? &channel->given_up : NULL;
+	enum work_result result;
+
+	if (suspect_is_proven(&channel->at.suspect, frame->seq))
+		refused = &death;
+	result = refused != NULL ? unary_refuse(serve->unary, &channel->output, frame, refused)
+				 : unary_work(serve->unary, &channel->output, frame, payload);
+	if (result == WORK_DONE) {
+		channel->at.seq = frame->seq;
+		suspect_finish(&channel->at.suspect, &serve->workspace->arena, UNARY_CHANNEL, frame->seq);
+	}
+	return result;
+}
+
 /* Works on a frame. */
 static enum work_result frame_work(struct serve *serve, struct channel *channel, const struct frame *frame,
 				   const uint8_t *payload)
 {
 	serve->workspace->unit.begun = true;
 	serve->workspace->unit.records = 0;
+	serve->workspace->careful = suspect_is_near(&channel->at.suspect, frame->seq, channel->at.done);
 	if (channel->session == NULL)
-		return channel->hopeless ? unary_refuse(serve->unary, &channel->output, frame, &channel->given_up)
-					 : unary_work(serve->unary, &channel->output, frame, payload);
+		return call_work(serve, channel, frame, payload);
 	return channel->hopeless ? session_give_up(channel->session, frame, &channel->given_up)
 				 : session_work(channel->session, frame, payload);
 }
@@ -484,8 +523,11 @@ static bool channel_step(struct serve *serve, uint32_t index)
 {
 	struct workspace *workspace = serve->workspace;
 	struct channel *channel = &serve->channels[index];
-	enum frame_result result = frame_take(serve, channel);
+	enum frame_result result;
 
+	if (channel->at.suspect.seq != 0)
+		channel_commit(serve, index); /* so that what workers died over is in a unit of its own */
+	result = frame_take(serve, channel);
 	if (channel->output.damaged)
 		serve_give_up(serve, RING_LIES);
 	if (serve->damaged || result == FRAME_NONE)
@@ -531,12 +573,52 @@ static bool channel_flush(struct serve *serve, uint32_t index)
 	return true;
 }
 
+/* Whether a channel goes on only when it is known why a worker died over it. */
+static bool channel_awaits(struct serve *serve, uint32_t index)
+{
+	struct workspace *workspace = serve->workspace;
+	struct channel *channel = &serve->channels[index];
+	struct suspect *suspect = &channel->at.suspect;
+
+	serve->awaits &= ~(UINT64_C(1) << index);
+	if (!suspect_awaits_cause(suspect))
+		return false;
+	suspect->cause = control_death_cause(&workspace->control->control->slot[workspace->slot], suspect->number);
+	if (suspect->cause == DEATH_UNKNOWN && workspace->now_ns < channel->cause_due_ns) {
+		serve->awaits |= UINT64_C(1) << index;
+		return true;
+	}
+	if (suspect->cause == DEATH_UNKNOWN)
+		suspect->number = 0; /* nobody says: then it is not blamed */
+	workspace->unit.begun = true;
+	return false;
+}
+
+/* The channels of those that wait which need not wait any more. */
+static uint64_t causes_known(const struct serve *serve)
+{
+	const struct control_slot *control = &serve->workspace->control->control->slot[serve->workspace->slot];
+	uint64_t known = 0, now = clock_ns();
+
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
+		const struct channel *channel = &serve->channels[i];
+
+		if ((serve->awaits >> i & 1) != 0 &&
+		    (now >= channel->cause_due_ns ||
+		     control_death_cause(control, channel->at.suspect.number) != DEATH_UNKNOWN))
+			known |= UINT64_C(1) << i;
+	}
+	return known;
+}
+
 /* Serves a channel until its share is over, it has no more frames, or it parks. Returns whether it has work left. */
 static bool channel_serve(struct serve *serve, uint32_t index)
 {
 	struct workspace *workspace = serve->workspace;
 	bool left = false;
 
+	if (channel_awaits(serve, index))
+		return false;
 	while (!serve->damaged && channel_flush(serve, index)) {
 		left = workspace->now_ns >= workspace->deadline_ns;
 		if (left || !channel_step(serve, index))
@@ -553,6 +635,8 @@ enum serve_result serve_turn(struct serve *serve)
 	uint64_t ready = serve->left | ready_take(&serve->memory->channels->ready_for_worker);
 	uint32_t first = serve->first;
 
+	if (serve->awaits != 0)
+		ready |= causes_known(serve);
 	serve->left = 0;
 	if (ready == 0)
 		return SERVE_IDLE;
@@ -579,7 +663,7 @@ enum serve_result serve_turn(struct serve *serve)
 /* Whether a turn would find something. */
 bool serve_is_wanted(const struct serve *serve)
 {
-	return serve->left != 0 ||
+	return serve->left != 0 || (serve->awaits != 0 && causes_known(serve) != 0) ||
 	       atomic_load_explicit(&serve->memory->channels->ready_for_worker, memory_order_seq_cst) != 0;
 }
 
@@ -608,6 +692,12 @@ bool serve_idle(struct serve *serve)
 /* Drops what is too old. */
 uint64_t serve_expire(struct serve *serve)
 {
+	uint64_t next;
+
 	serve->workspace->now_ns = clock_ns();
-	return unary_expire(serve->unary);
+	next = unary_expire(serve->unary);
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
+		if ((serve->awaits >> i & 1) != 0 && serve->channels[i].cause_due_ns < next)
+			next = serve->channels[i].cause_due_ns;
+	return next;
 }

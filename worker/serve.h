@@ -49,7 +49,7 @@ void serve_finish(struct serve *serve);
 /* Does a little of what can wait until there is nothing else to do; returns whether there is more. */
 bool serve_idle(struct serve *serve);
 
-/* Drops what is too old. Returns the CLOCK_MONOTONIC ns at which to do so again; UINT64_MAX: no need. */
+/* Drops what is too old. Returns the CLOCK_MONOTONIC ns at which to do so again, or to have a turn; UINT64_MAX: no need. */
 uint64_t serve_expire(struct serve *serve);
 
 #endif

@@ -56,6 +56,8 @@ struct session {
 	bool identity; /* the chain hands records on untouched */
 	bool left;     /* by the unit at hand: some of the message */
 	bool promises; /* the message at hand is answered by Results until one of them says that no more will come */
+	bool fatal;    /* `blamed` is to end the session, whatever a step's policy is */
+	struct failure blamed;
 	uint64_t began_ns; /* when the message at hand was taken */
 	struct tally tally;
 };
@@ -229,6 +231,8 @@ static bool fail_step(struct session *session, const struct failure *failure, ui
 	const struct segment *segment = session->segment;
 	struct fault fault = FAULT_STEP;
 
+	if (failure->crash)
+		fault.code = FLINK_BRIDGE__ERROR_CODE__ERROR_CRASH;
 	fault.record = record;
 	fault.step = failure->step < segment->step_count ? segment->steps[failure->step].name : "";
 	return fail(session, fault, "segment \"%s\" step \"%s\" record %" PRIu32 ": %s", segment->name, fault.step,
@@ -305,7 +309,7 @@ static bool unit_is_over(struct session *session)
 	struct workspace *workspace = session->workspace;
 	const struct session_position *at = session->at;
 
-	return (at->limit != 0 && workspace->unit.records >= at->limit) ||
+	return workspace->careful || (at->limit != 0 && workspace->unit.records >= at->limit) ||
 	       log_used(&workspace->arena) > log_size(&workspace->arena) / LOG_PART ||
 	       !output_has_room(session->output) || workspace_turn_is_over(workspace);
 }
@@ -315,6 +319,8 @@ static uint32_t run_limit(const struct session *session)
 {
 	uint32_t limit = session->at->limit, tried = session->workspace->unit.records;
 
+	if (session->workspace->careful)
+		return 1;
 	if (limit == 0 || limit - tried > RUN_RECORDS)
 		return RUN_RECORDS;
 	CHECK(limit > tried);
@@ -605,8 +611,12 @@ static bool judge_chain(struct session *session, bool good, const struct failure
 {
 	struct workspace *workspace = session->workspace;
 
+	if (workspace->careful)
+		progress_no_input(workspace);
 	if (workspace_in_trouble(workspace))
 		return false;
+	if (session->fatal)
+		return fail_step(session, &session->blamed, record);
 	if (good)
 		return true;
 	if (scratch_is_out(workspace->scratch) && workspace->unit.records > 1)
@@ -684,6 +694,8 @@ static bool take_batch(struct session *session, struct view body)
 			return false;
 		at->offset = body.size - rest.size;
 		at->done += session->workspace->batch.count;
+		suspect_advance(&at->suspect, &session->workspace->arena, session->channel, session->output->header.seq,
+				at->done);
 		if (rest.size > 0 && unit_is_over(session)) {
 			leave(session, PHASE_BATCH);
 			return true;
@@ -710,14 +722,18 @@ static bool release(struct session *session, enum release_cause cause, bool *mor
 		bool good;
 
 		workspace_clear(workspace);
+		progress_record(workspace, session->at->done);
 		workspace->unit.records += limit;
 		good = chain_release(session->chain, cause, time_now(session), limit, &workspace->run, more, &failure);
 		if (!judge_chain(session, good, &failure, 0) ||
 		    !run_write(session, *more ? session->output->message_max : 0))
 			return false;
 	} while (*more && !unit_is_over(session));
-	if (*more)
+	if (*more) {
+		suspect_advance(&session->at->suspect, &workspace->arena, session->channel, session->output->header.seq,
+				++session->at->done);
 		leave(session, PHASE_RELEASE);
+	}
 	return true;
 }
 
@@ -928,6 +944,90 @@ static bool take(struct session *session, const struct frame *frame, const struc
 	}
 }
 
+/* ---- Messages over which workers died ------------------------------------------------------------------------------ */
+
+/* Fills the words for an input that is not to be tried again. */
+static bool blame(struct session *session, const struct chain_input *input, struct failure *failure, const char *what)
+{
+	const struct suspect *suspect = &session->at->suspect;
+	const char *cause = death_cause_name((enum death_cause)suspect->cause);
+	char key[EXCERPT_SIZE], bytes[EXCERPT_SIZE];
+
+	failure_set(failure, input->origin, "%s (%s): seq %" PRIu64 ", key \"%s\", input: %s", what, cause,
+		    suspect->seq, excerpt(input->key, key), excerpt(input->bytes, bytes));
+	failure->crash = true;
+	snprintf(failure->cause, sizeof(failure->cause), "%s", cause);
+	return false;
+}
+
+/* The same where no policy may keep the session alive. */
+static bool blame_fatally(struct session *session, const struct chain_input *input, struct failure *failure,
+			  const char *what)
+{
+	blame(session, input, failure, what);
+	session->blamed = *failure;
+	session->blamed.step = input->step;
+	session->fatal = true;
+	return false;
+}
+
+/* Names the input that a step is about to get, and judges whether it is to get it. */
+static bool about_to(void *context, const struct chain_input *input, struct failure *failure)
+{
+	struct session *session = context;
+	struct session_position *at = session->at;
+	uint32_t most = session->workspace->config->max_skips_per_hour;
+
+	progress_input(session->workspace, input);
+	if (session->fatal)
+		return false; /* what is left of the unit is for nothing */
+	switch (suspect_judge(&at->suspect, &session->workspace->arena, session->output->header.seq, at->done, input)) {
+	case VERDICT_RUN:
+		return true;
+	case VERDICT_CHANGED:
+		return blame_fatally(session, input, failure,
+				     "workers died here, and the input is another one each time");
+	case VERDICT_MANY:
+		return blame_fatally(session, input, failure, "workers died of too many inputs made of one record");
+	case VERDICT_PASS:
+		break;
+	}
+	if (session->segment->steps[input->step].policy != ON_ERROR_FAIL &&
+	    !suspect_count(&at->suspect, most, clock_wall_ms()))
+		return blame_fatally(session, input, failure,
+				     "workers died of this input, as of others in this hour (--max-skips-per-hour)");
+	log_warn("channel %u, epoch %u: step %u does not get the input of seq %" PRIu64 " that workers died of",
+		 session->channel, at->epoch, input->step, at->suspect.seq);
+	return blame(session, input, failure, "workers died of this input");
+}
+
+/* Has the chain ask before each input, or not. */
+static void set_guard(struct session *session)
+{
+	const struct chain_guard guard = {about_to, session};
+
+	if (session->chain != NULL)
+		chain_set_guard(session->chain, session->workspace->careful ? &guard : NULL);
+}
+
+/* Fails the session when workers died over the message itself, outside of any step. */
+static bool is_to_blame(struct session *session, const struct frame *frame)
+{
+	const struct suspect *suspect = &session->at->suspect;
+	const char *cause = death_cause_name((enum death_cause)suspect->cause);
+	struct fault fault = FAULT_STEP;
+
+	if (!suspect_is_message(suspect, frame->seq))
+		return false;
+	output_answer(session->output, frame, frame->seq);
+	fault.code = FLINK_BRIDGE__ERROR_CODE__ERROR_CRASH;
+	fault.record = session->at->done;
+	fail(session, fault,
+	     "workers died over the message with seq %" PRIu64 " behind record %" PRIu32 ", in no step (%s)",
+	     frame->seq, session->at->done, cause);
+	return true;
+}
+
 /* Books a message that is done with. */
 static void message_done(struct session *session)
 {
@@ -956,8 +1056,10 @@ static void work(struct session *session, const struct frame *frame, struct view
 	if (session->at->phase == PHASE_NEXT && !envelope_check(session, frame, &message))
 		return;
 	session->promises = message.kind != TO_WORKER_BARRIER && message.kind != TO_WORKER_END_INPUT;
-	if (take(session, frame, &message) && !session->left)
+	if (take(session, frame, &message) && !session->left) {
 		session->at->seq = message.seq;
+		suspect_finish(&session->at->suspect, &session->workspace->arena, session->channel, message.seq);
+	}
 }
 
 /* Works on the frame that stands first in the request ring. */
@@ -970,12 +1072,14 @@ enum work_result session_work(struct session *session, const struct frame *frame
 		return WORK_DONE;
 	if (session->at->phase == PHASE_NEXT)
 		session->began_ns = workspace->now_ns;
-	session->left = false;
+	session->left = session->fatal = false;
 	progress_begin(workspace, frame, session->channel);
 	if (session->at->opened && session->chain == NULL)
 		session_adopt(session); /* once more, because that unit got into trouble */
-	if (!session->at->finished)
+	if (!session->at->finished && !is_to_blame(session, frame)) {
+		set_guard(session);
 		work(session, frame, bytes);
+	}
 	progress_end(workspace);
 	if (workspace_in_trouble(workspace))
 		return WORK_TROUBLE;
@@ -985,20 +1089,26 @@ enum work_result session_work(struct session *session, const struct frame *frame
 	return WORK_DONE;
 }
 
+/* The record that the message at hand has come to; 0 among timers. */
+static uint32_t record_at(const struct session *session)
+{
+	return session->at->phase == PHASE_BATCH ? session->at->done : 0;
+}
+
 /* Fails the session for want of state memory. */
 static void fail_state(struct session *session, const char *step)
 {
 	struct arena_usage usage = arena_usage(&session->workspace->arena);
 	struct fault fault = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_STATE_FULL,
 			      .status = GRPC_STATUS_RESOURCE_EXHAUSTED,
-			      .record = session->at->done,
+			      .record = record_at(session),
 			      .step = step};
 	char limit[UNITS_TEXT_MAX], used[UNITS_TEXT_MAX], own[UNITS_TEXT_MAX];
 
 	fail(session, fault,
 	     "segment \"%s\" step \"%s\" record %" PRIu32 ": the state memory of the slot is full: its sessions have "
 	     "%s of %s, this one %s: raise --state-memory, spread the work over more slots, or keep less",
-	     session->segment->name, step, session->at->done, size_rounded(used, usage.extents),
+	     session->segment->name, step, fault.record, size_rounded(used, usage.extents),
 	     size_rounded(limit, usage.limit),
 	     size_rounded(own, arena_session_usage(&session->workspace->arena, session->channel).extents));
 }
@@ -1008,7 +1118,7 @@ static void fail_log(struct session *session, const char *step)
 {
 	struct fault fault = {.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE,
 			      .status = GRPC_STATUS_RESOURCE_EXHAUSTED,
-			      .record = session->at->done,
+			      .record = record_at(session),
 			      .step = step};
 	char size[UNITS_TEXT_MAX];
 

@@ -557,7 +557,9 @@ enum work_result unary_refuse(struct unary *unary, struct output *output, const 
 	struct workspace *workspace = unary->workspace;
 	struct call call = call_of(unary, output, frame);
 
-	if (unit->trouble == TROUBLE_STATE)
+	if (unit->trouble == TROUBLE_DEATH)
+		refuse(&call, GRPC_STATUS_INTERNAL, "workers died over this call, and it is not tried again");
+	else if (unit->trouble == TROUBLE_STATE)
 		refuse(&call, GRPC_STATUS_RESOURCE_EXHAUSTED,
 		       "the state memory of the slot is full: raise --state-memory, or keep less");
 	else

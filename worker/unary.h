@@ -24,7 +24,7 @@ void unary_destroy(struct unary *unary);
 enum work_result unary_work(struct unary *unary, struct output *output, const struct frame *frame,
 			    const uint8_t *payload);
 
-/* Refuses the call in a frame, because a unit with nothing else in it got into trouble. */
+/* Refuses the call in a frame, because a unit with nothing else in it got into trouble, or workers died over it. */
 enum work_result unary_refuse(struct unary *unary, struct output *output, const struct frame *frame,
 			      const struct unit *unit);
 

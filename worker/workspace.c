@@ -121,6 +121,7 @@ void progress_begin(const struct workspace *workspace, const struct frame *frame
 	atomic_store_explicit(&progress->epoch, frame->epoch, memory_order_relaxed);
 	atomic_store_explicit(&progress->step, UINT32_MAX, memory_order_relaxed);
 	atomic_store_explicit(&progress->record, 0, memory_order_relaxed);
+	atomic_store_explicit(&progress->careful, workspace->careful, memory_order_relaxed);
 	atomic_store_explicit(&progress->since_ns, workspace->now_ns, memory_order_release);
 }
 
@@ -128,6 +129,22 @@ void progress_begin(const struct workspace *workspace, const struct frame *frame
 void progress_record(const struct workspace *workspace, uint32_t record)
 {
 	atomic_store_explicit(&workspace->life->progress.record, record, memory_order_relaxed);
+}
+
+/* Says which input a step gets now. The step comes last: without one the rest is not looked at. */
+void progress_input(const struct workspace *workspace, const struct chain_input *input)
+{
+	struct progress *progress = &workspace->life->progress;
+
+	atomic_store_explicit(&progress->digest, input->digest, memory_order_relaxed);
+	atomic_store_explicit(&progress->ordinal, input->ordinal, memory_order_relaxed);
+	atomic_store_explicit(&progress->step, input->step, memory_order_release);
+}
+
+/* Says that no input is at work. */
+void progress_no_input(const struct workspace *workspace)
+{
+	atomic_store_explicit(&workspace->life->progress.step, UINT32_MAX, memory_order_release);
 }
 
 /* Notes work that is committed: messages that are done with, if any, and when this life's first was. */

@@ -17,6 +17,7 @@ enum trouble {
 	TROUBLE_STATE,  /* the slot's state memory is full */
 	TROUBLE_LOG,    /* it changes more than the undo log holds */
 	TROUBLE_MEMORY, /* its records are more than a run or its memory can hold */
+	TROUBLE_DEATH,  /* workers died over it */
 	TROUBLE_DAMAGE, /* the arena is not what it has to be: nothing of it is to be used any more */
 };
 
@@ -51,6 +52,7 @@ struct workspace {
 	struct run run;          /* the unit at hand; on scratch */
 
 	struct unit unit;
+	bool careful; /* workers died over the message at hand: one input at a time, named before a step gets it */
 
 	uint64_t now_ns;      /* CLOCK_MONOTONIC, read between frames and between units */
 	uint64_t deadline_ns; /* when the channel at hand has had its share of the turn, if others wait for theirs */
@@ -92,6 +94,10 @@ void progress_done(const struct workspace *workspace, uint32_t messages);
 /* Says in the progress words what is at hand, and that nothing is any more (which also counts the frame). */
 void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel);
 void progress_record(const struct workspace *workspace, uint32_t record);
+
+/* In careful mode: which input a step gets now; and that none is at work any more. */
+void progress_input(const struct workspace *workspace, const struct chain_input *input);
+void progress_no_input(const struct workspace *workspace);
 void progress_end(const struct workspace *workspace);
 
 #endif

@@ -1,8 +1,10 @@
 /*
- * `bridgectl stats|slots|sessions|segments|health|config`: what a sidecar says of itself on its stats socket.
+ * `bridgectl stats|slots|sessions|segments|deaths|health`: what a sidecar says of itself on its stats socket; and
+ * `bridgectl reload|restart-worker|drain`: what it does when it is told there.
  *
  * One connection per question; the answer is printed as it comes, text or JSON, with --watch again and again. Nothing
- * of it is understood here but the word `healthy`, which is the exit code of `health`.
+ * of it is understood here but the word `healthy`, which is the exit code of `health`, whether an answer is an error, and
+ * whether a reload has come to its end.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -143,20 +145,151 @@ static int show(const char *name, const char *path, bool json, uint64_t interval
 	}
 }
 
-/* All of these commands: argv[0] is the question. */
+/* The socket that a command is to ask at; NULL, and it said what is wrong. */
+static const char *socket_of(const struct arguments *arguments, const char *command)
+{
+	const char *path = arguments_value(arguments, "stats");
+
+	if (path == NULL)
+		path = getenv("BRIDGE_STATS");
+	if (path != NULL && path[0] != '\0')
+		return path;
+	command_misused(command,
+			"which sidecar? Name its stats socket: --stats PATH, or BRIDGE_STATS in the environment");
+	return NULL;
+}
+
+/* Whether an answer says that something could not be done. */
+static bool is_error(const struct answer *answer)
+{
+	return strncmp(answer->text, "error: ", 7) == 0 || strncmp(answer->text, "{\"error\":", 9) == 0;
+}
+
+/* Prints an answer in text that is an error. */
+static void print_error(const struct answer *answer)
+{
+	const char *words = answer->text + strlen("error: ");
+
+	fprintf(stderr, "bridgectl: %.*s\n", (int)strcspn(words, "\n"), words);
+}
+
+/* Has the sidecar do something; prints what it says. */
+static int act(const struct arguments *arguments, const char *path, const char *line)
+{
+	char question[4608];
+	struct answer answer;
+
+	snprintf(question, sizeof(question), "%s%s\n", arguments_given(arguments, "json") ? "json " : "", line);
+	if (!ask(path, question, &answer)) {
+		free(answer.text);
+		return BRIDGECTL_FAILED;
+	}
+	bool failed = is_error(&answer);
+	if (failed && answer.text[0] != '{')
+		print_error(&answer);
+	else
+		print_answer(&answer, false);
+	free(answer.text);
+	return failed ? BRIDGECTL_FAILED : BRIDGECTL_OK;
+}
+
+/* `bridgectl restart-worker SLOT` */
+int cmd_restart_worker(int argc, char **argv)
+{
+	struct arguments arguments;
+	char line[256];
+	int code = arguments_read(&arguments, 1, 1, argc, argv);
+
+	if (code >= 0)
+		return code;
+	const char *path = socket_of(&arguments, argv[0]);
+	if (path == NULL)
+		return BRIDGECTL_MISUSED;
+	snprintf(line, sizeof(line), "restart_worker %.200s", arguments.operands[0]);
+	return act(&arguments, path, line);
+}
+
+/* `bridgectl drain` */
+int cmd_drain(int argc, char **argv)
+{
+	struct arguments arguments;
+	int code = arguments_read(&arguments, 0, 0, argc, argv);
+
+	if (code >= 0)
+		return code;
+	const char *path = socket_of(&arguments, argv[0]);
+	return path == NULL ? BRIDGECTL_MISUSED : act(&arguments, path, "drain");
+}
+
+/* Whether a reload is still under way; false, too, when nobody answers any more. */
+static bool is_reloading(const char *path)
+{
+	struct answer answer;
+	bool reloading =
+	    ask(path, "reloading json\n", &answer) && (strstr(answer.text, "\"state\":\"checking\"") != NULL ||
+						       strstr(answer.text, "\"state\":\"replacing\"") != NULL);
+
+	free(answer.text);
+	return reloading;
+}
+
+/* Waits for a reload's end, and tells it. */
+static int await_reload(const struct arguments *arguments, const char *path)
+{
+	const struct timespec pause = {0, 20000000};
+	struct answer answer;
+
+	while (is_reloading(path))
+		nanosleep(&pause, NULL);
+	if (!ask(path, "reloading json\n", &answer)) {
+		free(answer.text);
+		return BRIDGECTL_FAILED;
+	}
+	bool done = strstr(answer.text, "\"state\":\"done\"") != NULL;
+	free(answer.text);
+	int code = act(arguments, path, "reloading");
+	return done ? code : BRIDGECTL_FAILED;
+}
+
+/* `bridgectl reload [--descriptor FILE]` */
+int cmd_reload(int argc, char **argv)
+{
+	struct arguments arguments;
+	char line[4400] = "reload", *full = NULL;
+	struct answer answer;
+	int code = arguments_read(&arguments, 0, 0, argc, argv);
+
+	if (code >= 0)
+		return code;
+	const char *path = socket_of(&arguments, argv[0]), *file = arguments_value(&arguments, "descriptor");
+	if (path == NULL)
+		return BRIDGECTL_MISUSED;
+	if (file != NULL && (full = realpath(file, NULL)) == NULL) { /* the sidecar may be at home elsewhere */
+		fprintf(stderr, "bridgectl: %s: %s\n", file, strerror(errno));
+		return BRIDGECTL_FAILED;
+	}
+	if (full != NULL)
+		snprintf(line, sizeof(line), "reload %s", full);
+	free(full);
+	strcat(line, "\n");
+	bool asked = ask(path, line, &answer), started = asked && !is_error(&answer);
+	if (asked && !started)
+		print_error(&answer);
+	free(answer.text);
+	return started ? await_reload(&arguments, path) : BRIDGECTL_FAILED;
+}
+
+/* All commands that show something: argv[0] is the question. */
 int cmd_stats(int argc, char **argv)
 {
 	struct arguments arguments;
 	int code = arguments_read(&arguments, 0, 0, argc, argv);
 	if (code >= 0)
 		return code;
-	const char *path = arguments_value(&arguments, "stats"), *interval = arguments_value(&arguments, "interval");
+	const char *path = socket_of(&arguments, argv[0]), *interval = arguments_value(&arguments, "interval");
 	uint64_t interval_us = arguments_given(&arguments, "watch") ? 1000000 : 0;
 	if (path == NULL)
-		path = getenv("BRIDGE_STATS");
-	if (path == NULL || path[0] == '\0')
-		return command_misused(
-		    argv[0], "which sidecar? Name its stats socket: --stats PATH, or BRIDGE_STATS in the environment");
+		return BRIDGECTL_MISUSED;
 	if (interval != NULL && (!duration_parse(interval, &interval_us) || interval_us == 0))
 		return command_misused(argv[0], "--interval wants a duration such as 500ms or 2s, not \"%s\"",
 				       interval);

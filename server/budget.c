@@ -45,7 +45,7 @@ static uint64_t worker_page_bytes(const struct descriptor *descriptor)
 {
 	uint64_t bytes = sizeof(struct worker_page) +
 			 descriptor->segment_count * sizeof(struct worker_segment_counters) +
-			 descriptor->step_count * sizeof(struct worker_step_counters);
+			 (descriptor->step_count + STEPS_SPARE) * sizeof(struct worker_step_counters);
 
 	return (bytes + 4095) / 4096 * 4096;
 }

@@ -20,10 +20,8 @@
 
 enum { PROBE_TEXT_MAX = 1 << 16 };
 
-/* In the probe: opens every segment's chain, writes a line for each that cannot be opened. */
-static int probe_chains(void *context, int out)
+int sidecar_probe_chains(const struct descriptor *descriptor, int out)
 {
-	const struct descriptor *descriptor = context;
 	int failed = 0;
 
 	for (size_t i = 0; i < descriptor->segment_count; i++) {
@@ -41,6 +39,12 @@ static int probe_chains(void *context, int out)
 		failed = 1;
 	}
 	return failed;
+}
+
+/* The same, as launcher_start_probe takes it. */
+static int probe_chains(void *context, int out)
+{
+	return sidecar_probe_chains(context, out);
 }
 
 /* Reads all that the probe writes, for as long as it may take. False when its time was up. */

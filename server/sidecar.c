@@ -144,7 +144,7 @@ bool sidecar_create(struct sidecar *sidecar, struct socket_claims *claims)
 		return false;
 	}
 	if (control_create(&sidecar->control, sidecar->config.slots, (uint32_t)descriptor->segment_count,
-			   descriptor->step_count) != 0) {
+			   descriptor->step_count + STEPS_SPARE) != 0) {
 		log_error("cannot start: no control memory: %s", strerror(errno));
 	} else if (create_slots(sidecar)) {
 		return true;

@@ -19,6 +19,10 @@ bool sidecar_create(struct sidecar *sidecar, struct socket_claims *claims);
 /* Gives all of it back. */
 void sidecar_destroy(struct sidecar *sidecar, struct socket_claims *claims);
 
+/* Opens every segment's chain, and writes a line into `out` for each that cannot be opened; 0 when there is none. To be called in a
+ * process of its own: it runs compilers on what people wrote. */
+int sidecar_probe_chains(const struct descriptor *descriptor, int out);
+
 /* bridged --check: everything that can be checked without starting. Returns the exit code. */
 int sidecar_report_check(struct sidecar *sidecar);
 

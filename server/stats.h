@@ -6,6 +6,7 @@
  *   stats_commands.def the commands
  *   stats_commands.c   finds a command and answers it
  *   stats_views.c      what each command shows
+ *   stats_actions.c    what those that change something do
  *   stats_report.c     how it is shown: as text or as JSON
  */
 #ifndef SERVER_STATS_H
@@ -32,6 +33,6 @@ void stats_server_turn(struct stats_server *server);
 uint64_t stats_server_due(const struct stats_server *server);
 
 /* Answers one command line (without its line break) into a stream. */
-void stats_answer(const struct supervisor *supervisor, const char *line, FILE *out);
+void stats_answer(struct supervisor *supervisor, const char *line, FILE *out);
 
 #endif

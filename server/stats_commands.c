@@ -1,44 +1,92 @@
 /* Finds the command that a line of the stats socket means, and answers it (stats.h). */
+#include <stdarg.h>
 #include <string.h>
 
 #include "server/stats.h"
 #include "server/stats_views.h"
 #include "shared/suggest.h"
 
+/* A command shows something or does something. */
 struct command {
 	const char *name;
+	const char *argument; /* as in the table */
 	void (*view)(const struct supervisor *supervisor, struct report *report, const char *argument);
+	void (*action)(struct supervisor *supervisor, struct report *report, const char *argument);
 };
 
 static const struct command commands[] = {
-#define STATS_COMMAND(name, help) {#name, stats_view_##name},
+#define STATS_COMMAND(name, argument, help) {#name, argument, stats_view_##name, NULL},
+#define STATS_ACTION(name, argument, help) {#name, argument, NULL, stats_action_##name},
 #include "server/stats_commands.def"
 };
 
-enum { COMMAND_COUNT = sizeof(commands) / sizeof(*commands), WORDS_MAX = 3, LINE_BYTES = 512 };
+enum { COMMAND_COUNT = sizeof(commands) / sizeof(*commands), LINE_BYTES = 8192 };
 
-/* A line cut into words. */
-struct words {
+/* A line: a command, and what stands behind it. */
+struct request {
 	char text[LINE_BYTES];
-	const char *word[WORDS_MAX];
-	size_t count;
-	bool as_json, too_many;
+	const char *word;     /* the command; empty: none */
+	const char *argument; /* the rest of the line; empty: nothing */
+	bool as_json;
 };
 
-/* Cuts a line into words; the word `json`, first or last, is no word but a wish. */
-static void cut(struct words *words, const char *line)
+/* The first byte of a text that is no blank. */
+static char *skip_blanks(char *text)
 {
-	char *rest = NULL;
+	return text + strspn(text, " \t\r");
+}
 
-	*words = (struct words){0};
-	snprintf(words->text, sizeof(words->text), "%s", line);
-	for (char *word = strtok_r(words->text, " \t\r", &rest); word != NULL; word = strtok_r(NULL, " \t\r", &rest)) {
-		if (strcmp(word, "json") == 0)
-			words->as_json = true;
-		else if (words->count < WORDS_MAX)
-			words->word[words->count++] = word;
+/* Cuts a word off the beginning of a text; returns what is behind it. */
+static char *cut_word(char *text)
+{
+	char *end = text + strcspn(text, " \t\r");
+
+	if (*end == '\0')
+		return end;
+	*end = '\0';
+	return skip_blanks(end + 1);
+}
+
+/* Cuts blanks off the end of a text. */
+static void trim_end(char *text)
+{
+	size_t length = strlen(text);
+
+	while (length > 0 && strchr(" \t\r", text[length - 1]) != NULL)
+		text[--length] = '\0';
+}
+
+/* Whether the last word of a text is `json`, which is cut off then. */
+static bool cut_json_end(char *text)
+{
+	size_t length = strlen(text);
+
+	if (length < 4 || strcmp(text + length - 4, "json") != 0 ||
+	    (length > 4 && strchr(" \t\r", text[length - 5]) == NULL))
+		return false;
+	text[length - 4] = '\0';
+	trim_end(text);
+	return true;
+}
+
+/* Reads a line; the word `json`, first or last, is no word but a wish. */
+static void read_request(struct request *request, const char *line)
+{
+	*request = (struct request){0};
+	snprintf(request->text, sizeof(request->text), "%s", line);
+	char *at = skip_blanks(request->text);
+	trim_end(at);
+	char *rest = cut_word(at);
+	if (strcmp(at, "json") == 0) {
+		request->as_json = true;
+		at = rest;
+		rest = cut_word(at);
 	}
-	words->too_many = words->count > 2;
+	request->as_json |= cut_json_end(rest);
+	request->word = at;
+	request->argument = rest;
+	for (char *byte = at; *byte != '\0'; byte++)
+		*byte = *byte == '-' ? '_' : *byte;
 }
 
 /* The command of a name, or NULL. */
@@ -51,49 +99,64 @@ static const struct command *find(const char *name)
 	return NULL;
 }
 
-/* Answers that a line means nothing. */
-static void refuse(const struct words *words, FILE *out)
+void stats_error(struct report *report, const char *format, ...)
 {
-	const char *names[COMMAND_COUNT], *word = words->count == 0 ? "" : words->word[0];
-	char message[LINE_BYTES + 128];
-	struct json json;
+	char message[LINE_BYTES + 256];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(message, sizeof(message), format, arguments);
+	va_end(arguments);
+	if (report->as_json) {
+		report_text(report, "error", message);
+		return;
+	}
+	for (char *at = message; *at != '\0'; at++)
+		*at = (unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at;
+	report_line(report, "error: %s", message);
+}
+
+/* Answers that a line means nothing. */
+static void refuse(struct report *report, const struct request *request, const struct command *command)
+{
+	const char *names[COMMAND_COUNT];
 
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		names[i] = commands[i].name;
-	const char *near = suggest_nearest(word, names, COMMAND_COUNT);
-	if (find(word) != NULL)
-		snprintf(message, sizeof(message), "\"%s\" takes no word but json", word);
+	const char *near = suggest_nearest(request->word, names, COMMAND_COUNT);
+	if (command != NULL && command->argument[0] == '\0')
+		stats_error(report, "\"%s\" takes no word but json", request->word);
+	else if (command != NULL)
+		stats_error(report, "\"%s\" wants %s behind it", request->word, command->argument);
 	else if (near != NULL)
-		snprintf(message, sizeof(message), "unknown command \"%s\", did you mean \"%s\"?", word, near);
+		stats_error(report, "unknown command \"%s\", did you mean \"%s\"?", request->word, near);
 	else
-		snprintf(message, sizeof(message), "unknown command \"%s\"; \"help\" lists all", word);
-	if (words->as_json) {
-		json_init(&json, out);
-		json_open_object(&json, NULL);
-		json_text(&json, "error", message);
-		json_close_object(&json);
-		fputs("\n", out);
-		return;
-	}
-	fputs("error: ", out);
-	for (const char *at = message; *at != '\0'; at++)
-		putc((unsigned char)*at < ' ' || *at == 0x7f ? '?' : *at, out);
-	fputs("\n\n", out);
+		stats_error(report, "unknown command \"%s\"; \"help\" lists all", request->word);
 }
 
-void stats_answer(const struct supervisor *supervisor, const char *line, FILE *out)
+/* Whether a command may have this argument. */
+static bool takes(const struct command *command, const char *argument)
 {
-	struct words words;
+	bool given = argument[0] != '\0';
+
+	if (command->argument[0] == '\0')
+		return !given;
+	return given || command->argument[0] == '[';
+}
+
+void stats_answer(struct supervisor *supervisor, const char *line, FILE *out)
+{
+	static struct request request; /* large, and there is one thread */
 	struct report report;
 
-	cut(&words, line);
-	const struct command *command = words.count == 0 ? NULL : find(words.word[0]);
-	bool has_argument = words.count == 2 && command == &commands[0];
-	if (command == NULL || words.too_many || (words.count == 2 && !has_argument)) {
-		refuse(&words, out);
-		return;
-	}
-	report_begin(&report, out, words.as_json);
-	command->view(supervisor, &report, has_argument ? words.word[1] : "");
+	read_request(&request, line);
+	const struct command *command = find(request.word);
+	report_begin(&report, out, request.as_json);
+	if (command == NULL || !takes(command, request.argument))
+		refuse(&report, &request, command);
+	else if (command->view != NULL)
+		command->view(supervisor, &report, request.argument);
+	else
+		command->action(supervisor, &report, request.argument);
 	report_end(&report);
 }

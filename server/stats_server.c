@@ -19,8 +19,8 @@
 
 enum {
 	CLIENTS_MAX = 64,
-	LINE_MAX_BYTES = 256,
-	ANSWERS_PER_TURN = 8, /* to one client: the supervisor has more to do than to answer one that never stops */
+	LINE_MAX_BYTES = 4352, /* a path, and a command before it */
+	ANSWERS_PER_TURN = 8,  /* to one client: the supervisor has more to do than to answer one that never stops */
 };
 
 struct client {

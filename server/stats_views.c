@@ -6,9 +6,11 @@
  */
 #include "server/stats_views.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/stats_health.h"
@@ -48,6 +50,18 @@ static void list_counters(struct report *report)
 	report_table_end(report);
 }
 
+/* One row of the list of commands. */
+static void show_command(struct report *report, const char *name, const char *argument, const char *help)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "%s%s%s", name, argument[0] == '\0' ? "" : " ", argument);
+	report_row(report);
+	report_text(report, "command", text);
+	report_text(report, "answer", help);
+	report_row_end(report);
+}
+
 void stats_view_help(const struct supervisor *supervisor, struct report *report, const char *argument)
 {
 	(void)supervisor;
@@ -55,12 +69,13 @@ void stats_view_help(const struct supervisor *supervisor, struct report *report,
 		list_counters(report);
 		return;
 	}
+	if (argument[0] != '\0') {
+		stats_error(report, "\"help\" takes no word but stats and json");
+		return;
+	}
 	report_table(report, "commands");
-#define STATS_COMMAND(name, help)                                                                                      \
-	report_row(report);                                                                                            \
-	report_text(report, "command", #name);                                                                         \
-	report_text(report, "answer", help);                                                                           \
-	report_row_end(report);
+#define STATS_COMMAND(name, argument, help) show_command(report, #name, argument, help);
+#define STATS_ACTION(name, argument, help) show_command(report, #name, argument, help);
 #include "server/stats_commands.def"
 	report_table_end(report);
 	report_line(report, "With the word json a command answers with one line of JSON: \"slots json\".");
@@ -428,6 +443,86 @@ void stats_view_segments(const struct supervisor *supervisor, struct report *rep
 	for (size_t i = 0; i < descriptor->segment_count; i++)
 		show_steps(supervisor, report, &descriptor->segments[i]);
 	report_table_end(report);
+}
+
+/* ---- deaths ---- */
+
+/* Writes a time as people and programs read it, in UTC. */
+static const char *time_text(uint64_t ms, char text[32])
+{
+	time_t seconds = (time_t)(ms / 1000);
+	struct tm utc;
+
+	gmtime_r(&seconds, &utc);
+	size_t length = strftime(text, 32, "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(text + length, 32 - length, ".%03uZ", (unsigned)(ms % 1000));
+	return text;
+}
+
+/* The name of a cause, in small letters. */
+static const char *cause_text(enum death_cause cause, char text[16])
+{
+	snprintf(text, 16, "%s", death_cause_name(cause));
+	for (char *at = text; *at != '\0'; at++)
+		*at = (char)tolower((unsigned char)*at);
+	return text;
+}
+
+/* What the dead was at, by name. */
+static void show_last_work(const struct supervisor *supervisor, struct report *report, const struct death *death)
+{
+	const struct descriptor *descriptor = supervisor->sidecar->descriptor;
+	const struct segment *segment =
+	    death->busy && death->segment < descriptor->segment_count ? &descriptor->segments[death->segment] : NULL;
+
+	report_text(report, "segment", segment == NULL ? NULL : segment->name);
+	report_text(report, "step",
+		    segment != NULL && death->step < segment->step_count ? segment->steps[death->step].name : NULL);
+	report_number(report, "seq", death->busy ? death->seq : 0, "");
+	report_number(report, "record", death->busy ? death->record : 0, "");
+}
+
+/* One row for each death, the last one first. */
+static void show_death(const struct supervisor *supervisor, struct report *report, const struct death *death)
+{
+	char when[32], cause[16];
+
+	report_row(report);
+	report_text(report, "when", time_text(death->when_ms, when));
+	report_text(report, "process", death->role == ROLE_FRONT ? "front" : death->owner ? "worker" : "heir");
+	report_number(report, "slot", death->slot, "");
+	report_number(report, "pid", (uint64_t)death->pid, "");
+	report_number(report, "number", death->number, "");
+	report_text(report, "cause", cause_text(death->cause, cause));
+	report_text(report, "end", death->how);
+	show_last_work(supervisor, report, death);
+	report_text(report, "then", death->then[0] == '\0' ? NULL : death->then);
+	report_row_end(report);
+}
+
+void stats_view_deaths(const struct supervisor *supervisor, struct report *report, const char *argument)
+{
+	uint64_t count = supervisor->death_count < DEATHS_KEPT ? supervisor->death_count : DEATHS_KEPT;
+
+	(void)argument;
+	report_table(report, "deaths");
+	for (uint64_t i = 1; i <= count; i++)
+		show_death(supervisor, report, &supervisor->deaths[(supervisor->death_count - i) % DEATHS_KEPT]);
+	report_table_end(report);
+}
+
+/* ---- reloading ---- */
+
+void stats_view_reloading(const struct supervisor *supervisor, struct report *report, const char *argument)
+{
+	const struct reload *reload = &supervisor->reload;
+
+	(void)argument;
+	report_text(report, "state", reload_state_name(reload->state));
+	report_number(report, "code", supervisor->code, "");
+	report_number(report, "slots_done", reload->slots_done, "");
+	report_text(report, "descriptor", reload->path[0] == '\0' ? NULL : reload->path);
+	report_text(report, "message", reload->message[0] == '\0' ? NULL : reload->message);
 }
 
 /* ---- health ---- */

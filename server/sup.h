@@ -111,6 +111,34 @@ struct death {
 
 enum { DEATHS_KEPT = 64 };
 
+/* A generation of code: what its processes load. */
+struct code {
+	uint32_t number; /* 0: none */
+	const struct descriptor *descriptor;
+	struct descriptor *owned; /* the same, where it is ours to free; else NULL */
+};
+
+enum reload_state { RELOAD_NONE, RELOAD_CHECKING, RELOAD_REPLACING, RELOAD_DONE, RELOAD_FAILED };
+
+enum { CODES_MAX = 4, RELOAD_MESSAGE_MAX = 4096, RELOAD_PATH_MAX = 4096 };
+
+/* A reload: the last one, or the one that is under way. */
+struct reload {
+	enum reload_state state;
+	char path[RELOAD_PATH_MAX];
+	char message[RELOAD_MESSAGE_MAX]; /* how it ended */
+	uint32_t code;                    /* its generation */
+	uint32_t slots_done;
+	uint32_t heir;   /* in the slot at hand: the number of the first process with the new code; 0: none */
+	uint64_t due_ns; /* when patience ends */
+	char *text;      /* CHECKING: the descriptor's bytes */
+	size_t size;
+	struct launched probe; /* likewise; pidfd -1: none */
+	int in;                /* what it says; -1: that is over */
+	char said[RELOAD_MESSAGE_MAX];
+	size_t said_used;
+};
+
 struct stats_server;
 
 struct supervisor {
@@ -126,6 +154,9 @@ struct supervisor {
 	uint32_t child_count;
 	struct keeper keepers[SLOTS_MAX];
 	uint32_t keeper_count;
+	struct code codes[CODES_MAX];
+	uint32_t code; /* the generation that all slots were last brought to */
+	struct reload reload;
 	uint64_t watch_due_ns; /* when the watchdog looks next; 0: when somebody rings */
 	uint32_t quiet_looks;  /* of these, so many in a row that saw sleepers alone */
 	uint64_t oom_kills;    /* of the container, as last read */
@@ -195,8 +226,34 @@ bool keeper_replace_owner(struct supervisor *supervisor, struct keeper *keeper);
 /* Whether its owner is ready. */
 bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *keeper);
 
+/* Forks one more process of the slot, with this generation of code. Its number; 0: that is not possible now. */
+uint32_t keeper_fork(struct supervisor *supervisor, struct keeper *keeper, uint32_t code, uint64_t now);
+
+/* The process of a number that has not been reaped, or NULL. */
+struct child *keeper_process(struct keeper *keeper, uint32_t number);
+
 /* Heirs that have all loaded and wait. */
 uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper);
+
+/* ---- sup_reload.c: new code ---- */
+
+/* Makes what is served the first generation of code. */
+void codes_init(struct supervisor *supervisor);
+
+/* What the processes of a generation load. */
+const struct descriptor *code_descriptor(const struct supervisor *supervisor, uint32_t number);
+
+/* Starts to check a descriptor, and goes on by itself. False and `why` when that cannot be. */
+bool reload_start(struct supervisor *supervisor, const char *path, char why[RELOAD_MESSAGE_MAX]);
+
+/* Moves a reload on. */
+void reload_turn(struct supervisor *supervisor, uint64_t now);
+
+/* When it wants a turn at the latest; 0: when something happens. */
+uint64_t reload_due(const struct supervisor *supervisor);
+
+/* "none", "checking", "replacing", "done", "failed". */
+const char *reload_state_name(enum reload_state state);
 
 /* ---- sup_watchdog.c ---- */
 
@@ -204,6 +261,9 @@ uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *
 void watchdog_turn(struct supervisor *supervisor, uint64_t now);
 
 /* ---- sup_run.c ---- */
+
+/* Stops as SIGTERM does. */
+void supervisor_drain(struct supervisor *supervisor);
 
 /* Called for every dead child before anything else is done about it: what its end means for the sidecar as a whole. */
 void supervisor_child_died(struct supervisor *supervisor, struct child *child, const siginfo_t *end);

@@ -75,8 +75,7 @@ uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *
 
 /* ---- Who owns the slot ---- */
 
-/* The process of a number that has not been reaped, or NULL. */
-static struct child *find_number(struct keeper *keeper, uint32_t number)
+struct child *keeper_process(struct keeper *keeper, uint32_t number)
 {
 	for (uint32_t i = 0; i < LIVES_MAX; i++) {
 		if (keeper->lives[i].state != CHILD_DOWN && keeper->lives[i].number == number)
@@ -102,7 +101,7 @@ static void note_owner(struct supervisor *supervisor, struct keeper *keeper, str
 	struct child *before = keeper->owner;
 
 	child->announced = true;
-	if (predecessor != keeper->last_owner && find_number(keeper, keeper->last_owner) != NULL) {
+	if (predecessor != keeper->last_owner && keeper_process(keeper, keeper->last_owner) != NULL) {
 		keeper_give_up(supervisor, keeper, "two of its processes took it at once");
 		return;
 	}
@@ -334,29 +333,44 @@ static struct child *free_place(struct keeper *keeper)
 	return NULL;
 }
 
-/* Forks one process of the slot. */
-static void fork_one(struct supervisor *supervisor, struct keeper *keeper, struct child *place, uint64_t now)
+/* Forks with the code of a generation in place of what is served. */
+static bool fork_with_code(struct supervisor *supervisor, struct child *place, const struct birth *birth)
+{
+	struct sidecar *sidecar = supervisor->sidecar;
+	const struct descriptor *served = sidecar->descriptor;
+
+	sidecar->descriptor = code_descriptor(supervisor, birth->code);
+	bool forked = child_start_worker(supervisor, place, birth);
+	sidecar->descriptor = served;
+	return forked;
+}
+
+uint32_t keeper_fork(struct supervisor *supervisor, struct keeper *keeper, uint32_t code, uint64_t now)
 {
 	uint64_t delay_ms = supervisor->sidecar->config.restart_delay_max_ms;
+	struct child *place = free_place(keeper);
 	struct birth birth = {
 	    .slot = keeper->slot,
-	    .place = place->place,
+	    .place = place == NULL ? 0 : place->place,
 	    .number = keeper->numbers + 1,
 	    .generation = keeper->generation,
-	    .code = keeper->code,
+	    .code = code,
 	};
 
-	if (!child_start_worker(supervisor, place, &birth)) {
+	if (place == NULL) /* somebody is on his way out */
+		return 0;
+	if (!fork_with_code(supervisor, place, &birth)) {
 		log_error("no process can be started for slot %u: %s; the next try is in %llu ms", keeper->slot,
 			  strerror(errno), (unsigned long long)delay_ms);
 		keeper->fork_due_ns = now + delay_ms * 1000000;
-		return;
+		return 0;
 	}
 	keeper->fork_due_ns = 0;
 	if (++keeper->numbers > 1 + supervisor->sidecar->config.heirs) {
 		keeper->restarts++;
 		counter_add(&counters_of_sup(supervisor)->worker_restarts, 1);
 	}
+	return birth.number;
 }
 
 /* Processes that should be there now, and one that is not. */
@@ -374,15 +388,9 @@ static bool wants_another(const struct supervisor *supervisor, const struct keep
 /* Forks what is wanted, unless it has to wait. */
 static void fill(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
 {
-	while (now >= keeper->fork_due_ns && wants_another(supervisor, keeper)) {
-		struct child *place = free_place(keeper);
-		uint32_t before = keeper->numbers;
-		if (place == NULL)
-			return; /* one is on its way out */
-		fork_one(supervisor, keeper, place, now);
-		if (keeper->numbers == before)
-			return;
-	}
+	while (now >= keeper->fork_due_ns && wants_another(supervisor, keeper) &&
+	       keeper_fork(supervisor, keeper, keeper->code, now) != 0)
+		;
 }
 
 /* ---- Turns ---- */

@@ -45,6 +45,13 @@ static void begin_stop(struct supervisor *supervisor, int exit_code)
 	child_ask_to_leave(supervisor, front_of(supervisor), ORDER_STOP, supervisor->sidecar->config.drain_timeout_ms);
 }
 
+void supervisor_drain(struct supervisor *supervisor)
+{
+	if (supervisor->phase < PHASE_DRAINING)
+		log_info("stopping: somebody asked for it on the stats socket");
+	begin_stop(supervisor, 0);
+}
+
 /* A start that cannot succeed: no more patience with anybody. */
 static void fail_start(struct supervisor *supervisor)
 {
@@ -230,6 +237,8 @@ static void arm_timer(struct supervisor *supervisor)
 	const struct child *front = front_of(supervisor);
 	uint64_t now = clock_ns(), next = earlier(next_look(supervisor, now), supervisor->watch_due_ns);
 
+	next = earlier(next, reload_due(supervisor));
+
 	if (front->state != CHILD_DOWN || supervisor->phase < PHASE_DRAINING)
 		next = earlier(next, front->due_ns);
 	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
@@ -253,6 +262,7 @@ static void turn(struct supervisor *supervisor)
 	act_on_front(supervisor, now);
 	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
 		keeper_turn(supervisor, &supervisor->keepers[i], now);
+	reload_turn(supervisor, now);
 	watchdog_turn(supervisor, now);
 	if (supervisor->phase == PHASE_STARTING)
 		end_start(supervisor);
@@ -278,6 +288,8 @@ static void take_event(struct supervisor *supervisor, void *source)
 		drain(supervisor->timer);
 	else if (source == &supervisor->sidecar->control)
 		drain(supervisor->sidecar->control.supervisor_bell);
+	else if (source == &supervisor->reload)
+		; /* its turn looks */
 	else if (source == &supervisor->stats)
 		stats_server_turn(supervisor->stats);
 	else
@@ -354,6 +366,7 @@ static void start_all(struct supervisor *supervisor)
 	supervisor->child_count = 1 + supervisor->sidecar->config.slots * LIVES_MAX;
 	/* Generations first: no process may see another's at 0. */
 	atomic_store_explicit(&supervisor->sidecar->control.control->front_generation, 1, memory_order_release);
+	codes_init(supervisor);
 	keepers_init(supervisor);
 	for (uint32_t i = supervisor->keeper_count; i-- > 0;)
 		keeper_turn(supervisor, &supervisor->keepers[i], clock_ns());

@@ -39,6 +39,7 @@ enum death_cause {
 };
 
 enum {
+	STEPS_SPARE = 32, /* counters of steps that a reload may add */
 	LIVES_MAX = 4,        /* processes of one slot at a time: an owner, heirs, and those on their way out */
 	DEATHS_PUBLISHED = 8, /* of one slot: the last ones */
 };

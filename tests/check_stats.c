@@ -51,6 +51,7 @@ static void make(void)
 	};
 	supervisor.children[0] =
 	    (struct child){.role = ROLE_FRONT, .state = CHILD_UP, .pid = getpid(), .number = 1, .born_ns = clock_ns()};
+	codes_init(&supervisor);
 	keepers_init(&supervisor);
 	for (uint32_t slot = 0; slot < 2; slot++)
 		make_owner(slot);
@@ -126,7 +127,7 @@ static const char *text_at(jv value, const char *path)
 START_TEST(every_command_answers_as_text_and_as_json)
 {
 	static const char *const names[] = {
-#define STATS_COMMAND(name, help) #name,
+#define STATS_COMMAND(name, argument, help) #name,
 #include "server/stats_commands.def"
 	};
 	char line[64];
@@ -155,6 +156,61 @@ START_TEST(what_is_no_command_is_refused_with_a_hint)
 			 "{\"error\":\"unknown command \\\"quit\\u0001\\\"; \\\"help\\\" lists all\"}\n");
 	ck_assert_str_eq(answer("slots 3"), "error: \"slots\" takes no word but json\n\n");
 	ck_assert_str_eq(answer("stats a b c d e f"), "error: \"stats\" takes no word but json\n\n");
+}
+END_TEST
+
+START_TEST(actions_say_what_they_do_or_why_not)
+{
+	make();
+	ck_assert_str_eq(answer("restart-worker"), "error: \"restart_worker\" wants SLOT behind it\n\n");
+	ck_assert_str_eq(answer("restart_worker 2"), "error: \"2\" is no slot: there are 2, counted from 0\n\n");
+	ck_assert_str_eq(answer("restart-worker one json"),
+			 "{\"error\":\"\\\"one\\\" is no slot: there are 2, counted from 0\"}\n");
+	ck_assert_str_eq(answer("drain now"), "error: \"drain\" takes no word but json\n\n");
+	assert_has(answer("reload /no such/file"), "error: /no such/file cannot be read: No such file or directory\n");
+	ck_assert_str_eq(text_at(answer_json("reloading json"), "state"), "none");
+	ck_assert_double_eq(number_at(answer_json("json restart-worker 1"), "leaving_pid"), getpid());
+	ck_assert_uint_eq(atomic_load(&sut.sidecar.control.control->slot[1].life[1].order), ORDER_LEAVE);
+	assert_has(answer("restart-worker 1"),
+		   "error: slot 1 has no worker now that could leave; it is leaving already\n");
+	supervisor.phase = PHASE_STARTING;
+	assert_has(answer("reload"), "error: the sidecar is still starting\n");
+	supervisor.phase = PHASE_DRAINING;
+	assert_has(answer("restart-worker 0"), "error: the sidecar is stopping\n");
+}
+END_TEST
+
+START_TEST(deaths_are_told_with_what_was_known)
+{
+	siginfo_t end = {.si_code = CLD_KILLED, .si_status = SIGSEGV};
+
+	make();
+	ck_assert_str_eq(answer("deaths json"), "{\"deaths\":[]}\n");
+	atomic_store(&owner_life(1)->progress.segment, 0);
+	atomic_store(&owner_life(1)->progress.step, 1);
+	atomic_store(&owner_life(1)->progress.seq, 17);
+	atomic_store(&owner_life(1)->progress.record, 3);
+	atomic_store(&owner_life(1)->progress.since_ns, clock_ns());
+	deaths_note(&supervisor, supervisor.keepers[1].owner, &end, DEATH_CODE, "its heir takes over");
+	jv deaths = answer_json("deaths json");
+	ck_assert_str_eq(text_at(jv_copy(deaths), "deaths.0.process"), "worker");
+	ck_assert_double_eq(number_at(jv_copy(deaths), "deaths.0.slot"), 1);
+	ck_assert_str_eq(text_at(jv_copy(deaths), "deaths.0.cause"), "code");
+	ck_assert_str_eq(text_at(jv_copy(deaths), "deaths.0.end"), "signal 11 (Segmentation fault)");
+	ck_assert_str_eq(text_at(jv_copy(deaths), "deaths.0.step"), "upper");
+	ck_assert_double_eq(number_at(jv_copy(deaths), "deaths.0.seq"), 17);
+	ck_assert_double_eq(number_at(jv_copy(deaths), "deaths.0.record"), 3);
+	ck_assert_str_eq(text_at(deaths, "deaths.0.then"), "its heir takes over");
+	/* Nonsense in the words of the dead is left out, and only the last ones are kept, the last first. */
+	atomic_store(&owner_life(1)->progress.segment, 77);
+	for (int i = 0; i < 100; i++)
+		deaths_note(&supervisor, supervisor.keepers[1].owner, &end, DEATH_WATCHDOG, "");
+	deaths_note(&supervisor, &supervisor.children[0], &end, DEATH_OUTSIDE, "");
+	deaths = answer_json("deaths json");
+	ck_assert_int_eq(jv_array_length(jv_object_get(jv_copy(deaths), jv_string("deaths"))), DEATHS_KEPT);
+	ck_assert_str_eq(text_at(jv_copy(deaths), "deaths.0.process"), "front");
+	ck_assert_str_eq(text_at(deaths, "deaths.63.cause"), "watchdog");
+	assert_has(answer("deaths"), "watchdog");
 }
 END_TEST
 
@@ -300,6 +356,15 @@ START_TEST(config_and_version_say_what_runs)
 END_TEST
 
 /* docs/stats.md has every command and every counter, word for word. */
+/* Fails when a page lacks the row of a command. */
+static void assert_row(const char *page, const char *name, const char *argument, const char *help)
+{
+	char row[512];
+
+	snprintf(row, sizeof(row), "| `%s%s%s` | %s |\n", name, argument[0] == '\0' ? "" : " ", argument, help);
+	assert_has(page, row);
+}
+
 START_TEST(the_documentation_has_every_command_and_counter)
 {
 	static char page[1 << 16];
@@ -308,7 +373,8 @@ START_TEST(the_documentation_has_every_command_and_counter)
 	ck_assert_msg(file != NULL, "run the tests from the top of the tree");
 	page[fread(page, 1, sizeof(page) - 1, file)] = '\0';
 	fclose(file);
-#define STATS_COMMAND(name, help) assert_has(page, "| `" #name "` | " help " |\n");
+#define STATS_COMMAND(name, argument, help) assert_row(page, #name, argument, help);
+#define STATS_ACTION(name, argument, help) assert_row(page, #name, argument, help);
 #include "server/stats_commands.def"
 #define ROW(name, type, unit, help) assert_has(page, "| `" #name "` | " #type " | " unit " | " help " |\n");
 #define SUP_COUNTER ROW
@@ -480,7 +546,7 @@ END_TEST
 
 START_TEST(bad_clients_hurt_nobody)
 {
-	char flood[4096];
+	char flood[8192];
 	int fds[70], ok = 0;
 
 	serve(1);
@@ -539,6 +605,8 @@ static Suite *stats_suite(void)
 	tcase_add_checked_fixture(answers, NULL, clean);
 	tcase_add_test(answers, every_command_answers_as_text_and_as_json);
 	tcase_add_test(answers, what_is_no_command_is_refused_with_a_hint);
+	tcase_add_test(answers, actions_say_what_they_do_or_why_not);
+	tcase_add_test(answers, deaths_are_told_with_what_was_known);
 	tcase_add_test(answers, stats_shows_every_counter_of_the_table);
 	tcase_add_test(answers, segments_and_steps_are_summed_over_the_slots);
 	tcase_add_test(answers, sessions_are_shown_while_they_are_open);

@@ -1,9 +1,12 @@
 """What outlives what: state memory, and slots whose workers die, are replaced, hang, or get new code."""
 
+import itertools
+import json
 import os
 import pathlib
 import signal
 import subprocess
+import threading
 
 import grpc
 import pytest
@@ -115,3 +118,98 @@ def test_a_worker_that_never_gets_on_is_killed_and_the_slot_goes_on(bridged, cli
     assert counters(sidecar)["watchdog_kills"] >= 3
     assert slot(sidecar, 1)["process"] == 1
     sidecar.wait_for_log(r"worker 0 \(pid \d+\) has been at one unit of work for .* of processor time, and --unit-cpu-limit is 100ms")
+
+
+def test_a_worker_is_restarted_on_demand(bridged, client, bridgectl):
+    sidecar = bridged(PIPELINE, slots=2)
+    session = client(sidecar.unix).session(sidecar)
+    index = session.ack.open_ack.slot
+    for _ in range(5):
+        wait_for_heirs(sidecar, slots=2)
+        was = slot(sidecar, index)["pid"]
+        session.send_records(b"a", b"b")
+        bridgectl("restart-worker", str(index), "--stats", sidecar.stats_path)
+        assert [record.payload for record in session.results()] == [b"A", b"B"]
+        wait_until(lambda: slot(sidecar, index)["pid"] not in (0, was), "another worker")
+    refusal = bridgectl("restart-worker", "2", "--stats", sidecar.stats_path, check=False)
+    assert refusal.returncode == 1 and refusal.stderr == 'bridgectl: "2" is no slot: there are 2, counted from 0\n'
+    assert counters(sidecar)["deaths_blamed"] == 0 and counters(sidecar)["takeovers"] == 5
+
+
+def test_a_drain_is_a_stop_in_order(bridged, client, bridgectl):
+    sidecar = bridged(PIPELINE)
+    assert client(sidecar.unix).process(0, b"a")[0].payload == b"A"
+    assert "DRAINING" in bridgectl("drain", "--stats", sidecar.stats_path).stdout
+    assert sidecar.process.wait(PATIENCE) == 0
+    assert "somebody asked for it on the stats socket" in sidecar.log()
+
+
+def test_deaths_are_listed(bridged, client, bridgectl):
+    sidecar = bridged(PIPELINE)
+    wait_for_heirs(sidecar)
+    client(sidecar.unix).process(0, b"a")
+    os.kill(slot(sidecar)["pid"], signal.SIGABRT)
+    wait_until(lambda: sidecar.stats_json("deaths")["deaths"], "the death to be noted")
+    death = json.loads(bridgectl("deaths", "--json", "--stats", sidecar.stats_path).stdout)["deaths"][0]
+    assert (death["process"], death["slot"], death["cause"]) == ("worker", 0, "code")
+    assert death["end"] == "signal 6 (Aborted)" and death["then"] == "its heir takes over"
+    assert "signal 6 (Aborted)" in bridgectl("deaths", "--stats", sidecar.stats_path).stdout
+
+
+@pytest.fixture
+def reload(bridgectl, workdir, compile):
+    """Reloads a sidecar with another pipeline; the finished process."""
+    names = itertools.count()
+
+    def run(sidecar, pipeline, check=True):
+        descriptor = compile(pipeline, name=f"new{next(names)}")
+        return bridgectl("reload", "--descriptor", str(descriptor), "--stats", sidecar.stats_path, check=check)
+
+    return run
+
+
+def test_new_code_takes_over_while_a_session_goes_on(bridged, client, reload):
+    """Frames sent before, while and after it: each is answered once, in order, first by the old code and then by the new."""
+    sidecar = bridged(PIPELINE, slots=2)
+    session = client(sidecar.unix).session(sidecar)
+    old, new = PIPELINE, PIPELINE.replace("ascii_upcase", '. + "!"')
+    for code in (new, old, new):
+        sent = [b"r%d" % n for n in range(300)]
+        done = []
+        thread = threading.Thread(target=lambda code=code, done=done: done.append(reload(sidecar, code)))
+        thread.start()
+        for payload in sent:
+            session.send_records(payload)
+        got = [record.payload for _ in sent for record in session.results()]
+        thread.join()
+        assert "done" in done[0].stdout
+        before, after = (lambda p: p.upper(), lambda p: p + b"!") if code is new else (lambda p: p + b"!", lambda p: p.upper())
+        switched = next((n for n, payload in enumerate(got) if payload == after(sent[n])), len(got))
+        assert got == [before(p) for p in sent[:switched]] + [after(p) for p in sent[switched:]]
+        assert session.exchange(b"x") == [after(b"x")]
+    wait_for_heirs(sidecar, slots=2)
+    assert counters(sidecar)["reloads"] == 3 and counters(sidecar)["deaths_blamed"] == 0
+    assert all(slot(sidecar, i)["generation"] == 1 for i in range(2))
+    os.kill(slot(sidecar, session.ack.open_ack.slot)["pid"], signal.SIGKILL)  # the heir has the new code, too
+    assert session.exchange(b"y") == [b"y!"]
+
+
+def test_what_cannot_be_reloaded_changes_nothing(bridged, client, reload, bridgectl, workdir):
+    sidecar = bridged(PIPELINE)
+    session = client(sidecar.unix).session(sidecar)
+    owner = slot(sidecar)["pid"]
+    other = reload(sidecar, PIPELINE.replace("steps:", "steps:\n  - { name: spread, kind: key_by, key: . }"), check=False)
+    assert other.returncode == 1 and "its topology is" in other.stdout and "failed" in other.stdout
+    broken = workdir / "broken.yaml"
+    broken.write_text(sidecar.descriptor_path.read_text().replace("ascii_upcase", "no_such_function"))
+    refused = bridgectl("reload", "--descriptor", str(broken), "--stats", sidecar.stats_path, check=False)
+    assert refused.returncode == 1 and "no_such_function" in refused.stdout
+    broken.write_text("segments: [\n")
+    refused = bridgectl("reload", "--descriptor", str(broken), "--stats", sidecar.stats_path, check=False)
+    assert refused.returncode == 1 and "broken.yaml:" in refused.stdout
+    missing = bridgectl("reload", "--descriptor", str(workdir / "none.yaml"), "--stats", sidecar.stats_path, check=False)
+    assert missing.returncode == 1 and "No such file or directory" in missing.stderr
+    assert slot(sidecar)["pid"] == owner and session.exchange(b"a") == [b"A"]
+    again = bridgectl("reload", "--stats", sidecar.stats_path)  # the file that it was started with
+    assert "done" in again.stdout and session.exchange(b"b") == [b"B"]
+    assert slot(sidecar)["pid"] != owner and counters(sidecar)["reloads"] == 1

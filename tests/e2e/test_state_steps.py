@@ -1,12 +1,16 @@
-"""Steps that remember, over checkpoints: restored, dealt out to more and to fewer subtasks, and with what came after a checkpoint lost.
+"""Steps that remember, over checkpoints and deaths: restored, dealt out to more and to fewer subtasks, with what came after a checkpoint
+lost, and with workers that are killed at work.
 
 A client with a table of state runs jobs of random records; what comes out is compared with what a few lines of Python come to.
 """
 
 import collections
+import contextlib
 import copy
 import json
+import os
 import random
+import signal
 
 import pytest
 
@@ -114,7 +118,7 @@ class Job:
 
     def __init__(self, sidecar, one, segment, proto):
         self.sidecar, self.one, self.segment, self.bridge = sidecar, one, segment, proto.bridge
-        self.sessions, self.clock, self.checkpoint = [], 1000, 0
+        self.sessions, self.clock, self.checkpoint, self.deaths = [], 1000, 0, 0
 
     def start(self, parallelism, tables=()):
         """Opens so many subtasks on the state of a checkpoint."""
@@ -140,12 +144,22 @@ class Job:
         """Sends something to all subtasks; their records."""
         return [record for session in self.sessions for record in session.results(session.send(**kind))]
 
-    def record(self, key, payload, time):
+    def record(self, key, payload, time, roll):
         hashed = key_hash(key.encode())
         group = key_group(hashed)
         session = self.sessions[subtask_of(group, len(self.sessions))]
         record = self.bridge.Record(payload=payload, key=key.encode(), key_hash=hashed, key_group=group, timestamp=time)
-        return session.results(session.send_records(record))
+        seq = session.send_records(record)
+        if roll.random() < self.deaths:
+            self.kill(roll.randrange(SLOTS))
+        return session.results(seq)
+
+    def kill(self, slot):
+        """Kills the worker of a slot, if it has one just now."""
+        pid = self.sidecar.stats_json("slots")["slots"][slot]["pid"]
+        if pid:
+            with contextlib.suppress(ProcessLookupError):  # it was dead already
+                os.kill(pid, signal.SIGKILL)
 
     def barrier(self):
         """A checkpoint over all subtasks: their tables."""
@@ -181,7 +195,7 @@ def grouped(pairs):
 @pytest.fixture
 def job(bridged, client, proto):
     """Makes a job of a segment: job(ONCE)."""
-    sidecar = bridged(PIPELINE, slots=SLOTS)
+    sidecar = bridged(PIPELINE, slots=SLOTS, flags=["--restart-delay", "1ms"])
     one = client(sidecar.unix)
     return lambda segment: Job(sidecar, one, segment, proto)
 
@@ -192,7 +206,7 @@ def step(job, model, roll, time):
     if kind < 0.85:
         key, payload = f"k{roll.randrange(25)}", {"id": roll.randrange(12), "v": roll.randrange(-50, 50)}
         at = time + roll.randrange(-2000, 2000)
-        got, expected = job.record(key, json.dumps(payload).encode(), at), model.record(key, payload, job.clock, at)
+        got, expected = job.record(key, json.dumps(payload).encode(), at, roll), model.record(key, payload, job.clock, at)
     elif kind < 0.95:
         job.set_clock(job.clock + roll.randrange(4000))
         got, expected = job.to_all(timer_tick=job.bridge.TimerTick()), model.tick(job.clock)
@@ -201,10 +215,12 @@ def step(job, model, roll, time):
     assert told(got) == grouped(expected)
 
 
+@pytest.mark.parametrize("deaths", [0, 0.05], ids=["quiet", "deaths"])
 @pytest.mark.parametrize("segment, model", [(ONCE, Once()), (BUNCH, Bunch()), (HOURLY, Hourly())], ids=["once", "bunch", "hourly"])
-def test_they_go_on_from_a_checkpoint(job, segment, model):
+def test_they_go_on_from_a_checkpoint(job, segment, model, deaths):
     roll = random.Random(segment)
     job, model, tables, time = job(segment), copy.deepcopy(model), (), 0
+    job.deaths = deaths
     for parallelism in (1, 3, 2, 4, 1):
         job.start(parallelism, tables)
         for _ in range(roll.randrange(150, 250)):

@@ -43,6 +43,9 @@ enum {
 	SENT_BATCHES_MAX = 8, /* so many, and batches wait; the rest is for watermarks and ticks */
 	SENT_IDLE = 2,        /* fewer, and a batch goes out however small it is */
 	BATCH_RECORDS_MAX = 1024,
+	WINDOW_MOST = SENT_BATCHES_MAX * BATCH_RECORDS_MAX, /* records of a session that are not answered yet */
+	WINDOW_LEAST = 32,
+	WINDOW_TARGET_MS = 20, /* so long does the window of a session keep its worker busy */
 	BATCH_BYTES_MAX = 256 << 10,
 	WATERMARK_INTERVAL_MS = 200, /* as Flink's pipeline.auto-watermark-interval */
 };
@@ -107,6 +110,8 @@ struct sent {
 	uint64_t seq;
 	uint32_t kind;      /* TO_WORKER_... */
 	int64_t value;      /* the watermark, or whether idle */
+	uint32_t records;   /* of a batch */
+	uint64_t sent_ns;   /* of a batch */
 	grpc_slice message; /* of a batch: to show the record that a step failed on */
 };
 
@@ -121,6 +126,8 @@ struct subtask {
 	uint32_t slot;
 	struct sent sent[SENT_MAX]; /* a circle, oldest first */
 	uint32_t sent_first, sent_count;
+	uint32_t window, in_flight; /* records that may be unanswered, and that are */
+	bool window_limits;         /* a batch waits for it */
 	/* The batch that is being filled. */
 	uint8_t *batch;
 	size_t batch_size, batch_capacity;

@@ -8,6 +8,9 @@
  * for company; behind a busy worker it grows until it is full. A watermark goes out behind the batch; several that are
  * due become one. The answer to a watermark, read in order behind the records, passes it on to the consumers.
  *
+ * How many records may be unanswered adapts as well: as many as the worker does in WINDOW_TARGET_MS, the time that its other sessions
+ * take included. More would not make it faster, and every barrier and watermark would wait behind them, segment after segment.
+ *
  * A barrier goes out behind all that came before it on every input (run_align.h); from then on nothing is sent until it is
  * acknowledged, while the next batch is filled. The acknowledgement, read in order behind the records, passes it on.
  */
@@ -41,12 +44,13 @@ static int64_t processing_now(struct subtask *subtask)
 	return subtask->processing_ms;
 }
 
-/* Notes a message as one that will be answered. */
-static void note_sent(struct subtask *subtask, uint32_t kind, int64_t value, grpc_slice kept)
+/* Notes a message as one that will be answered; `kept` is a reference to it, to show the record that a step failed on. */
+static struct sent *note_sent(struct subtask *subtask, uint32_t kind, int64_t value, grpc_slice kept)
 {
 	CHECK(subtask->sent_count < SENT_MAX);
 	struct sent *sent = &subtask->sent[(subtask->sent_first + subtask->sent_count++) % SENT_MAX];
-	*sent = (struct sent){subtask->seq, kind, value, kept};
+	*sent = (struct sent){.seq = subtask->seq, .kind = kind, .value = value, .message = kept};
+	return sent;
 }
 
 /* Hands a message to the stream, whose queue is large enough. A broken stream swallows it: its end is on the way. */
@@ -90,6 +94,7 @@ void subtask_open(struct subtask *subtask)
 	const struct segment *segment = subtask->stage->segment;
 	struct client_call_options options = {.wait_for_ready = true};
 	subtask->message_max = MESSAGE_MAX_UNTIL_TOLD;
+	subtask->window = BATCH_RECORDS_MAX;
 	subtask->answer_message = grpc_empty_slice();
 	subtask->stream = client_stream_open(graph->client, graph->session_method, STREAM_QUEUE, &options, subtask);
 	CHECK(subtask->stream != NULL);
@@ -130,11 +135,34 @@ void subtask_open(struct subtask *subtask)
 
 /* ---- The batch ---- */
 
-/* Whether the batch has all it should have. */
+/* Whether the batch has all it should have: at most half of what may be unanswered, so that the worker has the next one at hand. */
 static bool batch_is_full(const struct subtask *subtask)
 {
-	return subtask->batch_closed || subtask->batch_records >= BATCH_RECORDS_MAX ||
-	       subtask->batch_size >= BATCH_BYTES_MAX;
+	uint32_t most = subtask->window < 2 * BATCH_RECORDS_MAX ? subtask->window / 2 : BATCH_RECORDS_MAX;
+	return subtask->batch_closed || subtask->batch_records >= most || subtask->batch_size >= BATCH_BYTES_MAX;
+}
+
+/* Whether the batch fits into the window. */
+static bool window_allows(struct subtask *subtask)
+{
+	bool allows = subtask->in_flight == 0 || subtask->in_flight + subtask->batch_records <= subtask->window;
+	subtask->window_limits |= !allows;
+	return allows;
+}
+
+/* A batch was answered after so long: the window grows if it was too small, and shrinks if it was too large. */
+static void window_adapt(struct subtask *subtask, const struct sent *answered)
+{
+	subtask->in_flight -= answered->records;
+	if (clock_ns() - answered->sent_ns > WINDOW_TARGET_MS * UINT64_C(1000000))
+		subtask->window -= subtask->window / 4;
+	else if (subtask->window_limits)
+		subtask->window += subtask->window / 4;
+	if (subtask->window < WINDOW_LEAST)
+		subtask->window = WINDOW_LEAST;
+	if (subtask->window > WINDOW_MOST)
+		subtask->window = WINDOW_MOST;
+	subtask->window_limits = false;
 }
 
 /* Whether anything waits to go out behind the batch. */
@@ -144,12 +172,12 @@ static bool something_behind(const struct subtask *subtask)
 }
 
 /* Whether the batch may go out now. */
-static bool batch_may_go(const struct subtask *subtask)
+static bool batch_may_go(struct subtask *subtask)
 {
 	if (subtask->batch_records == 0 || subtask->state != SUBTASK_RUNNING || subtask->barrier_sent)
 		return false;
 	bool pressed = batch_is_full(subtask) || something_behind(subtask);
-	return subtask->sent_count < (pressed ? SENT_BATCHES_MAX : SENT_IDLE);
+	return subtask->sent_count < (pressed ? SENT_BATCHES_MAX : SENT_IDLE) && window_allows(subtask);
 }
 
 /* Sends the batch. */
@@ -163,12 +191,16 @@ static void batch_send(struct subtask *subtask)
 	size_t size = (size_t)(writer.at - subtask->batch);
 	subtask->stage->batches++;
 	subtask->stage->records_in += subtask->batch_records;
+	uint32_t records = subtask->batch_records;
 	subtask->batch_records = 0;
 	subtask->batch_size = 0;
 	subtask->batch_closed = false;
 	subtask->graph->room = true;
 	grpc_slice message = grpc_slice_from_copied_buffer((const char *)subtask->batch, size);
-	note_sent(subtask, TO_WORKER_BATCH, 0, grpc_slice_ref(message)); /* to show the record that a step failed on */
+	struct sent *sent = note_sent(subtask, TO_WORKER_BATCH, 0, grpc_slice_ref(message));
+	sent->records = records;
+	sent->sent_ns = clock_ns();
+	subtask->in_flight += records;
 	send_noted(subtask, message);
 }
 
@@ -371,6 +403,8 @@ static void sent_answered(struct subtask *subtask)
 		outlet_idle(&subtask->outlet, sent.value != 0);
 	else if (sent.kind == TO_WORKER_TIMER_TICK)
 		subtask->ticking = false;
+	else if (sent.kind == TO_WORKER_BATCH)
+		window_adapt(subtask, &sent);
 	run_graph_mark(subtask->graph, subtask);
 }
 

@@ -5,6 +5,7 @@ is a JSON object of what to do besides echoing every record:
 
     wakeup_ms   ask for a tick so long after each batch
     split       answer a batch with one Results per record
+    slow_batch  take so many ms for each batch
     mute        answer nothing but Open
     key         give every record its payload as key
     error       answer the first batch with this fatal Error
@@ -86,6 +87,7 @@ def write(line):
 
 def answer_batch(message, context, wakeup):
     """What comes back for a batch."""
+    time.sleep(ORDERS.get("slow_batch", 0) / 1000)
     for record in message.batch.records:
         record.input = 0
         if "key" in ORDERS:

@@ -344,15 +344,20 @@ def size(workdir, outputs):
 
 
 def wait_for_moment(running, workdir, outputs, draw, most):
-    """Lets a run go on for a while: until its outputs have grown by some bytes, or just so long that it may not even have begun. Whether
-    it still runs."""
-    growth = draw.randrange(most) if draw.random() < 0.8 else None
-    moment = time.monotonic() + (PATIENCE if growth is not None else draw.uniform(0, 0.2))
+    """Lets a run go on for a while: so long that it may not even have begun, until its outputs have grown by some bytes, or until it has
+    written some checkpoints and a bit. Whether it still runs."""
+    what = draw.choice(["moment", "growth", "checkpoints", "checkpoints"])
+    moment = time.monotonic() + (draw.uniform(0, 0.2) if what == "moment" else PATIENCE)
+    growth, checkpoints = draw.randrange(most), draw.randint(1, 4)
+    least, file, seen = size(workdir, outputs), workdir / "file", set()
     while time.monotonic() < moment and running.process.poll() is None:
-        reached = size(workdir, outputs)
-        running.least = min(reached, running.least)  # what lies beyond the checkpoint is cut first
-        if growth is not None and reached >= running.least + growth:
+        least = min(size(workdir, outputs), least)  # what lies beyond the checkpoint is cut first
+        if file.exists():
+            seen.add(file.stat().st_mtime_ns)
+        if what == "growth" and size(workdir, outputs) >= least + growth:
             break
+        if what == "checkpoints" and len(seen) > 1 + checkpoints:
+            what, moment = "moment", time.monotonic() + draw.uniform(0, 0.03)
         time.sleep(0.001)
     return running.process.poll() is None
 
@@ -361,7 +366,6 @@ def run_until_done(start, workdir, pipeline, outputs, draw, kills, most, options
     """Starts again and again, and kills, `kills` times or until it is done; then lets it finish. Returns the number of kills."""
     for killed in range(kills):
         running = start(pipeline(), "--quiet", "--checkpoint-interval", draw.choice(["2ms", "10ms", "30ms"]), *options())
-        running.least = size(workdir, outputs)
         if not wait_for_moment(running, workdir, outputs, draw, most):
             running.end(0)
             return killed
@@ -419,6 +423,111 @@ def test_killed_anywhere_it_writes_every_record_once(start, workdir, seed):
     with open(workdir / "in", "w") as file:
         file.writelines(json.dumps({"k": f"key {n % 31}", "n": n}) + "\n" for n in range(60000))
     outputs, slots = ("odd", "left", "again"), lambda: ["--slots", str(draw.randint(1, 3))]
-    killed = run_until_done(start, workdir, lambda: ROUTED, outputs, draw, 12, 700_000, slots)
-    assert killed >= 5
+    assert run_until_done(start, workdir, lambda: ROUTED, outputs, draw, 12, 700_000, slots) >= 1
     check_routed(workdir)
+
+
+# ---- Killed, with state ------------------------------------------------------------------------------------------------
+
+STATEFUL = """\
+name: stateful
+sources:
+  in: { kind: file, path: in, timestamp: .ts }
+  more: { kind: generator, count: MADE, program: '{k: "more \\(. % 17)", n: ., id: (. % 3000), ts: .}', timestamp: .ts }
+steps:
+  - { name: by_k, kind: key_by, key: .k, from: [in, more] }
+  - { name: unique, kind: dedup, key: .id, parallelism: WIDE }
+  - { name: copy, kind: broadcast, routes: [totals, timed, bundles, spread], parallelism: WIDE }
+  - { name: for_totals, kind: key_by, key: .k, from: copy.totals, parallelism: WIDE }
+  - { name: totals, kind: aggregate, parallelism: NARROW, fields: { n: count, sum: sum(.n), most: max(.n) } }
+  - { name: for_timed, kind: key_by, key: .k, from: copy.timed, parallelism: WIDE }
+  - { name: timed, kind: aggregate, parallelism: WIDE, fields: { n: count, sum: sum(.n) }, emit: event_time, every: 2s }
+  - { name: for_bundles, kind: key_by, key: .k, from: copy.bundles, parallelism: WIDE }
+  - { name: bundles, kind: batch, size: 7, parallelism: NARROW }
+  - { name: parts, kind: route, parallelism: NARROW, routes: { even: ".[0].n % 2 == 0", odd: default } }
+  - { name: loose, kind: batch, size: 5, from: copy.spread, parallelism: WIDE }
+sinks:
+  totals: { kind: file, path: totals, from: totals }
+  timed: { kind: file, path: timed, from: timed }
+  even: { kind: file, path: even, from: parts.even }
+  odd: { kind: file, path: odd, from: parts.odd }
+  loose: { kind: file, path: loose, from: loose }
+"""
+READ, MADE = 20000, 12000
+
+
+def stateful(wide, narrow):
+    """STATEFUL with its parallelisms."""
+    return STATEFUL.replace("MADE", str(MADE)).replace("WIDE", str(wide)).replace("NARROW", str(narrow))
+
+
+def parsed(path):
+    """The lines of a file, as JSON."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def by_key(records, key=lambda record: record["key"]):
+    """Records by their key, in order."""
+    found = collections.defaultdict(list)
+    for record in records:
+        found[key(record)].append(record)
+    return dict(found)
+
+
+def read_records():
+    """What the file of STATEFUL holds: some ids come again."""
+    return [{"k": f"key {n * n % 97}", "n": n, "id": n % 7000, "ts": n} for n in range(READ)]
+
+
+def check_stateful(workdir):
+    """What STATEFUL must have written, computed independently."""
+    made = [{"k": f"more {n % 17}", "n": n, "id": n % 3000, "ts": n} for n in range(MADE)]
+    unique, seen = collections.defaultdict(list), set()
+    for record in read_records() + made:
+        if (record["k"], record["id"]) not in seen:
+            seen.add((record["k"], record["id"]))
+            unique[record["k"]].append(record)
+    numbers_of = {key: [record["n"] for record in records] for key, records in unique.items()}
+
+    totals = by_key(parsed(workdir / "totals"))
+    assert totals == {
+        key: [{"key": key, "n": i + 1, "sum": sum(ns[: i + 1]), "most": max(ns[: i + 1])} for i in range(len(ns))]
+        for key, ns in numbers_of.items()
+    }
+    timed = by_key(parsed(workdir / "timed"))
+    assert {key: sum(record["n"] for record in records) for key, records in timed.items()} == {k: len(ns) for k, ns in numbers_of.items()}
+    assert {key: sum(record["sum"] for record in records) for key, records in timed.items()} == {k: sum(ns) for k, ns in numbers_of.items()}
+    bundles = {key: [records[at : at + 7] for at in range(0, len(records), 7)] for key, records in unique.items()}
+    for name, rest in (("even", 0), ("odd", 1)):
+        of_key = {key: [bundle for bundle in of_key if bundle[0]["n"] % 2 == rest] for key, of_key in bundles.items()}
+        assert by_key(parsed(workdir / name), lambda bundle: bundle[0]["k"]) == {key: of for key, of in of_key.items() if of}, name
+    loose = parsed(workdir / "loose")
+    assert all(1 <= len(batch) <= 5 for batch in loose)
+    assert sorted((r["k"], r["n"]) for batch in loose for r in batch) == sorted((k, n) for k, ns in numbers_of.items() for n in ns)
+
+
+@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+@pytest.mark.timeout(240)
+def test_killed_anywhere_state_counts_every_record_once(start, workdir, seed):
+    """SIGKILL of bridgectl or bridged at random, started again with other slots and other parallelisms each time."""
+    draw = random.Random(seed)
+    with open(workdir / "in", "w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in read_records())
+    outputs = ("totals", "timed", "even", "odd", "loose")
+    pipeline, slots = lambda: stateful(draw.randint(1, 4), draw.randint(1, 3)), lambda: ["--slots", str(draw.randint(1, 3))]
+    assert run_until_done(start, workdir, pipeline, outputs, draw, 15, 1_000_000, slots) >= 1
+    check_stateful(workdir)
+
+
+def test_state_goes_on_when_more_is_appended(run, workdir):
+    """Not killed at all: the end of one run and the beginning of the next one, at other parallelisms."""
+    records = read_records()
+    for part in range(4):
+        with open(workdir / "in", "a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records[part * READ // 4 : (part + 1) * READ // 4])
+        run(stateful(part + 1, 3 - part % 3).replace("size: 7", "size: 1"))
+    totals = by_key(parsed(workdir / "totals"))
+    unique = {(record["k"], record["id"]): record["n"] for record in reversed(records)}
+    for key in {record["k"] for record in records}:
+        numbers_of = sorted(n for (k, _), n in unique.items() if k == key)
+        assert [record["sum"] for record in totals[key]] == [sum(numbers_of[: i + 1]) for i in range(len(numbers_of))]

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "shared/fault.h"
 #include "tests/rig.h"
 
 #include "tests/check_main.h"
@@ -594,16 +595,26 @@ END_TEST
 
 /* ---- Killed at any moment ------------------------------------------------------------------------------------------ */
 
-/* A worker of the slot, in a process of its own: takes the slot over and serves it until it is killed. */
-static void __attribute__((noreturn)) be_worker(void)
+static uint32_t processes; /* of the slot, so far */
+
+/* A worker of the slot, in a process of its own: takes the slot over and serves it until it is killed, or dies where a fault is armed. */
+static void __attribute__((noreturn)) be_worker(enum fault fault, uint64_t pass)
 {
 	struct slot_memory *memory = &rig.sidecar.slots[0];
+	const struct birth birth = {.place = processes % LIVES_MAX, .number = processes, .generation = 1};
+	struct worker_page *page = control_worker(&rig.sidecar.control, 0);
+	struct life *life = &page->lives[birth.place];
 	struct channels *channels;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	CHECK(slot_attach_worker(memory) == 0 && slot_own(memory, slot_wait(memory, 60000)) == 0);
 	channels = memory->channels;
+	life_begin(life, &birth, getpid());
+	fault_arm(fault, pass);
 	rig_own(&rig);
+	rig.workspace.life = life;
+	atomic_store(&life->predecessor, atomic_load(&page->owner));
+	atomic_store(&page->owner, birth.number);
 	serve_adopt(rig.serve);
 	for (;;) {
 		struct pollfd bell = {.fd = memory->worker_bell, .events = POLLIN};
@@ -619,14 +630,28 @@ static void __attribute__((noreturn)) be_worker(void)
 	}
 }
 
-static pid_t start_worker(void)
+/* Starts a worker that dies at the `pass`th time that it comes to a fault; 0: never. */
+static pid_t start_worker(enum fault fault, uint64_t pass)
 {
-	pid_t pid = fork();
+	pid_t pid;
 
+	processes++;
+	pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (pid == 0)
-		be_worker();
+		be_worker(fault, pass);
 	return pid;
+}
+
+/* Notes that a worker was killed, and says that it was not its own doing. */
+static void bury(int status)
+{
+	struct control_death *death = &rig.sidecar.control.control->slot[0].death[processes % DEATHS_PUBLISHED];
+
+	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the worker ended by itself: %x",
+		      (unsigned)status);
+	atomic_store(&death->cause, DEATH_OUTSIDE);
+	atomic_store(&death->number, processes);
 }
 
 static void kill_worker(pid_t pid)
@@ -635,8 +660,7 @@ static void kill_worker(pid_t pid)
 
 	ck_assert_int_eq(kill(pid, SIGKILL), 0);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "the worker ended by itself: %x",
-		      (unsigned)status);
+	bury(status);
 }
 
 /* Sends and takes what can be; returns how many answers, and sleeps when there is nothing to do. */
@@ -653,7 +677,7 @@ static int exchange(int most)
 		struct pollfd bell = {.fd = rig.sidecar.control.front_bell, .events = POLLIN};
 		uint64_t rings;
 
-		if (poll(&bell, 1, 1000) == 1)
+		if (poll(&bell, 1, 20) == 1)
 			ck_assert_int_eq(read(bell.fd, &rings, sizeof(rings)), sizeof(rings));
 	}
 	return taken;
@@ -672,7 +696,7 @@ START_TEST(workers_killed_at_random_lose_and_double_nothing)
 	atomic_store(&rig.sidecar.control.front->sleeps, 1);
 	clients_init(messages);
 	while (!clients_ended()) {
-		pid_t pid = start_worker();
+		pid_t pid = start_worker(0, 0);
 		int life;
 
 		seed = seed * 1664525 + 1013904223;
@@ -683,6 +707,69 @@ START_TEST(workers_killed_at_random_lose_and_double_nothing)
 		kills++;
 	}
 	ck_assert_uint_ge(kills, 50);
+	check_same(expected);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* Whether a point is one that serving sessions comes to: those of the arena and the state have a test of their own. */
+static bool is_served(enum fault fault)
+{
+	return fault >= FAULT_words_store && fault <= FAULT_session_adopt;
+}
+
+/* Opens a third channel, closes it, frees it when the worker has left it, and so on. */
+static void cycle(bool *open)
+{
+	if (!*open)
+		rig_open_channel(&rig, 3, 1);
+	else if (!rig_free_channel(&rig, 3))
+		rig_close_channel(&rig, 3);
+	else
+		*open = false;
+	*open = *open || channel_state_of(atomic_load(&rig.front.channels->front[3].state)) != CHANNEL_FREE;
+}
+
+/* Workers die at one point, at its first pass, at a later one, and so on, until one does not come there any more; meanwhile a third
+ * session opens and closes again and again. Elsewhere than in the debug variant there are no points. */
+START_TEST(death_at_every_point_loses_and_doubles_nothing)
+{
+	enum fault fault = (enum fault)_i;
+	struct client expected[SESSIONS];
+	uint64_t messages = 40, deaths = 0, pass = 1;
+	bool open = false;
+	pid_t pid;
+	int status;
+
+	if (!is_served(fault))
+		return;
+	run_undisturbed(messages, expected);
+	setup();
+	rig_make(&rig);
+	atomic_store(&rig.sidecar.control.front->sleeps, 1);
+	clients_init(messages);
+	pid = start_worker(fault, 0);
+	while (exchange(4) == 0)
+		;
+	kill_worker(pid); /* so that there is something to take over */
+	pid = start_worker(fault, pass);
+	while (!clients_ended()) {
+		exchange(4);
+		cycle(&open);
+		if (waitpid(pid, &status, WNOHANG) == 0)
+			continue;
+		bury(status);
+		deaths++;
+		pass = pass * 2 % 61; /* each in turn, so that all get on */
+		pid = start_worker(fault, pass);
+	}
+	kill_worker(pid);
+#ifdef BRIDGE_DEBUG
+	if (deaths == 0)
+		ck_abort_msg("%s is never reached", fault_name(fault));
+#else
+	ck_assert_uint_eq(deaths, 0);
+#endif
 	check_same(expected);
 	rig_stop(&rig);
 }
@@ -702,6 +789,7 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, an_end_is_not_taken_back);
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
 	tcase_add_loop_test(test, workers_killed_at_random_lose_and_double_nothing, 0, 3);
+	tcase_add_loop_test(test, death_at_every_point_loses_and_doubles_nothing, 0, FAULT_COUNT);
 	suite_add_tcase(suite, test);
 	return suite;
 }

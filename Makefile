@@ -191,7 +191,7 @@ $(B)/bench/bench_state_without_log: $(patsubst %.c,$(B)/without-log/%.o,bench/be
 	$(link)
 
 # What several of them share.
-$(addprefix $(B)/tests/,check_wire check_snapshot fuzz_wire replay_wire make_corpus): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
+$(addprefix $(B)/tests/,check_wire check_snapshot check_checkpoint fuzz_wire replay_wire make_corpus): $(B)/tests/wire_agree.o $(B)/tests/wire_messages.o
 $(B)/tests/make_corpus: $(B)/tests/make_corpus.o $(B)/libbridge.a
 	$(link)
 

@@ -614,6 +614,57 @@ START_TEST(passing_over_is_bounded)
 }
 END_TEST
 
+/* A session over which a careful worker died waits to hear why, and nobody else does; it waits no more once its channel is gone. */
+START_TEST(a_session_waits_to_hear_why)
+{
+	const bool gone = _i == 1;
+	struct life *life;
+	struct answer answer;
+
+	setup();
+	make(ON_ERROR_SKIP, false, NULL, 0);
+	ck_assert_int_eq(slot_attach_worker(&rig.sidecar.slots[0]), 0);
+	rig_own(&rig);
+	serve_reset(rig.serve);
+	rig_open(&rig, 1, 0);
+	rig_open(&rig, 2, 0);
+	life = &rig.workspace.page->lives[1];
+	life_begin(life, &(struct birth){.number = 7}, 1);
+	atomic_store(&life->progress.seq, 2);
+	atomic_store(&life->progress.channel, 1);
+	atomic_store(&life->progress.epoch, rig.channels[1].epoch);
+	atomic_store(&life->progress.step, 0);
+	atomic_store(&life->progress.careful, 1);
+	atomic_store(&life->progress.since_ns, 1);
+	atomic_store(&rig.workspace.life->predecessor, 7);
+	rig_adopt(&rig);
+	rig_batch(&rig, 1, "a", NULL);
+	rig_batch(&rig, 2, "b", NULL);
+	rig_serve(&rig);
+	rig_take_nothing(&rig, 1);
+	answer = rig_take(&rig, 2);
+	answer_free(&answer);
+	ck_assert(!serve_is_wanted(rig.serve));
+	ck_assert_uint_lt(serve_expire(rig.serve), UINT64_MAX);
+	if (gone) {
+		rig_close_channel(&rig, 1);
+		rig_serve(&rig);
+		ck_assert(rig_free_channel(&rig, 1));
+		ck_assert_uint_eq(serve_expire(rig.serve), UINT64_MAX);
+	}
+	publish(7, DEATH_CODE);
+	ck_assert_int_eq(serve_is_wanted(rig.serve), !gone);
+	rig_serve(&rig);
+	if (!gone) { /* it goes on; and what the words named is another input */
+		answer = rig_take(&rig, 1);
+		ck_assert_int_eq(answer.message->error->code, FLINK_BRIDGE__ERROR_CODE__ERROR_CRASH);
+		answer_free(&answer);
+	}
+	munmap(shared, sizeof(*shared));
+	rig_stop(&rig);
+}
+END_TEST
+
 /* ---- Unary calls --------------------------------------------------------------------------------------------------- */
 
 /* A call that two workers died over is refused; the next one is answered. */
@@ -667,6 +718,7 @@ static Suite *blame_suite(void)
 	tcase_add_test(test, a_death_from_outside_is_never_blamed);
 	tcase_add_test(test, an_input_that_changes_fails_its_session);
 	tcase_add_test(test, passing_over_is_bounded);
+	tcase_add_loop_test(test, a_session_waits_to_hear_why, 0, 2);
 	tcase_add_test(test, a_deadly_call_is_refused);
 	suite_add_tcase(suite, test);
 	return suite;

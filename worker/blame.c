@@ -126,7 +126,7 @@ enum verdict suspect_judge(const struct suspect *suspect, const struct arena *ar
 		return VERDICT_RUN;
 	if (suspect->other_count > SUSPECTS_MAX)
 		return VERDICT_MANY;
-	for (uint32_t i = 0; i < suspect->other_count; i++)
+	for (uint32_t i = 0; others != NULL && i < suspect->other_count; i++)
 		if (others[i].done == done && others[i].step == input->step && others[i].ordinal == input->ordinal)
 			return compare(others[i].digest, input);
 	if (suspect->done != done || suspect->step != input->step || suspect->ordinal != input->ordinal ||

@@ -313,6 +313,7 @@ static void channel_detach(struct serve *serve, struct channel *channel)
 	output_deinit(&channel->output);
 	channel->session = NULL;
 	channel->epoch = 0;
+	serve->awaits &= ~(UINT64_C(1) << (channel - serve->channels));
 	sessions_show(serve);
 }
 

@@ -29,7 +29,7 @@ def test_chaos_of_runs(start, workdir):  # noqa: F811
             else:
                 file.writelines(json.dumps({"k": f"key {n % 31}", "n": n}) + "\n" for n in range(60000))
         if rounds % 2 == 0:
-            outputs, pipeline = ("totals", "timed", "even", "odd", "loose"), lambda: stateful(draw.randint(1, 5), draw.randint(1, 5))
+            outputs, pipeline = ("totals", "timed", "clocked", "even", "odd", "loose"), lambda: stateful(draw.randint(1, 5), draw.randint(1, 5))
             kills += run_until_done(start, workdir, pipeline, outputs, draw, 40, 1_000_000, slots)
             check_stateful(workdir)
         else:

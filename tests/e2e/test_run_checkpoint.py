@@ -1,6 +1,7 @@
 """`bridgectl run --checkpoint`: exactly once, whatever is killed when, and what is refused because it could not be."""
 
 import collections
+import contextlib
 import json
 import os
 import random
@@ -362,22 +363,26 @@ def wait_for_moment(running, workdir, outputs, draw, most):
     return running.process.poll() is None
 
 
+def run_and_kill(running, workdir, outputs, draw, most):
+    """Kills a run, its sidecar, or processes of the sidecar, which the run may outlive. Returns its exit code; None: bridgectl was killed."""
+    while wait_for_moment(running, workdir, outputs, draw, most):
+        sidecar = running.look()
+        if draw.random() < 0.4 or not sidecar:
+            running.kill()
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(sidecar[0] if draw.random() < 0.5 else draw.choice(sidecar), signal.SIGKILL)
+    code, _, err = running.end(0, 1)
+    assert code == 0 or "start again with the same command" in err or "the same command begins anew" in err, err
+    return code
+
+
 def run_until_done(start, workdir, pipeline, outputs, draw, kills, most, options):
     """Starts again and again, and kills, `kills` times or until it is done; then lets it finish. Returns the number of kills."""
     for killed in range(kills):
         running = start(pipeline(), "--quiet", "--checkpoint-interval", draw.choice(["2ms", "10ms", "30ms"]), *options())
-        if not wait_for_moment(running, workdir, outputs, draw, most):
-            running.end(0)
+        if run_and_kill(running, workdir, outputs, draw, most) == 0:
             return killed
-        sidecar = running.look()
-        if draw.random() < 0.5 or not sidecar:
-            running.kill()
-            continue
-        os.kill(sidecar[0], signal.SIGKILL)
-        code, _, err = running.end(0, 1)
-        if code == 0:  # it was over already
-            return killed
-        assert "start again with the same command" in err or "the same command begins anew" in err, err
     start(pipeline(), "--quiet", *options()).end(0)
     return kills
 
@@ -442,6 +447,8 @@ steps:
   - { name: totals, kind: aggregate, parallelism: NARROW, fields: { n: count, sum: sum(.n), most: max(.n) } }
   - { name: for_timed, kind: key_by, key: .k, from: copy.timed, parallelism: WIDE }
   - { name: timed, kind: aggregate, parallelism: WIDE, fields: { n: count, sum: sum(.n) }, emit: event_time, every: 2s }
+  - { name: for_clocked, kind: key_by, key: .k, from: copy.timed, parallelism: NARROW }
+  - { name: clocked, kind: aggregate, parallelism: WIDE, fields: { n: count, sum: sum(.n) }, emit: processing_time, every: 40ms, fire_at_end: true }
   - { name: for_bundles, kind: key_by, key: .k, from: copy.bundles, parallelism: WIDE }
   - { name: bundles, kind: batch, size: 7, parallelism: NARROW }
   - { name: parts, kind: route, parallelism: NARROW, routes: { even: ".[0].n % 2 == 0", odd: default } }
@@ -449,6 +456,7 @@ steps:
 sinks:
   totals: { kind: file, path: totals, from: totals }
   timed: { kind: file, path: timed, from: timed }
+  clocked: { kind: file, path: clocked, from: clocked }
   even: { kind: file, path: even, from: parts.even }
   odd: { kind: file, path: odd, from: parts.odd }
   loose: { kind: file, path: loose, from: loose }
@@ -494,9 +502,10 @@ def check_stateful(workdir):
         key: [{"key": key, "n": i + 1, "sum": sum(ns[: i + 1]), "most": max(ns[: i + 1])} for i in range(len(ns))]
         for key, ns in numbers_of.items()
     }
-    timed = by_key(parsed(workdir / "timed"))
-    assert {key: sum(record["n"] for record in records) for key, records in timed.items()} == {k: len(ns) for k, ns in numbers_of.items()}
-    assert {key: sum(record["sum"] for record in records) for key, records in timed.items()} == {k: sum(ns) for k, ns in numbers_of.items()}
+    for name in ("timed", "clocked"):  # when they were emitted depends on watermarks and clocks, what they add up to does not
+        emitted = by_key(parsed(workdir / name))
+        assert {key: sum(record["n"] for record in of) for key, of in emitted.items()} == {k: len(ns) for k, ns in numbers_of.items()}
+        assert {key: sum(record["sum"] for record in of) for key, of in emitted.items()} == {k: sum(ns) for k, ns in numbers_of.items()}
     bundles = {key: [records[at : at + 7] for at in range(0, len(records), 7)] for key, records in unique.items()}
     for name, rest in (("even", 0), ("odd", 1)):
         of_key = {key: [bundle for bundle in of_key if bundle[0]["n"] % 2 == rest] for key, of_key in bundles.items()}
@@ -513,7 +522,7 @@ def test_killed_anywhere_state_counts_every_record_once(start, workdir, seed):
     draw = random.Random(seed)
     with open(workdir / "in", "w") as file:
         file.writelines(json.dumps(record) + "\n" for record in read_records())
-    outputs = ("totals", "timed", "even", "odd", "loose")
+    outputs = ("totals", "timed", "clocked", "even", "odd", "loose")
     pipeline, slots = lambda: stateful(draw.randint(1, 4), draw.randint(1, 3)), lambda: ["--slots", str(draw.randint(1, 3))]
     assert run_until_done(start, workdir, pipeline, outputs, draw, 15, 1_000_000, slots) >= 1
     check_stateful(workdir)

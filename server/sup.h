@@ -37,9 +37,10 @@ struct child {
 	uint32_t generation; /* of a worker: of the memory that it has mapped */
 	uint32_t code;       /* of a worker: of the code that it has loaded */
 	uint64_t born_ns;
-	uint64_t due_ns;          /* DOWN (front): when to start; LEAVING: when to lose patience; 0: not at all */
-	bool ordered;             /* it was told to leave */
-	bool killed;              /* by us */
+	uint64_t due_ns; /* DOWN (front): when to start; UP (worker): when it must have loaded; LEAVING: when to lose
+				     patience; 0: not at all */
+	bool ordered;    /* it was told to leave */
+	bool killed;     /* by us */
 	enum death_cause verdict; /* killed: why */
 	bool dead;                /* it is being buried */
 	bool announced;           /* a worker that has become owner */
@@ -192,6 +193,9 @@ enum life_state child_life_state(const struct supervisor *supervisor, const stru
 
 /* Whether the process has said that it serves. */
 bool child_is_ready(const struct supervisor *supervisor, const struct child *child);
+
+/* Whether a process is on its way out, or gone: what it held of a mutex is, too. */
+bool process_is_exiting(pid_t pid);
 
 /* Whether the kernel has a process in one of the states in `states` (proc(5): R, S, D, T, t, Z). */
 bool process_is_in_state(pid_t pid, const char *states);

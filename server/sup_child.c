@@ -61,18 +61,37 @@ enum life_state child_life_state(const struct supervisor *supervisor, const stru
 	return state <= LIFE_READY ? (enum life_state)state : LIFE_NONE;
 }
 
-bool process_is_in_state(pid_t pid, const char *states)
+/* Reads /proc/PID/stat from the state on. False when there is no such process. */
+static bool read_stat(pid_t pid, char *state, unsigned *flags)
 {
-	char path[32], text[256], *state = NULL;
+	char path[32], text[512];
+	const char *end = NULL;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	FILE *file = fopen(path, "re");
 	if (file == NULL)
 		return false;
 	if (fgets(text, sizeof(text), file) != NULL)
-		state = strrchr(text, ')'); /* the name before it may hold anything */
+		end = strrchr(text, ')'); /* the name before it may hold anything */
 	fclose(file);
-	return state != NULL && state[1] == ' ' && state[2] != '\0' && strchr(states, state[2]) != NULL;
+	return end != NULL && sscanf(end + 1, " %c %*d %*d %*d %*d %*d %u", state, flags) == 2;
+}
+
+bool process_is_in_state(pid_t pid, const char *states)
+{
+	char state;
+	unsigned flags;
+
+	return read_stat(pid, &state, &flags) && strchr(states, state) != NULL;
+}
+
+bool process_is_exiting(pid_t pid)
+{
+	enum { EXITING = 4 }; /* PF_EXITING of the kernel */
+	char state;
+	unsigned flags;
+
+	return !read_stat(pid, &state, &flags) || (flags & EXITING) != 0 || state == 'Z' || state == 'X';
 }
 
 /* ---- Doorbells ---- */
@@ -175,6 +194,7 @@ bool child_start_worker(struct supervisor *supervisor, struct child *child, cons
 	/* Release: pairs with a successor's acquire load; the pid is older. */
 	atomic_store_explicit(&life->number, birth->number, memory_order_release);
 	note_birth(supervisor, child, &launched);
+	child->due_ns = child->born_ns + supervisor->sidecar->config.start_timeout_ms * 1000000;
 	return true;
 }
 

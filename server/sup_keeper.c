@@ -101,7 +101,9 @@ static void note_owner(struct supervisor *supervisor, struct keeper *keeper, str
 	struct child *before = keeper->owner;
 
 	child->announced = true;
-	if (predecessor != keeper->last_owner && keeper_process(keeper, keeper->last_owner) != NULL) {
+	struct child *last = keeper_process(keeper, keeper->last_owner);
+	/* One that was killed as it announced itself may not have come to say so. */
+	if (predecessor != keeper->last_owner && last != NULL && !process_is_exiting(last->pid)) {
 		keeper_give_up(supervisor, keeper, "two of its processes took it at once");
 		return;
 	}
@@ -132,17 +134,32 @@ static void note_ready(struct supervisor *supervisor, struct child *child)
 		histogram_add(&counters_of_sup(supervisor)->takeover_time, to - from);
 }
 
-void keeper_see(struct supervisor *supervisor, struct keeper *keeper)
+/* The next process that has announced itself and is not noted yet, or NULL. Several may have in a short time: who came after the
+ * last owner is first. */
+static struct child *next_announced(const struct supervisor *supervisor, const struct keeper *keeper)
 {
+	struct child *found = NULL;
+
 	for (uint32_t i = 0; i < LIVES_MAX; i++) {
 		struct child *child = &keeper->lives[i];
-		enum life_state state = child->state == CHILD_DOWN ? LIFE_NONE : child_life_state(supervisor, child);
-
-		if (state >= LIFE_OWNER && !child->announced && keeper->renew_due_ns == 0)
-			note_owner(supervisor, keeper, child);
-		if (state == LIFE_READY && !child->ready_seen && child == keeper->owner)
-			note_ready(supervisor, child);
+		if (child->state == CHILD_DOWN || child->announced || child_life_state(supervisor, child) < LIFE_OWNER)
+			continue;
+		const struct life *life = child_life(supervisor, child);
+		if (atomic_load_explicit(&life->predecessor, memory_order_relaxed) == keeper->last_owner)
+			return child;
+		found = child;
 	}
+	return found;
+}
+
+void keeper_see(struct supervisor *supervisor, struct keeper *keeper)
+{
+	struct child *child;
+
+	while (keeper->renew_due_ns == 0 && (child = next_announced(supervisor, keeper)) != NULL)
+		note_owner(supervisor, keeper, child);
+	if (keeper->owner != NULL && !keeper->owner->ready_seen && child_is_ready(supervisor, keeper->owner))
+		note_ready(supervisor, keeper->owner);
 }
 
 /* Looks whether somebody should have taken the slot, and has not. */
@@ -153,12 +170,19 @@ static void check_takeover(struct supervisor *supervisor, struct keeper *keeper,
 	if (keeper->takeover_due_ns == 0 || now < keeper->takeover_due_ns)
 		return;
 	for (uint32_t i = 0; i < LIVES_MAX; i++) {
-		const struct child *child = &keeper->lives[i];
+		struct child *child = &keeper->lives[i];
 		if (child->state != CHILD_UP)
 			continue;
 		anybody = true;
+		if (child_life_state(supervisor, child) != LIFE_WAITING)
+			continue;
 		/* One that does not sleep has been woken, and has not had the processor yet. */
-		stuck |= child_life_state(supervisor, child) == LIFE_WAITING && process_is_in_state(child->pid, "S");
+		stuck |= process_is_in_state(child->pid, "S");
+		if (process_is_in_state(child->pid, "Tt")) {
+			log_warn("heir %u (pid %d) is stopped, and its turn has come: it is killed", keeper->slot,
+				 child->pid);
+			child_kill(child, DEATH_ORDERED);
+		}
 	}
 	keeper->takeover_due_ns = anybody ? now + TAKEOVER_PATIENCE_NS : 0;
 	keeper_see(supervisor, keeper);
@@ -400,8 +424,17 @@ static void act_on_time(struct supervisor *supervisor, struct keeper *keeper, st
 {
 	char name[16];
 
-	if (child->state != CHILD_LEAVING || child->due_ns == 0 || now < child->due_ns)
+	if (child->due_ns == 0 || now < child->due_ns)
 		return;
+	if (child->state == CHILD_UP) {
+		child->due_ns = 0;
+		if (child_life_state(supervisor, child) >= LIFE_WAITING)
+			return;
+		log_warn("heir %u (pid %d) has not loaded its code in time (--start-timeout); it is killed",
+			 child->slot, child->pid);
+		child_kill(child, DEATH_WATCHDOG);
+		return;
+	}
 	if (!child->killed) {
 		log_warn("%s (pid %d) did not leave in time; it is killed", child_name(child, name), child->pid);
 		child_kill(child, DEATH_ORDERED);
@@ -443,7 +476,7 @@ uint64_t keeper_due(const struct supervisor *supervisor, const struct keeper *ke
 	uint64_t due = earlier(keeper->takeover_due_ns, keeper->renew_due_ns);
 
 	for (uint32_t i = 0; i < LIVES_MAX; i++) {
-		if (keeper->lives[i].state == CHILD_LEAVING)
+		if (keeper->lives[i].state != CHILD_DOWN)
 			due = earlier(due, keeper->lives[i].due_ns);
 	}
 	if (keeper->fork_due_ns > now && supervisor->phase < PHASE_DRAINING)

@@ -60,7 +60,7 @@ static bool is_wanted(const struct supervisor *supervisor, const struct keeper *
 {
 	struct life *life = keeper->owner == NULL ? NULL : child_life(supervisor, keeper->owner);
 
-	if (life == NULL || !child_is_ready(supervisor, keeper->owner))
+	if (life == NULL)
 		return false;
 	uint64_t asleep = atomic_load_explicit(&life->asleep_since_ns, memory_order_seq_cst);
 	uint64_t rung =

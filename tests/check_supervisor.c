@@ -141,6 +141,13 @@ static pid_t pid_of(uint32_t number)
 	return 0;
 }
 
+/* Sends a process of slot 0 a signal, once the supervisor has noted its pid. */
+static void signal_process(uint32_t number, int signal)
+{
+	WAIT_UNTIL(pid_of(number) != 0);
+	ck_assert_int_eq(kill(pid_of(number), signal), 0);
+}
+
 /* Whether a process of a slot waits to take over. */
 static bool heir_waits(uint32_t slot, uint32_t number)
 {
@@ -170,7 +177,7 @@ START_TEST(an_heir_takes_over_with_all_that_is_in_the_memory)
 	sut_serve(1);
 	for (uint32_t number = 1; number <= 20; number++) {
 		WAIT_UNTIL(sut_owned_by(0, number) && waits(number + 1));
-		kill(pid_of(number), SIGKILL);
+		signal_process(number, SIGKILL);
 		WAIT_UNTIL(sut_owned_by(0, number + 1));
 		ck_assert_uint_eq(atomic_load(&sut_owner_life(0)->predecessor), number);
 	}
@@ -189,12 +196,12 @@ START_TEST(a_dead_heir_is_replaced_and_the_owner_stays)
 	sut_serve(1);
 	WAIT_UNTIL(waits(2));
 	pid_t owner = pid_of(1);
-	kill(pid_of(2), SIGKILL);
+	signal_process(2, SIGKILL);
 	WAIT_UNTIL(waits(3));
 	ck_assert_int_eq(sut_worker_pid(0), owner);
 	ck_assert(sut_logged("heir 0 (pid"));
 	/* Both at once: somebody new takes over what there is. */
-	kill(pid_of(3), SIGKILL);
+	signal_process(3, SIGKILL);
 	kill(owner, SIGKILL);
 	WAIT_UNTIL(sut_owned_by(0, 4));
 	ck_assert_uint_eq(sut_generation(0), 1);
@@ -207,7 +214,7 @@ START_TEST(what_the_code_did_is_told_from_what_came_from_outside)
 {
 	sut_serve(1);
 	WAIT_UNTIL(waits(2));
-	kill(pid_of(1), SIGSEGV);
+	signal_process(1, SIGSEGV);
 	WAIT_UNTIL(sut_owned_by(0, 2) && waits(3) && cause_of(1) == DEATH_CODE);
 	sut_stop();
 	ck_assert_uint_eq(SUP_COUNT(deaths_blamed), 1);
@@ -220,7 +227,7 @@ START_TEST(an_heir_that_is_not_woken_costs_the_slot_its_memory)
 	sut_serve(2);
 	WAIT_UNTIL(waits(2));
 	memset(sut.sidecar.slots[0].owner, 0x5a, sizeof(pthread_mutex_t));
-	kill(pid_of(1), SIGKILL);
+	signal_process(1, SIGKILL);
 	WAIT_UNTIL(sut_generation(0) == 2 && sut_owned_by(0, 3));
 	ck_assert(sut_logged("its sessions fail, and it begins again on fresh memory"));
 	ck_assert_uint_eq(SUP_COUNT(memories_renewed), 1);
@@ -228,9 +235,65 @@ START_TEST(an_heir_that_is_not_woken_costs_the_slot_its_memory)
 	/* And the fresh memory is as good as the first. */
 	uint32_t owner = sut_owner(0);
 	WAIT_UNTIL(waits(owner + 1));
-	kill(pid_of(owner), SIGKILL);
+	signal_process(owner, SIGKILL);
 	WAIT_UNTIL(sut_owned_by(0, owner + 1));
 	ck_assert_uint_eq(sut_generation(0), 2);
+	sut_stop();
+}
+END_TEST
+
+/* Who is stopped is not woken by a death; another one is. */
+START_TEST(an_heir_that_is_stopped_does_not_keep_the_slot)
+{
+	sut_serve(1);
+	WAIT_UNTIL(waits(2));
+	signal_process(2, SIGSTOP);
+	signal_process(1, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 3));
+	ck_assert_uint_eq(sut_generation(0), 1);
+	ck_assert(sut_logged("is stopped, and its turn has come: it is killed"));
+	sut_stop();
+}
+END_TEST
+
+START_TEST(an_heir_that_never_loads_is_killed)
+{
+	sut_create(1);
+	sut.sidecar.config.start_timeout_ms = 300;
+	sut.sidecar.config.restart_delay_ms = 1;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	sut.script->worker_mode[0] = DOUBLE_SILENT;
+	signal_process(2, SIGKILL);
+	WAIT_UNTIL(sut_logged("has not loaded its code in time (--start-timeout)"));
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	WAIT_UNTIL(waits(4) || waits(5) || waits(6));
+	ck_assert_uint_eq(sut_owner(0), 1);
+	sut_stop();
+}
+END_TEST
+
+/* Owner after owner dies within microseconds: the supervisor learns of several at a time, and takes none for a thief. */
+START_TEST(owners_that_follow_quickly_are_told_apart)
+{
+	sut_create(1);
+	sut.sidecar.config.restart_delay_ms = 1;
+	sut.sidecar.config.restart_delay_max_ms = 1;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	for (int round = 0; round < 5; round++) {
+		uint32_t owner = sut_owner(0);
+		WAIT_UNTIL(sut_owned_by(0, owner) && waits(owner + 1));
+		kill(sut.supervisor, SIGSTOP);
+		signal_process(owner, SIGKILL);
+		WAIT_UNTIL(atomic_load(&control_worker(&sut.sidecar.control, 0)->owner) == owner + 1);
+		signal_process(owner + 1, SIGKILL);
+		kill(sut.supervisor, SIGCONT);
+		WAIT_UNTIL(sut_owned_by(0, owner + 2) && waits(owner + 3));
+	}
+	ck_assert_uint_eq(sut_generation(0), 1);
+	ck_assert_uint_ge(SUP_COUNT(takeovers), 5); /* one that is killed as it announces itself does not count */
+	ck_assert_uint_eq(SUP_COUNT(memories_renewed), 0);
 	sut_stop();
 }
 END_TEST
@@ -241,7 +304,7 @@ START_TEST(two_owners_at_once_cost_the_slot_its_memory)
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
 	sut.script->worker_mode[0] = DOUBLE_GREEDY;
-	kill(pid_of(2), SIGKILL);
+	signal_process(2, SIGKILL);
 	WAIT_UNTIL(sut_logged("two of its processes took it at once"));
 	sut.script->worker_mode[0] = DOUBLE_GOOD;
 	WAIT_UNTIL(sut_generation(0) >= 2 && sut_owned_by(0, 3));
@@ -255,10 +318,10 @@ START_TEST(memory_that_cannot_be_true_is_given_up)
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
 	sut.script->worker_mode[0] = DOUBLE_DAMAGED;
-	kill(pid_of(2), SIGKILL);
+	signal_process(2, SIGKILL);
 	WAIT_UNTIL(waits(3));
 	sut.script->worker_mode[0] = DOUBLE_GOOD;
-	kill(pid_of(1), SIGKILL);
+	signal_process(1, SIGKILL);
 	WAIT_UNTIL(sut_generation(0) == 2 && sut_owned_by(0, 4));
 	ck_assert(sut_logged("slot 0: its memory cannot be true; its sessions fail"));
 	ck_assert_int_eq(cause_of(3), DEATH_DAMAGE);
@@ -274,9 +337,9 @@ START_TEST(memory_that_one_after_the_other_dies_of_is_given_up)
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
 	sut.script->worker_mode[0] = DOUBLE_BRIEF;
-	kill(pid_of(2), SIGKILL);
+	signal_process(2, SIGKILL);
 	WAIT_UNTIL(waits(3));
-	kill(pid_of(1), SIGSEGV);
+	signal_process(1, SIGSEGV);
 	WAIT_UNTIL(sut_logged("one worker after the other dies before it has done anything"));
 	ck_assert_uint_ge(SUP_COUNT(restarts_throttled), 3);
 	sut.script->worker_mode[0] = DOUBLE_GOOD;
@@ -309,8 +372,8 @@ START_TEST(who_was_rung_for_and_does_not_wake_up_is_killed)
 	sut.sidecar.config.unit_wall_limit_ms = 40;
 	sut_start();
 	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	WAIT_UNTIL(atomic_load(&sut.sidecar.control.control->watching) == 0);
 	atomic_store(&sut.sidecar.control.front->slot[0].rung_ns, clock_ns());
-	ck_assert_uint_eq(atomic_load(&sut.sidecar.control.control->watching), 0);
 	doorbell_ring(sut.sidecar.control.supervisor_bell);
 	WAIT_UNTIL(sut_owned_by(0, 2) && cause_of(1) == DEATH_WATCHDOG);
 	/* Whoever has fallen asleep since is left alone, and the supervisor goes to sleep, too. */
@@ -522,6 +585,7 @@ START_TEST(an_idle_supervisor_is_not_woken)
 	sut_serve(4);
 	for (uint32_t slot = 0; slot < 4; slot++)
 		WAIT_UNTIL(heir_waits(slot, 2));
+	WAIT_UNTIL(atomic_load(&sut.sidecar.control.control->watching) == 0);
 	const char *key = "\nvoluntary_ctxt_switches:";
 	WAIT_UNTIL(strstr(proc_file(sut.supervisor, "status"), "S (sleeping)") != NULL);
 	long before = atol(strstr(proc_file(sut.supervisor, "status"), key) + strlen(key));
@@ -549,6 +613,9 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, a_dead_heir_is_replaced_and_the_owner_stays);
 	tcase_add_test(tests, what_the_code_did_is_told_from_what_came_from_outside);
 	tcase_add_test(tests, an_heir_that_is_not_woken_costs_the_slot_its_memory);
+	tcase_add_test(tests, an_heir_that_is_stopped_does_not_keep_the_slot);
+	tcase_add_test(tests, an_heir_that_never_loads_is_killed);
+	tcase_add_test(tests, owners_that_follow_quickly_are_told_apart);
 	tcase_add_test(tests, two_owners_at_once_cost_the_slot_its_memory);
 	tcase_add_test(tests, memory_that_cannot_be_true_is_given_up);
 	tcase_add_test(tests, memory_that_one_after_the_other_dies_of_is_given_up);

@@ -1,5 +1,5 @@
 /*
- * Writes the corpora of fuzz_wire, fuzz_protobuf, fuzz_ring, fuzz_worker and fuzz_restore anew: `make corpus`. Always the same files; what fuzzing
+ * Writes the corpora of fuzz_arena, fuzz_wire, fuzz_protobuf, fuzz_ring, fuzz_worker and fuzz_restore anew: `make corpus`. Always the same files; what fuzzing
  * found beside them stays, under the names that libFuzzer gave it.
  */
 #include <stdio.h>
@@ -199,8 +199,23 @@ static void write_restore(void)
 	}
 }
 
+/* Nothing overwritten; one thing, in each of the places; and many. Then calls of all kinds. */
+static void write_arena(void)
+{
+	struct dice dice = {5};
+	for (unsigned i = 0; i < 24; i++) {
+		uint8_t script[900];
+		for (unsigned k = 0; k < sizeof(script); k++)
+			script[k] = (uint8_t)dice_roll(&dice, 256);
+		script[0] = (uint8_t)(i < 17 ? i > 0 : i - 15); /* damages, of four bytes of place each, then how */
+		script[3] = (uint8_t)(i / 2);
+		input_write("arena", "script", i, script[0], (struct view){script + 1, sizeof(script) - 1});
+	}
+}
+
 int main(void)
 {
+	write_arena();
 	write_restore();
 	write_worker();
 	write_wire();

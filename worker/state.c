@@ -281,7 +281,7 @@ static struct view step_value(const struct state *state, const struct entry *ent
 	struct view value = entry_value(state->store, entry);
 	uint32_t time = time_size(state);
 
-	if (value.size < time)
+	if (value.size < time || value.data == NULL) /* damaged */
 		return (struct view){0};
 	return (struct view){value.data + time, value.size - time};
 }
@@ -580,6 +580,10 @@ enum state_result state_map_clear(struct state *state)
 		struct entry *entry;
 		if (root == NULL || map_links(state, root->first, &entry) == NULL)
 			break;
+		if ((entry->flags & ENTRY_REMOVED) != 0) {
+			arena_set_broken(state->store->arena, "a removed entry is in the order of a map");
+			break;
+		}
 		map_detach(state, entry);
 		entry_remove(state, entry);
 		result = STATE_OK;

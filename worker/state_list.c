@@ -22,6 +22,14 @@ static struct place place_of(uint32_t number)
 	    {0, 0, 0, 0, (uint8_t)(number >> 24), (uint8_t)(number >> 16), (uint8_t)(number >> 8), (uint8_t)number}};
 }
 
+/* Places that a list of this arena can have: each piece takes more than so many bytes. */
+static uint32_t places_max(const struct state *state)
+{
+	uint64_t most = state->store->arena->size / 64;
+
+	return most < PLACES_MAX ? (uint32_t)most : PLACES_MAX;
+}
+
 /* The root's words, covered when they are to be changed; NULL: none, or trouble. */
 static struct list_root *root_words(const struct state *state, struct entry *root, bool write)
 {
@@ -31,9 +39,14 @@ static struct list_root *root_words(const struct state *state, struct entry *roo
 		arena_set_broken(state->store->arena, "the root of a list is overwritten");
 		return NULL;
 	}
+	struct list_root *words = (struct list_root *)((uint8_t *)root + entry_value_offset(root));
+	if (words->places > places_max(state) || words->pieces > words->places) {
+		arena_set_broken(state->store->arena, "the root of a list is overwritten");
+		return NULL;
+	}
 	if (write)
 		entry_cover(state->store, root);
-	return (struct list_root *)((uint8_t *)root + entry_value_offset(root));
+	return words;
 }
 
 /* The root of the current key's list. */
@@ -122,7 +135,7 @@ static bool append_new(struct state *state, struct list_root *root, uint32_t las
 {
 	size_t size = LENGTH + value.size, wanted = size < PIECE_MIN ? PIECE_MIN : size;
 
-	if (root->places == PLACES_MAX) {
+	if (root->places == places_max(state)) {
 		arena_set_broken(state->store->arena, "a list has grown beyond what fits into an arena");
 		return false;
 	}
@@ -317,7 +330,7 @@ enum state_result list_restore(struct state *state, const struct state_entry *fr
 		return restore_appending(state, from->value);
 	const uint8_t *place = from->sub.data + 4;
 	number = (uint32_t)place[0] << 24 | (uint32_t)place[1] << 16 | (uint32_t)place[2] << 8 | place[3];
-	if (number >= PLACES_MAX) {
+	if (number >= places_max(state)) {
 		*why = "a piece of a list has a place beyond the last";
 		return STATE_TOO_LARGE;
 	}

@@ -132,7 +132,8 @@ bool entry_lives(const struct state *state, const struct entry *entry)
 	if (value.size < sizeof(written))
 		return true;
 	memcpy(&written, value.data, sizeof(written));
-	return state->store->now_ms - state->spec.ttl_ms < written;
+	int64_t now = state->store->now_ms;
+	return now <= written || (uint64_t)now - (uint64_t)written < (uint64_t)state->spec.ttl_ms;
 }
 
 /* Logs an entry of which a record covers the head alone: what else has to be saved goes before it. */
@@ -590,6 +591,10 @@ static struct entry *dirty_take(struct state_store *store)
 
 	if (entry == NULL)
 		return NULL;
+	if ((entry->flags & ENTRY_DIRTY) == 0 || words->dirty_entries == 0) {
+		arena_set_broken(store->arena, "an entry that is not dirty is in the queue of those that are");
+		return NULL;
+	}
 	words->dirty_first = entry->dirty;
 	words->dirty_last = entry->dirty == 0 ? 0 : words->dirty_last;
 	words->dirty_entries--;

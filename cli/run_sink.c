@@ -110,6 +110,9 @@ static bool find_place(struct sink_writer *writer, const struct stat *stat)
 					"sink \"%s\": %s is no regular file: it cannot be cut back after a crash, so "
 					"--checkpoint cannot make it exactly once",
 					writer->sink.name, path_of(writer));
+	if (run_store_is(run_checkpoint_store(writer->graph), stat))
+		return run_graph_refuse(writer->graph, "sink \"%s\" would overwrite %s, which is the checkpoint",
+					writer->sink.name, path_of(writer));
 	writer->place = realpath(writer->sink.path, NULL);
 	return writer->place != NULL || sink_failed(writer, "find", errno);
 }

@@ -235,7 +235,12 @@ enum store_result run_store_open(struct run_store **out, const char *path, char 
 	enum store_result result = lock_file(store, path, why);
 	if (result != STORE_OK)
 		return result;
-	if (sqlite3_open_v2(path, &store->database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+	char *place = realpath(path, NULL); /* SQLite has names that mean something else, such as ":memory:" */
+	int opened = place == NULL
+			 ? SQLITE_CANTOPEN
+			 : sqlite3_open_v2(place, &store->database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	free(place);
+	if (opened != SQLITE_OK)
 		return refuse(store, STORE_FAILED, why, "cannot open the checkpoint %s: %s", path,
 			      sqlite3_errmsg(store->database));
 	sqlite3_busy_timeout(store->database, BUSY_MS);
@@ -274,6 +279,12 @@ void run_store_close(struct run_store *store)
 	}
 	free(store->path);
 	free(store);
+}
+
+bool run_store_is(const struct run_store *store, const struct stat *file)
+{
+	struct stat own;
+	return fstat(store->lock, &own) == 0 && own.st_dev == file->st_dev && own.st_ino == file->st_ino;
 }
 
 uint64_t run_store_bytes(const struct run_store *store)

@@ -45,6 +45,10 @@ void run_store_close(struct run_store *store);
 /* What went wrong last, in words, with the file's name. All functions below return false after that. */
 const char *run_store_why(const struct run_store *store);
 
+/* Whether a file is this one. */
+struct stat;
+bool run_store_is(const struct run_store *store, const struct stat *file);
+
 /* Bytes of the file. */
 uint64_t run_store_bytes(const struct run_store *store);
 

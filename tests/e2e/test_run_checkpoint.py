@@ -307,6 +307,14 @@ def test_files_that_are_no_checkpoint_are_refused(run, workdir):
     assert "cannot open the checkpoint no/such/folder/file: No such file or directory" in err
 
 
+def test_names_that_mean_something_else(run, workdir):
+    write_numbers(workdir / "in", range(10))
+    err, _ = run(PLAIN, "--output", "out=./file", code=2)
+    assert 'sink "out" would overwrite ./file, which is the checkpoint' in err
+    run(PLAIN, checkpoint=":memory:")
+    assert "nothing to do" in run(PLAIN, checkpoint=":memory:")[0] and (workdir / ":memory:").stat().st_size > 0
+
+
 def test_misuse(run):
     err, _ = run(PLAIN, "--checkpoint-interval", "soon", code=2)
     assert '--checkpoint-interval wants a time from 1ms to 24h, such as 500ms or 10s, not "soon"' in err
@@ -540,3 +548,39 @@ def test_state_goes_on_when_more_is_appended(run, workdir):
     for key in {record["k"] for record in records}:
         numbers_of = sorted(n for (k, _), n in unique.items() if k == key)
         assert [record["sum"] for record in totals[key]] == [sum(numbers_of[: i + 1]) for i in range(len(numbers_of))]
+
+
+KEYED = """\
+name: keyed
+DROP
+sources:
+  in: { kind: file, path: in }
+steps:
+  - { name: by_k, kind: key_by, key: .k }
+  - { name: unique, kind: dedup, key: .n, segment: work, parallelism: 2 }
+  - { name: totals, kind: aggregate, fields: { n: count }, parallelism: 2 }
+sinks:
+  out: { kind: file, path: out }
+"""
+
+
+def test_state_that_has_no_place_any_more_is_refused_or_dropped_as_the_pipeline_says(run, workdir):
+    def append(numbers):
+        with open(workdir / "in", "a") as file:
+            file.writelines(json.dumps({"k": "k", "n": n}) + "\n" for n in numbers)
+
+    append([1, 2, 1, 3])
+    run(KEYED.replace("DROP\n", ""))
+    append([1, 4])
+    without = KEYED.replace("name: unique, kind: dedup, key: .n", "name: unique, kind: passthrough")
+    err, _ = run(without.replace("DROP\n", ""), code=2)
+    assert "unique.identities" in err and "drop_state" in err and "cannot all be taken over" in err
+    err, summary = run(without.replace("DROP", "drop_state: [unique.keys, unique.identities]"))
+    assert [record["n"] for record in parsed(workdir / "out")] == [1, 2, 3, 4, 5]
+    append([1])
+    run(KEYED.replace("DROP\n", ""))  # it begins without memory
+    assert [record["n"] for record in parsed(workdir / "out")] == [1, 2, 3, 4, 5, 6]
+    with sqlite3.connect(workdir / "file") as file:
+        states = file.execute("SELECT segment, step, name, (SELECT count(*) FROM entry WHERE state = id) FROM state ORDER BY 2, 3").fetchall()
+    file.close()
+    assert ("work", "totals", "totals", 1) in states and ("work", "unique", "identities", 1) in states

@@ -162,7 +162,7 @@ static void step_compare(const struct comparison *comparison, const struct segme
 	}
 	if (gone > 0)
 		states_gone(comparison, old, new != NULL, names, gone);
-	if (kept == 0 || strcmp(old_segment->name, new_segment->name) == 0)
+	if (kept == 0 || new == NULL || strcmp(old_segment->name, new_segment->name) == 0)
 		return;
 	struct finding *finding = FIND(
 	    comparison, comparison->new, step_place(comparison->new, new->name),

@@ -120,9 +120,10 @@ static bool element_read(struct view element, struct head *head, struct view *te
 /* Says that list and sums cannot both be true. Returns false. */
 static bool batch_torn(uint32_t origin, struct failure *failure)
 {
-	return failure_set(failure, origin,
-			   "what is kept of a batch is damaged: the checkpoint that it comes from is none of "
-			   "this program's");
+	failure_set(failure, origin,
+		    "what is kept of a batch is damaged: the checkpoint that it comes from is none of "
+		    "this program's");
+	return false;
 }
 
 /* Counts the sums of the current key's list. */
@@ -245,9 +246,11 @@ static bool closing_begin(struct closing *closing, const struct sums *left)
 	closing->used = 1;
 	closing->timestamp = INT64_MIN;
 	closing->text = scratch_alloc(closing->out->scratch, closing->room);
-	if (!closing->text)
-		return failure_set(closing->failure, closing->origin, "no memory to hand a batch of %zu bytes on",
-				   closing->room);
+	if (!closing->text) {
+		failure_set(closing->failure, closing->origin, "no memory to hand a batch of %zu bytes on",
+			    closing->room);
+		return false;
+	}
 	closing->text[0] = '[';
 	return true;
 }
@@ -335,11 +338,15 @@ static bool element_make(const struct batch_step *own, struct record *record, st
 	if (!step_need_value(record, own->form, run, failure))
 		return false;
 	const char *why = json_print(record->value, run->scratch, &text);
-	if (why)
-		return failure_set(failure, record->origin, "the payload cannot be written as JSON: %s", why);
+	if (why) {
+		failure_set(failure, record->origin, "the payload cannot be written as JSON: %s", why);
+		return false;
+	}
 	bytes = scratch_alloc(run->scratch, sizeof(struct head) + text.size);
-	if (!bytes)
-		return step_no_room(record, failure);
+	if (!bytes) {
+		step_no_room(record, failure);
+		return false;
+	}
 	memcpy(bytes + sizeof(struct head), text.data, text.size);
 	*element = (struct view){bytes, sizeof(struct head) + text.size};
 	return true;
@@ -366,7 +373,7 @@ static bool batch_add(struct step *step, struct record *record, struct run *run,
 {
 	struct batch_step *own = step->own;
 	struct closing closing = closing_of(step, record, time, &own->out, failure);
-	struct view element;
+	struct view element = {NULL, 0};
 	struct sums sums;
 
 	if (!element_make(own, record, run, &element, failure))

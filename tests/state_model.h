@@ -661,7 +661,6 @@ static inline void model_unit(struct model *model, struct model_rig *rig)
 		MODEL_REQUIRE(before != NULL);
 		memcpy(before, model, sizeof(*before));
 		model_unit_once(model, rig, &dice);
-		before->now = model->now; /* which never goes back */
 		memcpy(model, before, sizeof(*before));
 		if (rig != NULL)
 			arena_rollback(&rig->arena);

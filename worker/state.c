@@ -81,7 +81,6 @@ struct state_store *state_store_create(struct arena *arena, uint32_t channel)
 	store->channel = channel;
 	store->words = arena_session_state(arena, channel);
 	store->states = allocate(STATE_HANDLES_MAX * sizeof(struct state *));
-	store->now_ms = INT64_MIN;
 	uint32_t count = store->words->handle_count;
 	arena_ref ref = store->words->first_handle;
 	if (count > STATE_HANDLES_MAX)
@@ -214,10 +213,10 @@ void state_key(struct state_store *store, struct view key, int32_t key_hash, uin
 	store->key_mix = mix_of(key);
 }
 
-/* Time goes on, or stands. */
+/* Time is what it is said to be: with a unit that is rolled back it goes back, too. */
 void state_clock(struct state_store *store, int64_t processing_ms)
 {
-	store->now_ms = processing_ms > store->now_ms ? processing_ms : store->now_ms;
+	store->now_ms = processing_ms;
 }
 
 /* ---- What expires ------------------------------------------------------------------------------------------------------ */

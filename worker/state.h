@@ -73,7 +73,7 @@ void state_key(struct state_store *store, struct view key, int32_t key_hash, uin
 void state_ahead(struct state *state, struct view key);
 enum { STATE_AHEAD = 16 };
 
-/* Sets the time that TTLs go by; never goes back. */
+/* Sets the time that TTLs go by, 0 or later. It goes back only where a unit has been rolled back. */
 void state_clock(struct state_store *store, int64_t processing_ms);
 
 /* Another number whenever the state is no longer what the calls of this process have made of it: after a rollback, an undo to a mark, a

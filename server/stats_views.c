@@ -300,6 +300,7 @@ void stats_view_slots(const struct supervisor *supervisor, struct report *report
 		report_number(report, "pid", owner == NULL ? 0 : (uint64_t)owner->pid, "");
 		report_number(report, "process", owner == NULL ? 0 : owner->number, "");
 		report_number(report, "heirs", keeper_heirs(supervisor, keeper), "");
+		report_number(report, "heir_pid", keeper_heir_pid(supervisor, keeper), "");
 		report_number(report, "generation", keeper->generation, "");
 		report_number(report, "sessions", counter_read(&front->sessions_open), "");
 		report_number(report, "calls", counter_read(&front->unary_in_flight), "");

@@ -239,6 +239,9 @@ struct child *keeper_process(struct keeper *keeper, uint32_t number);
 /* Heirs that have all loaded and wait. */
 uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper);
 
+/* The process id of one of them; 0: there is none. */
+uint64_t keeper_heir_pid(const struct supervisor *supervisor, const struct keeper *keeper);
+
 /* ---- sup_reload.c: new code ---- */
 
 /* Makes what is served the first generation of code. */

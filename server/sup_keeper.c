@@ -61,16 +61,29 @@ bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *k
 	return keeper->owner != NULL && child_is_ready(supervisor, keeper->owner);
 }
 
+/* Whether a process has loaded all code and waits for the slot. */
+static bool is_heir(const struct supervisor *supervisor, const struct child *child)
+{
+	return child->state == CHILD_UP && !child->dead && !child->announced &&
+	       child_life_state(supervisor, child) == LIFE_WAITING;
+}
+
 uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper)
 {
 	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < LIVES_MAX; i++) {
-		const struct child *child = &keeper->lives[i];
-		count += child->state == CHILD_UP && !child->dead && !child->announced &&
-			 child_life_state(supervisor, child) == LIFE_WAITING;
-	}
+	for (uint32_t i = 0; i < LIVES_MAX; i++)
+		count += is_heir(supervisor, &keeper->lives[i]);
 	return count;
+}
+
+uint64_t keeper_heir_pid(const struct supervisor *supervisor, const struct keeper *keeper)
+{
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		if (is_heir(supervisor, &keeper->lives[i]))
+			return (uint64_t)keeper->lives[i].pid;
+	}
+	return 0;
 }
 
 /* ---- Who owns the slot ---- */

@@ -430,6 +430,11 @@ class Session:
         self.outgoing.put(self.proto.ToWorker(seq=self.seq, processing_time_ms=self.clock, **kind))
         return self.seq
 
+    def post(self, message):
+        """Sends a ToWorker that is complete."""
+        self.seq, self.clock = message.seq, message.processing_time_ms
+        self.outgoing.put(message)
+
     def send_records(self, *payloads, **common):
         """Sends a Batch of records that have these payloads (or are Records already)."""
         records = [p if isinstance(p, self.proto.Record) else self.proto.Record(payload=p, **common) for p in payloads]

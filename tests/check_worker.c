@@ -3,9 +3,11 @@
  * and front. Nothing here waits by time: doorbells, exits and words that change say when to go on.
  */
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "tests/rig.h"
@@ -208,13 +210,121 @@ START_TEST(an_heir_that_is_not_meant_leaves_the_slot_to_the_next)
 	await_ready();
 	unmeant = start_heir(ORDER_STOP);
 	await_state(2, LIFE_WAITING);
-	next = start_heir(ORDER_RUN);
-	await_state(3, LIFE_WAITING);
 	kill(owner, SIGKILL);
 	ck_assert_int_eq(await_exit(unmeant), EXIT_UNMEANT);
-	await_state(3, LIFE_READY);
 	ck_assert_int_eq(await_exit(owner), -SIGKILL);
+	next = start_heir(ORDER_RUN);
+	await_state(3, LIFE_READY);
+	ck_assert_uint_eq(atomic_load(&control_worker(&rig.sidecar.control, 0)->lives[birth.place].predecessor), 1);
+	open_session(1);
+	ping(1, 2);
 	stop_worker(next);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* A thread that writes into the arena for as long as it may: at its very end, where nothing is. */
+static void *write_on(void *arena)
+{
+	_Atomic uint64_t *word = (_Atomic uint64_t *)((uint8_t *)arena + rig.sizes.arena - 8);
+
+	for (;;)
+		atomic_fetch_add(word, 1);
+	return NULL;
+}
+
+/* An owner that is no worker of ours, but what user code may make of one: it says that it owns the slot, and then its main thread
+ * leaves while another writes on (writes), or it has a child that lives on. */
+static pid_t start_strange_owner(bool writes, pid_t *child)
+{
+	struct slot_memory *memory = &rig.sidecar.slots[0];
+	uint32_t number = ++birth.number;
+	int ends[2];
+	pid_t pid;
+
+	rig.generation++;
+	atomic_store(&rig.sidecar.control.control->slot[0].generation, rig.generation);
+	atomic_store(&life_words(number)->number, number);
+	ck_assert_int_eq(pipe(ends), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid > 0) {
+		atomic_store(&life_words(number)->pid, pid);
+		ck_assert_int_eq(read(ends[0], child, sizeof(*child)), sizeof(*child));
+		close(ends[0]);
+		close(ends[1]);
+		return pid;
+	}
+	pthread_t thread;
+	struct worker_page *page = control_worker(&rig.sidecar.control, 0);
+	if (slot_attach_worker(memory) != 0 || slot_wait(memory, 10000) != SLOT_FREE ||
+	    slot_own(memory, SLOT_FREE) != 0)
+		_exit(99);
+	atomic_store(&page->owner, number);
+	*child = writes ? 0 : fork();
+	if (!writes && *child == 0) {
+		for (;;)
+			pause();
+	}
+	if (writes && pthread_create(&thread, NULL, write_on, memory->arena) != 0)
+		_exit(99);
+	if (write(ends[1], child, sizeof(*child)) != sizeof(*child))
+		_exit(99);
+	while (!writes)
+		pause();
+	syscall(SYS_exit, 0); /* this thread alone */
+	_exit(99);
+}
+
+/* The word that such a thread writes. */
+static uint64_t written(void)
+{
+	uint64_t word;
+
+	ck_assert_int_eq(pread(rig.sidecar.slots[0].arena_fd, &word, sizeof(word), (off_t)(rig.sizes.arena - 8)),
+			 sizeof(word));
+	return word;
+}
+
+/* The kernel gives the mutex away when the main thread leaves, however much its siblings do. */
+START_TEST(a_main_thread_that_leaves_while_others_write_is_seen_out)
+{
+	pid_t strange, heir, none;
+
+	make(NULL);
+	strange = start_strange_owner(true, &none);
+	uint32_t number = birth.number;
+	heir = start_heir(ORDER_RUN);
+	await_state(number + 1, LIFE_READY);
+	uint64_t word = written();
+	ck_assert_uint_gt(word, 0);
+	ck_assert_uint_eq(atomic_load(&control_worker(&rig.sidecar.control, 0)->lives[birth.place].found_writing), 1);
+	open_session(1);
+	ping(1, 2);
+	ck_assert_uint_eq(written(), word);
+	ck_assert_int_eq(await_exit(strange), -SIGKILL);
+	stop_worker(heir);
+	rig_stop(&rig);
+}
+END_TEST
+
+START_TEST(a_child_of_user_code_that_lives_on_is_in_nobodys_way)
+{
+	pid_t strange, heir, child;
+
+	make(NULL);
+	strange = start_strange_owner(false, &child);
+	uint32_t number = birth.number;
+	heir = start_heir(ORDER_RUN);
+	await_state(number + 1, LIFE_WAITING);
+	kill(strange, SIGKILL);
+	await_state(number + 1, LIFE_READY);
+	open_session(1);
+	ping(1, 2);
+	ck_assert_int_eq(kill(child, 0), 0);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(await_exit(strange), -SIGKILL);
+	stop_worker(heir);
 	rig_stop(&rig);
 }
 END_TEST
@@ -387,6 +497,8 @@ static Suite *worker_suite(void)
 	tcase_add_test(test, a_worker_starts_serves_and_leaves);
 	tcase_add_test(test, a_step_that_does_not_open_is_told_by_the_exit_code);
 	tcase_add_test(test, an_heir_that_is_not_meant_leaves_the_slot_to_the_next);
+	tcase_add_test(test, a_main_thread_that_leaves_while_others_write_is_seen_out);
+	tcase_add_test(test, a_child_of_user_code_that_lives_on_is_in_nobodys_way);
 	tcase_add_loop_test(test, no_wake_up_is_lost, 0, 2);
 	tcase_add_test(test, an_idle_worker_sleeps);
 	tcase_add_test(test, a_killed_worker_is_replaced);

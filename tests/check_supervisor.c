@@ -283,7 +283,7 @@ START_TEST(owners_that_follow_quickly_are_told_apart)
 	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
 	for (int round = 0; round < 5; round++) {
 		uint32_t owner = sut_owner(0);
-		WAIT_UNTIL(sut_owned_by(0, owner) && waits(owner + 1));
+		WAIT_UNTIL(sut_owned_by(0, owner) && waits(owner + 1) && pid_of(owner + 1) != 0);
 		kill(sut.supervisor, SIGSTOP);
 		signal_process(owner, SIGKILL);
 		WAIT_UNTIL(atomic_load(&control_worker(&sut.sidecar.control, 0)->owner) == owner + 1);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "server/budget.h"
+#include "server/sup.h"
 #include "shared/json.h"
 #include "tests/check_main.h"
 
@@ -255,6 +256,24 @@ START_TEST(the_table_is_printed_and_is_json)
 }
 END_TEST
 
+/* How often the memory killer has struck is in the container's own group, under either version, and in the mount where the path
+ * is the host's. */
+START_TEST(kills_for_want_of_memory_are_counted)
+{
+	ck_assert_uint_eq(oom_kills_read(root), 0);
+	put("/proc/self/mountinfo", V2_MOUNT);
+	put("/proc/self/cgroup", "0::/pods/one\n");
+	put("/sys/fs/cgroup/memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 9\n");
+	ck_assert_uint_eq(oom_kills_read(root), 2);
+	put("/sys/fs/cgroup/pods/one/memory.events", "oom_kill 5\n");
+	ck_assert_uint_eq(oom_kills_read(root), 5);
+	put("/proc/self/mountinfo", "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+	put("/proc/self/cgroup", "4:cpu,memory:/docker/abc\n");
+	put("/sys/fs/cgroup/memory/docker/abc/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 11\n");
+	ck_assert_uint_eq(oom_kills_read(root), 11);
+}
+END_TEST
+
 static Suite *budget_suite(void)
 {
 	Suite *suite = suite_create("budget");
@@ -271,6 +290,7 @@ static Suite *budget_suite(void)
 	tcase_add_test(tests, version_one_is_read_beside_version_two);
 	tcase_add_test(tests, nonsense_in_the_files_is_no_limit);
 	tcase_add_test(tests, too_much_is_refused_with_what_would_fit);
+	tcase_add_test(tests, kills_for_want_of_memory_are_counted);
 	tcase_add_test(tests, the_table_is_printed_and_is_json);
 	suite_add_tcase(suite, tests);
 	return suite;

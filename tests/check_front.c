@@ -634,8 +634,26 @@ START_TEST(slot_gets_a_fresh_worker_before_it_serves_another_allocation)
 			ck_assert_int_eq(read(bell.fd, &count, sizeof count), sizeof count);
 		else
 			client_poll(client, clock_ns(), &event);
-	fake_ready(&fakes[0]);
+	/* An heir takes over, with the memory as it is. */
+	atomic_store(&sidecar.control.control->slot[0].owner, 2);
+	doorbell_ring(sidecar.control.front_bell);
 	ck_assert_int_eq(fake_take(&fakes[0], 1).kind, FRAME_OPEN);
+	ck_assert_uint_eq(atomic_load(&sidecar.control.front->slot[0].used_owner), 2);
+}
+END_TEST
+
+/* One owner after another is no concern of those who are served; and what they have of the slot is the new owner's use of it. */
+START_TEST(takeover_is_not_noticed_by_sessions)
+{
+	struct client_stream *stream = session_running(&fakes[0], 1, &(struct open_options){0});
+	client_stream_receive(stream);
+	atomic_store(&sidecar.control.control->slot[0].owner, 7);
+	doorbell_ring(sidecar.control.front_bell);
+	struct client_event event;
+	while (atomic_load(&sidecar.control.front->slot[0].used_owner) != 7)
+		client_poll(client, clock_ns() + 1000000, &event);
+	fake_status(&fakes[0], 1, FRAME_END, 1, GRPC_STATUS_OK, "");
+	expect_end(stream, GRPC_STATUS_OK, "");
 }
 END_TEST
 
@@ -755,6 +773,7 @@ static Suite *front_suite(void)
 	tcase_add_test(tests, newer_attempt_fences_the_older);
 	tcase_add_test(tests, open_waits_for_a_slot_and_then_gives_up_in_words);
 	tcase_add_test(tests, slot_gets_a_fresh_worker_before_it_serves_another_allocation);
+	tcase_add_test(tests, takeover_is_not_noticed_by_sessions);
 	tcase_add_test(tests, killed_front_is_followed_by_one_that_serves);
 	tcase_add_test(tests, stopping_front_finishes_what_is_in_flight);
 	tcase_add_test(tests, unknown_methods_and_health);

@@ -157,6 +157,7 @@ static void __attribute__((noreturn)) be_worker(uint32_t number)
 
 	signal(SIGSEGV, SIG_DFL);
 	signal(SIGABRT, SIG_DFL);
+	signal(SIGFPE, SIG_DFL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	CHECK(slot_attach_worker(memory) == 0 && slot_own(memory, slot_wait(memory, 60000)) == 0);
 	life_begin(life, &birth, getpid());
@@ -551,7 +552,10 @@ START_TEST(a_death_from_outside_is_never_blamed)
 	while (deaths < 6) {
 		enum death_cause cause;
 
-		ck_assert(!rig_try_take(&rig, 1, &answer) || answer.frame.flags == 0);
+		if (rig_try_take(&rig, 1, &answer)) { /* of the first record */
+			ck_assert_uint_eq(answer.frame.flags, 0);
+			answer_free(&answer);
+		}
 		if (!has_died(worker, &cause)) {
 			wait_a_little();
 			continue;

@@ -1,7 +1,8 @@
 /*
  * Fuzz target: a worker that serves whatever clients may send. An input is a script of sessions opened and closed, messages
  * (whole envelopes made right around any body, or any bytes at all) and unary calls. Answers must be what protobuf-c can read,
- * in the order of their seq, with nothing behind an END; each unary call must be answered once.
+ * in the order of their seq, with nothing behind an END; each unary call must be answered once. Meanwhile workers vanish, and
+ * successors take over.
  */
 #include <check.h>
 
@@ -239,7 +240,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step_raw(&script, channel);
 			break;
 		case 3:
-			stage_settle();
+			if (choice / 8 % 4 == 3)
+				rig_adopt(&rig); /* the worker is gone, and another one takes over */
+			else
+				stage_settle();
 			break;
 		case 4:
 		case 5:

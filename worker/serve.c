@@ -8,9 +8,21 @@
  *                             answers published, request bytes given back, the front marked: what follows from that
  *      channel_rollback:      none of it has happened, and the same frames are taken again
  *
- * It is committed every few microseconds of work rather than after every frame: a commit logs and stores the words, and a mark is
- * a locked instruction on a line that the front polls. A process that dies between the commit and what follows leaves the rest to its
- * successor, which makes the cursors of the rings from the words (serve_adopt).
+ * Invariants, and the tests that hold them to it (tests/check_takeover.c)
+ *  U1  A unit happens by one store, once its answers are written and its position stands among the session's words.
+ *      [death_at_every_point_loses_and_doubles_nothing, workers_killed_at_random_lose_and_double_nothing]
+ *  U2  What follows from a commit (tail, head, marks) follows from the words alone: a successor makes it anew, and believes none of what
+ *      the dead left in shared words. [cursors_are_made_from_the_commit]
+ *  U3  No Results is open across a commit, and nothing that a unit goes by is kept in process memory alone: a rollback and a
+ *      takeover find the same. [a_successor_goes_on_where_the_last_commit_was]
+ *  U4  What waits in the outbox goes to the ring before the channel's next input. [an_outbox_outlives_its_worker]
+ *  U5  A unit in trouble is rolled back as a whole. What it is begun anew with (limit, surplus) is committed by itself, so that no
+ *      number of deaths keeps a unit from getting smaller. [a_successor_goes_on_where_the_last_commit_was]
+ *  U6  The state of a closed channel is gone before the front hears that this side has left it (S2).
+ *      [sessions_whose_channel_is_gone_are_dropped]
+ *
+ * A unit is committed every few microseconds of work rather than after every frame: a commit logs and stores the words, and a mark is
+ * a locked instruction on a line that the front polls.
  *
  * A unit in trouble is begun anew: once the ring has room for an answer as large as any; then alone; then with half the records, and
  * so on; a single record's surplus goes to the outbox, and what still has no room fails its session in words. After a few units

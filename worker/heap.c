@@ -320,6 +320,7 @@ static void run_free(struct arena *arena, uint32_t channel, arena_ref block, siz
 /* Frees a block: it waits in its class's second list. */
 void arena_free(struct arena *arena, uint32_t channel, arena_ref block, size_t size)
 {
+	CHECK(size > 0 && size <= ARENA_BLOCK_MAX);
 	arena_ref *link = arena_find(arena, block, arena_block_size(size));
 
 	if (link == NULL)

@@ -94,7 +94,8 @@ static struct large *entry_large(struct state_store *store, const struct entry *
 	arena_ref ref = *(const arena_ref *)((const uint8_t *)entry + entry_value_offset(entry));
 	struct large *large = arena_find(store->arena, ref, sizeof(*large) + (uint64_t)entry->value_size);
 
-	if (large == NULL || (large->magic == LARGE_MAGIC && large->size == entry->value_size))
+	if (large == NULL || (large->magic == LARGE_MAGIC && large->size == entry->value_size &&
+			      large->size <= STATE_VALUE_MAX + sizeof(int64_t)))
 		return large;
 	arena_set_broken(store->arena, "a block that should be a large value of the state is none");
 	return NULL;

@@ -11,7 +11,7 @@
  * The same end takes memory whose owner found that it cannot be true, memory that owner after owner dies of, and memory whose killed
  * owner is still there after two seconds, because it sleeps in the kernel and might write when it wakes up.
  *
- * Heirs are forked once the owner is ready, so that they do not compete with it for the processor.
+ * Heirs are forked once the owner is ready, and the sidecar serves, so that they do not compete with owners for the processor.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -417,7 +417,8 @@ static bool wants_another(const struct supervisor *supervisor, const struct keep
 
 	for (uint32_t i = 0; i < LIVES_MAX; i++)
 		count += keeper->lives[i].state == CHILD_UP;
-	if (keeper_is_ready(supervisor, keeper) && keeper->owner->state == CHILD_UP)
+	if (supervisor->phase == PHASE_SERVING && keeper_is_ready(supervisor, keeper) &&
+	    keeper->owner->state == CHILD_UP)
 		wanted += supervisor->sidecar->config.heirs;
 	return count < wanted;
 }

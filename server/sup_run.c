@@ -253,6 +253,13 @@ static void arm_timer(struct supervisor *supervisor)
 
 /* ---- The loop ---- */
 
+/* Looks at all slots. */
+static void turn_keepers(struct supervisor *supervisor, uint64_t now)
+{
+	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
+		keeper_turn(supervisor, &supervisor->keepers[i], now);
+}
+
 /* Looks at everything that may have become due. */
 static void turn(struct supervisor *supervisor)
 {
@@ -260,12 +267,14 @@ static void turn(struct supervisor *supervisor)
 
 	see_front(supervisor);
 	act_on_front(supervisor, now);
-	for (uint32_t i = 0; i < supervisor->keeper_count; i++)
-		keeper_turn(supervisor, &supervisor->keepers[i], now);
+	turn_keepers(supervisor, now);
 	reload_turn(supervisor, now);
 	watchdog_turn(supervisor, now);
-	if (supervisor->phase == PHASE_STARTING)
+	if (supervisor->phase == PHASE_STARTING) {
 		end_start(supervisor);
+		if (supervisor->phase == PHASE_SERVING) /* now is the time for heirs */
+			turn_keepers(supervisor, now);
+	}
 	if (supervisor->phase >= PHASE_DRAINING)
 		advance_stop(supervisor);
 }

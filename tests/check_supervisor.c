@@ -7,6 +7,18 @@
 /* A counter of the supervisor. */
 #define SUP_COUNT(name) counter_read(&sut.sidecar.control.control->counters.name)
 
+/* Whether a process of a slot waits to take over. */
+static bool heir_waits(uint32_t slot, uint32_t number)
+{
+	struct worker_page *page = control_worker(&sut.sidecar.control, slot);
+
+	for (uint32_t i = 0; i < LIVES_MAX; i++) {
+		if (atomic_load(&page->lives[i].number) == number)
+			return atomic_load(&page->lives[i].state) == LIFE_WAITING;
+	}
+	return false;
+}
+
 /* Reads a small file of /proc. */
 static const char *proc_file(pid_t pid, const char *name)
 {
@@ -39,7 +51,7 @@ START_TEST(a_killed_worker_is_replaced_and_the_others_stay)
 	sut_create(2);
 	sut.script->frames[1] = 812;
 	sut_start();
-	WAIT_UNTIL(sut_logged("serving pipeline"));
+	WAIT_UNTIL(sut_logged("serving pipeline") && heir_waits(1, 2));
 	pid_t front = sut_front_pid(), other = sut_worker_pid(0), dead = sut_worker_pid(1);
 	uint32_t number = sut_owner(1);
 	kill(dead, SIGKILL);
@@ -146,18 +158,6 @@ static void signal_process(uint32_t number, int signal)
 {
 	WAIT_UNTIL(pid_of(number) != 0);
 	ck_assert_int_eq(kill(pid_of(number), signal), 0);
-}
-
-/* Whether a process of a slot waits to take over. */
-static bool heir_waits(uint32_t slot, uint32_t number)
-{
-	struct worker_page *page = control_worker(&sut.sidecar.control, slot);
-
-	for (uint32_t i = 0; i < LIVES_MAX; i++) {
-		if (atomic_load(&page->lives[i].number) == number)
-			return atomic_load(&page->lives[i].state) == LIFE_WAITING;
-	}
-	return false;
 }
 
 /* The same of slot 0. */

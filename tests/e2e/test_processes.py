@@ -351,8 +351,9 @@ def test_the_stats_socket_works_with_socat(bridged):
         return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
     commands = [line.split()[0] for line in ask("help\n").splitlines()[1:] if line and not line.startswith("With")]
-    assert set(commands) == {"help", "stats", "slots", "sessions", "segments", "health", "config", "version"}
-    for command in commands:
+    shows = {"help", "stats", "slots", "sessions", "segments", "deaths", "health", "config", "version", "reloading"}
+    assert set(commands) == shows | {"reload", "restart_worker", "drain"}
+    for command in shows:
         assert ask(command + "\n").endswith("\n\n")
         assert isinstance(json.loads(ask(command + " json\n")), dict)
         assert isinstance(json.loads(ask("json " + command)), dict)

@@ -60,7 +60,13 @@ def counters(sidecar):
 
 
 def wait_for_heirs(sidecar, slots=1, heirs=1):
-    wait_until(lambda: all(slot(sidecar, i)["heirs"] == heirs and slot(sidecar, i)["state"] == "ready" for i in range(slots)), "heirs")
+    """Waits until each slot has a worker that is ready, and as many that wait behind it."""
+
+    def look():
+        rows = sidecar.stats_json("slots")["slots"]
+        return all(rows[i]["heirs"] == heirs and rows[i]["state"] == "ready" for i in range(slots))
+
+    wait_until(look, lambda: f"heirs:\n{sidecar.stats('slots')}")
 
 
 def heir_pid(sidecar, index=0):
@@ -115,7 +121,7 @@ def test_a_worker_that_never_gets_on_is_killed_and_the_slot_goes_on(bridged, cli
     assert other.process(0, b"fine")[0].payload == b"FINE"
     assert call.exception(PATIENCE).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
     assert hurt.process(0, b"back")[0].payload == b"BACK"
-    assert counters(sidecar)["watchdog_kills"] >= 3
+    assert counters(sidecar)["watchdog_kills"] >= 2
     assert slot(sidecar, 1)["process"] == 1
     sidecar.wait_for_log(r"worker 0 \(pid \d+\) has been at one unit of work for .* of processor time, and --unit-cpu-limit is 100ms")
 

@@ -5,6 +5,7 @@
 #include "server/config_check.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,11 @@
 
 #include "shared/ring.h"
 #include "shared/units.h"
+
+enum {
+	SPIN_US = 50,
+	CORES_OF_OTHERS = 2, /* for the front and a client, beside one for each worker */
+};
 
 /* The smallest power of two whose ring carries a message. */
 static uint64_t ring_for(uint64_t message)
@@ -119,6 +125,19 @@ static void check_state(struct config *config)
 	config->state_memory = (config->state_memory + page - 1) / page * page;
 }
 
+/* Decides who looks how long before sleeping, by the number of cores. A worker that looks on a core which the client or the
+ * front has work for takes each message singly, where a sleeper finds several when it gets the core. */
+static void resolve_spin(struct config *config)
+{
+	cpu_set_t set;
+	unsigned cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : UINT_MAX;
+	bool decided = config->spin_us != CONFIG_AUTO;
+
+	if (!decided)
+		config->spin_us = cores == 1 ? 0 : SPIN_US;
+	config->worker_spin_us = decided || cores >= config->slots + CORES_OF_OTHERS ? config->spin_us : 0;
+}
+
 void config_check(struct config *config, struct findings *findings)
 {
 	if (config->descriptor == NULL)
@@ -131,11 +150,7 @@ void config_check(struct config *config, struct findings *findings)
 	check_rest(config, findings);
 	if (config->memory_limit == CONFIG_AUTO)
 		config->memory_limit = 0;
-	if (config->spin_us == CONFIG_AUTO) {
-		cpu_set_t cores;
-		bool one = sched_getaffinity(0, sizeof(cores), &cores) == 0 && CPU_COUNT(&cores) == 1;
-		config->spin_us = one ? 0 : 50;
-	}
+	resolve_spin(config);
 }
 
 /* Enough descriptors for the front: connections, slots (memory and doorbell each), and some of gRPC's own. */

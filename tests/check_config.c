@@ -95,8 +95,20 @@ START_TEST(defaults_fit_one_another)
 	ck_assert_uint_eq(config.window_age_ms_max, 600000);
 	ck_assert_uint_eq(config.memory_limit, 0);
 	ck_assert_uint_le(config.spin_us, 50);
+	ck_assert_uint_le(config.worker_spin_us, config.spin_us);
 	config_complete(&config, 1, &findings);
 	ck_assert_uint_eq(config.sessions_per_slot, 4);
+}
+END_TEST
+
+START_TEST(what_spin_is_told_holds_for_workers_too)
+{
+	read_good("--descriptor d.yaml --listen unix:/run/s --slots 64 --spin 7us");
+	ck_assert_uint_eq(config.spin_us, 7);
+	ck_assert_uint_eq(config.worker_spin_us, 7);
+	read_good("--descriptor d.yaml --listen unix:/run/s --slots 64");
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 66)
+		ck_assert_uint_eq(config.worker_spin_us, 0);
 }
 END_TEST
 
@@ -437,6 +449,7 @@ static Suite *config_suite(void)
 
 	tcase_add_checked_fixture(tests, NULL, clean);
 	tcase_add_test(tests, defaults_fit_one_another);
+	tcase_add_test(tests, what_spin_is_told_holds_for_workers_too);
 	tcase_add_test(tests, every_default_lies_within_its_bounds);
 	tcase_add_test(tests, the_command_line_is_read_both_ways);
 	tcase_add_test(tests, all_findings_are_told_at_once);

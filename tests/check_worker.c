@@ -336,7 +336,7 @@ START_TEST(no_wake_up_is_lost)
 	pid_t pid;
 
 	make(NULL);
-	rig.sidecar.config.spin_us = _i == 0 ? 20 : 0;
+	rig.sidecar.config.worker_spin_us = _i == 0 ? 20 : 0;
 	pid = start_worker(ORDER_RUN);
 	await_ready();
 	open_session(1);

@@ -440,7 +440,7 @@ void worker_main(struct sidecar *sidecar, const struct birth *birth)
 	    .sidecar = sidecar,
 	    .birth = birth,
 	    .memory = &sidecar->slots[birth->slot],
-	    .spin.limit_ns = sidecar->config.spin_us * 1000,
+	    .spin.limit_ns = sidecar->config.worker_spin_us * 1000,
 	};
 
 	attach(&worker);

@@ -269,7 +269,8 @@ static void session_take_answer(struct session *session, const struct frame *hea
 	grpc_byte_buffer *message = channel_end_take(end, header, payload);
 	if (header->flags & FRAME_LAST)
 		session_settle_up_to(session, header);
-	gauge_set(&session->info->response_fill, end->answers.peer_tail - end->answers.position);
+	gauge_set(&session->info->response_fill,
+		  ring_bytes_between(end->answers.position, end->answers.peer_tail, end->answers.size));
 	session_write(session, message, !ring_is_empty(&end->answers));
 }
 

@@ -160,8 +160,8 @@ static void note_fill(struct channel_end *end)
 {
 	struct slot_end *slot = end->slot;
 	struct front_slot_counters *counters = &slot->front->page->slot[slot->index].counters;
-	uint64_t fill =
-	    end->requests.position - end->requests.peer_head; /* as last seen: no look at the worker's line */
+	uint64_t fill = ring_bytes_between(end->requests.peer_head, end->requests.position,
+					   end->requests.size); /* as last seen: no look at the worker's line */
 	slot->request_fill += fill - end->fill;
 	end->fill = fill;
 	gauge_set(&counters->request_fill, slot->request_fill);

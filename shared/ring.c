@@ -14,6 +14,12 @@
 
 #include "shared/log.h"
 
+enum {
+	LAP_MIN = 128 << 10, /* no lap is shorter than this */
+	LAP_SHARE = 4,       /* a lap ends where what is in use and the next frame are this small a part of it */
+	LAP_LOOK = 16 << 10, /* bytes between two looks at the head for that */
+};
+
 /* Bytes from a cursor's place to the end of the ring. */
 static inline uint64_t to_end(uint64_t cursor, uint64_t size)
 {
@@ -87,6 +93,28 @@ static uint64_t load_head(const struct ring_producer *producer, memory_order ord
 	return atomic_load_explicit((_Atomic uint64_t *)&producer->peer->head, order);
 }
 
+/* Whether what is in use, by the head last seen, and a frame of `span` bytes are a small part of this lap. If so, the frame
+ * fits before what is in use. */
+static inline bool lap_is_free(const struct ring_producer *producer, uint64_t span)
+{
+	uint64_t place = producer->position & (producer->size - 1);
+	return (producer->position - producer->peer_head + span) * LAP_SHARE <= place;
+}
+
+/* Whether to begin a new lap before the end of the ring. So one whose consumer keeps up uses its first pages again and again,
+ * which both sides have in their caches; one whose consumer lags is used to its end. */
+static bool lap_is_over(struct ring_producer *producer, uint64_t span)
+{
+	if ((producer->position & (producer->size - 1)) < LAP_MIN)
+		return false;
+	if (lap_is_free(producer, span))
+		return true;
+	if (producer->position - producer->looked < LAP_LOOK)
+		return false;
+	producer->looked = producer->position;
+	return take_head(producer, load_head(producer, memory_order_acquire)) && lap_is_free(producer, span);
+}
+
 /* Takes the announcement of R6 back. */
 static void stop_waiting(struct ring_producer *producer)
 {
@@ -100,8 +128,11 @@ enum ring_result ring_reserve(struct ring_producer *producer, uint64_t payload_m
 	if (producer->damaged)
 		return RING_DAMAGED;
 	uint64_t span = frame_span(sizeof(struct frame) + payload_max);
-	uint64_t needed = bytes_needed(producer, span);
+	bool wrap = lap_is_over(producer, span);
+	uint64_t needed = wrap ? to_end(producer->position, producer->size) + span : bytes_needed(producer, span);
 	producer->reserved_end = producer->reserved;
+	if (producer->damaged)
+		return RING_DAMAGED;
 	if (!has_room(producer, needed)) {
 		if (!take_head(producer, load_head(producer, memory_order_acquire)))
 			return RING_DAMAGED;
@@ -179,6 +210,15 @@ bool ring_wait_for_room(struct ring_producer *producer, uint64_t payload_max)
 	return true;
 }
 
+uint64_t ring_bytes_between(uint64_t from, uint64_t to, uint64_t size)
+{
+	uint64_t place = from & (size - 1), rest = size - place;
+	if (to - from < rest)
+		return to - from;
+	/* A lap that ended early was free but for a share of it, so of the rest no more than this is no pad. */
+	return (rest < place / (LAP_SHARE - 1) ? rest : place / (LAP_SHARE - 1)) + (to - from - rest);
+}
+
 uint64_t ring_producer_fill(struct ring_producer *producer)
 {
 	uint64_t fill = producer->published - load_head(producer, memory_order_relaxed);
@@ -243,9 +283,9 @@ static enum ring_result look_at_tail(struct ring_consumer *consumer)
 static inline bool header_is_sound(const struct ring_consumer *consumer, const struct frame *header)
 {
 	uint64_t rest = to_end(consumer->position, consumer->size);
-	if (header->length < sizeof(*header) || header->length > consumer->size / 4)
+	if (header->kind == FRAME_PAD ? header->length != rest : header->length > consumer->size / 4)
 		return false;
-	if (header->kind == FRAME_PAD && header->length != rest)
+	if (header->length < sizeof(*header))
 		return false;
 	uint64_t span = frame_span(header->length);
 	return span <= rest && span <= consumer->peer_tail - consumer->position && header->kind < FRAME_KIND_COUNT;

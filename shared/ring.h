@@ -10,7 +10,8 @@
  *  R2  A frame is written whole before the tail passes it (release); the consumer reads the tail (acquire) first.
  *  R3  The head passes a frame only when nobody reads it any more (release); the producer reads the head (acquire)
  *      before it writes there again.
- *  R4  A frame is contiguous; one that does not fit before the end is preceded by a PAD that reaches the end.
+ *  R4  A frame is contiguous; one that does not fit before the end is preceded by a PAD that reaches the end. The producer
+ *      may put a PAD anywhere if the frame behind it has room.
  *  R5  Nothing that the other side wrote is believed: cursor and header are copied, then checked; what fails the
  *      check is RING_DAMAGED, and the owner of the channel gives the slot up.
  *  R6  A side that found the ring full (empty) and is about to wait says so in its flag and looks once more
@@ -63,6 +64,7 @@ struct ring_producer {
 	uint64_t peer_head;    /* as last seen and checked; never more than size behind position */
 	uint64_t reserved;     /* where the reserved frame starts (after a PAD, if one is needed) */
 	uint64_t reserved_end; /* where its room ends; at reserved: there is none */
+	uint64_t looked;       /* where the position was when the head was last looked at for a new lap */
 	bool waiting;          /* wants_room is set */
 	bool damaged;          /* the consumer's head could not be true; stays so */
 };
@@ -140,6 +142,10 @@ bool ring_release(struct ring_consumer *consumer, uint64_t cursor);
 bool ring_is_empty(struct ring_consumer *consumer);
 
 /* ---- Both ---- */
+
+/* Bytes between two cursors of a ring of `size` bytes, at most `size` apart, without the PAD that may lie between them as far
+ * as that can be told; for gauges. */
+uint64_t ring_bytes_between(uint64_t from, uint64_t to, uint64_t size);
 
 /* The largest payload that a ring of `size` bytes carries: a quarter of it less the header. */
 static inline uint64_t ring_payload_max(uint64_t size)

@@ -91,6 +91,12 @@ static void setup_large(void)
 	make_ring(1 << 14);
 }
 
+/* A ring in which laps end early: with frames of length_of, about as often as not. */
+static void setup_lapped(void)
+{
+	make_ring(1 << 18);
+}
+
 static void teardown(void)
 {
 	munmap(rig, sizeof(*rig) + ring_size);
@@ -319,6 +325,60 @@ START_TEST(the_largest_frame_fits_an_empty_ring_from_everywhere)
 		push(round, 0);
 		pull_release(round, 0);
 	}
+}
+END_TEST
+
+START_TEST(a_ring_that_is_kept_empty_uses_its_first_part_only)
+{
+	uint64_t longest = 0, laps = 0;
+	for (uint64_t seq = 0; seq < 1000; seq++) {
+		push(seq, 1000);
+		laps += header_at(0).seq == seq;
+		pull_release(seq, 1000);
+		uint64_t place = consumer.position % ring_size;
+		longest = place > longest ? place : longest;
+	}
+	ck_assert_uint_ge(longest, ring_size / 2); /* the shortest lap is half of this ring */
+	ck_assert_uint_lt(longest, ring_size * 2 / 3);
+	ck_assert_uint_ge(laps, 6);
+}
+END_TEST
+
+START_TEST(a_ring_whose_consumer_lags_is_used_to_its_end)
+{
+	uint64_t count = 0;
+	while (append_seq(count, 1000, 0) == RING_OK)
+		count++;
+	ck_assert_uint_eq(count, ring_size / frame_span(sizeof(struct frame) + 1000));
+	ring_publish(&producer);
+	for (uint64_t seq = 0; seq < count; seq++)
+		pull_release(seq, 1000);
+}
+END_TEST
+
+START_TEST(a_pad_that_ends_a_lap_is_not_counted_as_fill)
+{
+	uint64_t size = 1 << 18;
+	ck_assert_uint_eq(ring_bytes_between(size + 512, size + 1024, size), 512);
+	ck_assert_uint_eq(ring_bytes_between(size - 512, size + 1024, size), 1536); /* a full lap, hardly a pad */
+	ck_assert_uint_le(ring_bytes_between(size / 2, size + 1024, size), size / 6 + 1024);
+	for (uint64_t seq = 0; seq < 1000; seq++) {
+		push(seq, 1000);
+		ck_assert_uint_le(ring_bytes_between(consumer.position, producer.position, ring_size), ring_size / 4);
+		pull_release(seq, 1000);
+	}
+}
+END_TEST
+
+START_TEST(a_head_that_cannot_be_true_is_found_at_a_laps_end_too)
+{
+	for (uint64_t seq = 0; producer.position < (1 << 17); seq++) {
+		push(seq, 1000);
+		pull_release(seq, 1000);
+	}
+	rig->consumer_words.head = producer.position + 32;
+	ck_assert_int_eq(reserve(1000), RING_DAMAGED);
+	ck_assert_int_eq(reserve(1000), RING_DAMAGED);
 }
 END_TEST
 
@@ -777,14 +837,20 @@ static void append_or_sleep(uint64_t seq, uint64_t length)
 	}
 }
 
+/* How many frames go from thread to thread; a larger ring has larger ones. */
+static uint64_t thread_frames(void)
+{
+	return ring_size > 1 << 14 ? THREAD_FRAMES / 20 : THREAD_FRAMES;
+}
+
 /* Sends all frames, publishing after a random number of them. */
 static void *produce(void *unused)
 {
 	uint64_t scrambled = 1;
-	for (uint64_t seq = 0; seq < THREAD_FRAMES; seq++) {
+	for (uint64_t seq = 0, frames = thread_frames(); seq < frames; seq++) {
 		append_or_sleep(seq, length_of(seq));
 		scrambled = scrambled * UINT64_C(6364136223846793005) + 1442695040888963407;
-		if (scrambled >> 62 != 0 && seq + 1 < THREAD_FRAMES)
+		if (scrambled >> 62 != 0 && seq + 1 < frames)
 			continue;
 		if (ring_publish(&producer) && ready_set(&rig->ready, 0) && atomic_load(&rig->sleeps))
 			sem_post(&rig->data_bell);
@@ -831,7 +897,7 @@ START_TEST(two_threads_lose_and_tear_nothing)
 	ck_assert_int_eq(pthread_create(&thread, NULL, produce, NULL), 0);
 	bool wrong = false;
 	uint64_t seq = 0;
-	while (seq < THREAD_FRAMES && !wrong) {
+	while (seq < thread_frames() && !wrong) {
 		uint64_t before = seq;
 		ready_take(&rig->ready);
 		seq = take_all(seq, &wrong);
@@ -1025,6 +1091,18 @@ static TCase *single_step_case(void)
 	return tests;
 }
 
+/* The tests of laps that end before the ring does. */
+static TCase *laps_case(void)
+{
+	TCase *tests = tcase_create("laps");
+	tcase_add_checked_fixture(tests, setup_lapped, teardown);
+	tcase_add_test(tests, a_ring_that_is_kept_empty_uses_its_first_part_only);
+	tcase_add_test(tests, a_ring_whose_consumer_lags_is_used_to_its_end);
+	tcase_add_test(tests, a_pad_that_ends_a_lap_is_not_counted_as_fill);
+	tcase_add_test(tests, a_head_that_cannot_be_true_is_found_at_a_laps_end_too);
+	return tests;
+}
+
 /* Our mistakes and the peer's lies. */
 static TCase *damage_case(void)
 {
@@ -1047,17 +1125,25 @@ static TCase *damage_case(void)
 	return tests;
 }
 
+/* The tests with two sides, on the ring that `setup` makes. */
+static TCase *sides_case(const char *name, void (*setup)(void))
+{
+	TCase *tests = tcase_create(name);
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, two_threads_lose_and_tear_nothing);
+	tcase_add_test(tests, a_killed_producer_leaves_whole_frames);
+	tcase_add_test(tests, a_killed_consumer_loses_nothing);
+	return tests;
+}
+
 static Suite *ring_suite(void)
 {
 	Suite *suite = suite_create("ring");
 	suite_add_tcase(suite, single_step_case());
+	suite_add_tcase(suite, laps_case());
 	suite_add_tcase(suite, damage_case());
-	TCase *sides = tcase_create("two sides");
-	tcase_add_checked_fixture(sides, setup_large, teardown);
-	tcase_add_test(sides, two_threads_lose_and_tear_nothing);
-	tcase_add_test(sides, a_killed_producer_leaves_whole_frames);
-	tcase_add_test(sides, a_killed_consumer_loses_nothing);
-	suite_add_tcase(suite, sides);
+	suite_add_tcase(suite, sides_case("two sides", setup_large));
+	suite_add_tcase(suite, sides_case("two sides, laps that end early", setup_lapped));
 	return suite;
 }
 

@@ -11,7 +11,9 @@ import threading
 import grpc
 import pytest
 
-from conftest import BRIDGED, PATIENCE, wait_until
+from conftest import BRIDGED, PATIENCE, SANITIZED, wait_until
+from lives import PIPELINE as LIVES
+from lives import Lives
 
 PIPELINE = """\
 name: through
@@ -36,12 +38,17 @@ def refused(*flags):
     return run.stderr
 
 
-def test_state_in_files_is_allocated_at_start_or_the_start_fails(bridged, compile, workdir):
+def test_state_in_files_is_allocated_at_start_or_the_start_fails(bridged, client, compile, workdir):
     """A directory serves one sidecar, and one that has no room is an error in words before anything runs."""
     states = workdir / "states"
     states.mkdir()
     first = bridged(PIPELINE, flags=["--state-dir", states, "--state-memory", "8MiB"])
     assert list(states.iterdir()) == [], "arenas have no names"
+    wait_for_heirs(first)
+    session = client(first.unix).session(first)
+    assert session.exchange(b"a") == [b"A"]
+    os.kill(slot(first)["pid"], signal.SIGKILL)
+    assert session.exchange(b"b") == [b"B"] and session.finish()[0] == grpc.StatusCode.OK
     flags = ("--descriptor", str(compile(PIPELINE)), "--listen", f"unix:{workdir}/second.sock", "--state-dir")
     assert f"another bridged keeps its state in {states}" in refused(*flags, str(states))
     first.stop()
@@ -219,3 +226,34 @@ def test_what_cannot_be_reloaded_changes_nothing(bridged, client, reload, bridge
     again = bridgectl("reload", "--stats", sidecar.stats_path)  # the file that it was started with
     assert "done" in again.stdout and session.exchange(b"b") == [b"B"]
     assert slot(sidecar)["pid"] != owner and counters(sidecar)["reloads"] == 1
+
+
+@pytest.mark.timeout(200)
+def test_reloads_under_load_change_nothing(bridged, client):
+    """New code every 50 ms, and workers restarted in between, while sessions with all kinds of state are at work."""
+    sidecar = bridged(LIVES, slots=2, flags=["--session-ring", "256KiB", "--message-max", "65472"])
+    lives, stop, failures = Lives(sidecar, client(sidecar.unix)), threading.Event(), []
+
+    def disturb():
+        try:
+            while not stop.wait(0.05):
+                state = sidecar.stats_json("reloading")["state"]
+                assert state in ("none", "checking", "replacing", "done"), sidecar.stats("reloading")
+                if state in ("none", "done"):
+                    sidecar.stats("restart_worker 1")
+                    sidecar.stats("reload")
+        except Exception as failure:
+            failures.append(failure)
+
+    lives.live()
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        while counters(sidecar)["reloads"] < (3 if SANITIZED else 20) and not failures:
+            lives.live()
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures, failures
+    now = counters(sidecar)
+    assert now["deaths_blamed"] == now["memories_renewed"] == now["watchdog_kills"] == 0 and now["takeovers"] > now["reloads"], now

@@ -252,9 +252,10 @@ run: all
 bench: all benches
 	@mkdir -p build/bench
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
-bench-state: all $(B)/bench/bench_state $(B)/bench/bench_state_without_log
+bench-state: all $(B)/bench/bench_state $(B)/bench/bench_state_without_log $(B)/bench/bench_checkpoint
 	@mkdir -p build/bench
 	@$(B)/bench/bench_state
+	@$(B)/bench/bench_checkpoint
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
@@ -316,7 +317,7 @@ help:
 	@echo 'make fuzz             libFuzzer on the parsers; FUZZ_SECONDS=60 for each'
 	@echo 'make corpus           the made part of tests/corpus anew'
 	@echo 'make bench            speed and memory; results in build/bench'
-	@echo 'make bench-state      the state API alone'
+	@echo 'make bench-state      the state API alone; barriers and restores'
 	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'

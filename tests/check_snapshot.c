@@ -15,7 +15,7 @@
 #include "tests/state_table.h"
 #include "worker/snapshot.h"
 
-enum { MAX_PARALLELISM = 128, STATE_BYTES = 64 << 20, MESSAGE_MAX = 16 << 10, CHANNEL = 1 };
+enum { MAX_PARALLELISM = 128, STATE_BYTES = 64 << 20, MESSAGE_MAX = 16 << 10, CHANNEL = 1, EXPECTED = 3000 };
 
 /* ---- A worker's side ---- */
 
@@ -334,7 +334,7 @@ static struct bytes open_body(const struct state_spec *specs, uint32_t count, ui
 static void restore_open(struct side *side, uint32_t turned)
 {
 	struct bytes body = open_body(side->specs, side->spec_count, turned);
-	ck_assert_msg(snapshot_open(&side->snapshot, bytes_view(&body), 7, &keeps_all) == SNAPSHOT_DONE, "%s",
+	ck_assert_msg(snapshot_open(&side->snapshot, bytes_view(&body), 7, EXPECTED, &keeps_all) == SNAPSHOT_DONE, "%s",
 		      side->snapshot.why);
 	ck_assert(snapshot_restoring(&side->snapshot));
 	side_commit(side);
@@ -665,7 +665,7 @@ START_TEST(expired_entries_are_removed)
 	ck_assert_int_eq(state_get(new.states[0], &value), STATE_OK);
 	ck_assert(view_equal(value, view_of("2")));
 	side_key(&new, view_of("busy")); /* each change looks at a little of the table */
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < 2 * EXPECTED; i++)
 		ck_assert_int_eq(state_put(new.states[0], view_of("3")), STATE_OK);
 	side_commit(&new);
 	table_translate(&again, &table, &new, 0);
@@ -879,7 +879,7 @@ static enum snapshot_result open_over(struct side *side, const struct state_spec
 {
 	struct bytes body = open_body(then, then_count, 0);
 	side_begin_with(side, now, now_count, 0);
-	enum snapshot_result result = snapshot_open(&side->snapshot, bytes_view(&body), 1, descriptor);
+	enum snapshot_result result = snapshot_open(&side->snapshot, bytes_view(&body), 1, 0, descriptor);
 	bytes_free(&body);
 	return result;
 }
@@ -958,15 +958,43 @@ START_TEST(dropped_and_new_states)
 }
 END_TEST
 
+/* However many entries a client announces, its session gets no more room than there is memory for, and the rest is for them. */
+START_TEST(announced_entries_take_no_more_than_there_is)
+{
+	struct bytes body = open_body(keyed_specs, KEYED_STATES, 0);
+	struct chunk *chunk = malloc(sizeof(*chunk));
+	struct side side;
+	side_begin(&side, 0, MAX_PARALLELISM - 1, 0);
+	ck_assert_int_eq(snapshot_open(&side.snapshot, bytes_view(&body), 1, UINT64_MAX, &keeps_all), SNAPSHOT_DONE);
+	side_commit(&side);
+	for (unsigned i = 0; i < 100; i++) {
+		char key[16];
+		snprintf(key, sizeof(key), "key-%u", i);
+		struct wire_entry entry = good_entry(key);
+		chunk_begin(chunk);
+		wire_put_entry(&chunk->writer, &entry);
+		ck_assert_int_eq(chunk_send(&side, chunk_end(chunk), 1), SNAPSHOT_DONE);
+	}
+	ck_assert_uint_eq(side.words.expected, 0);
+	struct arena_usage usage = arena_session_usage(&side.arena, CHANNEL);
+	ck_assert_uint_gt(usage.extents, 2 << 20);
+	ck_assert_uint_lt(usage.extents, STATE_BYTES / 8);
+	ck_assert_int_eq(snapshot_restored(&side.snapshot, 100), SNAPSHOT_DONE);
+	side_end(&side);
+	bytes_free(&body);
+	free(chunk);
+}
+END_TEST
+
 START_TEST(opens_without_a_checkpoint)
 {
 	struct bytes body = open_body(keyed_specs, KEYED_STATES, 0);
 	struct side side;
 	uint8_t buffer[1024];
 	side_begin(&side, 0, MAX_PARALLELISM - 1, 2);
-	ck_assert_int_eq(snapshot_open(&side.snapshot, bytes_view(&body), 0, &keeps_all), SNAPSHOT_REFUSED);
+	ck_assert_int_eq(snapshot_open(&side.snapshot, bytes_view(&body), 0, 0, &keeps_all), SNAPSHOT_REFUSED);
 	ck_assert_int_eq(side.snapshot.fault, SNAPSHOT_FAULT_STATE);
-	ck_assert_int_eq(snapshot_open(&side.snapshot, view_of("\x08\x01"), 0, &keeps_all), SNAPSHOT_DONE);
+	ck_assert_int_eq(snapshot_open(&side.snapshot, view_of("\x08\x01"), 0, 0, &keeps_all), SNAPSHOT_DONE);
 	ck_assert(!snapshot_restoring(&side.snapshot));
 	ck_assert_int_eq(snapshot_chunk(&side.snapshot, view_of(""), 1), SNAPSHOT_REFUSED);
 	ck_assert_int_eq(side.snapshot.fault, SNAPSHOT_FAULT_STATE);
@@ -1007,6 +1035,7 @@ static Suite *snapshot_suite(void)
 	tcase_add_test(tests, keys_beyond_a_message);
 	tcase_add_loop_test(tests, changed_states_are_refused, 0, 4);
 	tcase_add_loop_test(tests, dropped_and_new_states, 0, 2);
+	tcase_add_test(tests, announced_entries_take_no_more_than_there_is);
 	tcase_add_test(tests, opens_without_a_checkpoint);
 	suite_add_tcase(suite, tests);
 	return suite;

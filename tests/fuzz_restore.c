@@ -184,7 +184,7 @@ static void run(struct script *script)
 	uint8_t choice = script_byte(script);
 	struct view manifest = (choice & 1) == 0 ? right_manifest() : script_bytes(script);
 	uint64_t live = 0;
-	if (!lives(snapshot_open(&snapshot, manifest, choice & 2 ? 0 : 7, &descriptor)))
+	if (!lives(snapshot_open(&snapshot, manifest, choice & 2 ? 0 : 7, choice & 8 ? UINT64_MAX : 100, &descriptor)))
 		return;
 	commit_or_die(false);
 	while (script->at < script->end)

@@ -494,18 +494,19 @@ static bool open_steps(struct session *session)
 static bool take_open(struct session *session, const struct frame *frame, struct view body)
 {
 	FlinkBridge__Open *open = flink_bridge__open__unpack(NULL, body.size, body.data);
-	uint64_t checkpoint;
+	uint64_t checkpoint, expected;
 	bool good;
 
 	if (open == NULL)
 		return fail_malformed(session, "Open");
 	checkpoint = open->restored_checkpoint;
+	expected = open->restored_entries;
 	good = open_check(session, frame, open);
 	flink_bridge__open__free_unpacked(open, NULL);
 	if (!good || !open_steps(session))
 		return false;
-	if (!judge_snapshot(session,
-			    snapshot_open(&session->snapshot, body, checkpoint, session->workspace->descriptor)))
+	if (!judge_snapshot(
+		session, snapshot_open(&session->snapshot, body, checkpoint, expected, session->workspace->descriptor)))
 		return false;
 	session->at->opened = 1;
 	return write_open_ack(session);

@@ -14,6 +14,7 @@ enum {
 	DELTA_BYTES = 256 << 10, /* of a message with changed state, unless a single entry is larger */
 	PART_MIN = 4096,         /* bytes of a value that are worth a part behind other entries */
 	PARTS_BYTES_MAX = ARENA_BLOCK_MAX,
+	RESERVE_STEPS = 1 << 16, /* in front of some entries: what a unit has time for */
 	CHECKSUM_BYTES = 9,
 	NAME_SHOWN = 100, /* bytes of a name in words */
 };
@@ -206,7 +207,7 @@ static enum snapshot_result manifest_map(struct snapshot *snapshot, struct view 
 	return SNAPSHOT_DONE;
 }
 
-enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, uint64_t checkpoint,
+enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, uint64_t checkpoint, uint64_t expected,
 				   const struct descriptor *descriptor)
 {
 	uint32_t count;
@@ -223,6 +224,7 @@ enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, 
 	if (result != SNAPSHOT_DONE)
 		return result;
 	snapshot->words->restoring = 1;
+	snapshot->words->expected = expected;
 	return SNAPSHOT_DONE;
 }
 
@@ -373,29 +375,16 @@ static enum snapshot_result part_take(struct snapshot *snapshot, const struct wi
 	return result;
 }
 
-/* Takes one entry of a chunk. */
-static enum snapshot_result entry_take(struct snapshot *snapshot, const struct wire_entry *entry)
+/* Takes one entry of a chunk, whose state is this handle now. */
+static enum snapshot_result entry_take(struct snapshot *snapshot, const struct wire_entry *entry, uint32_t handle)
 {
 	struct snapshot_words *words = snapshot->words;
-	if (entry->state >= words->map_count)
-		return refuse(snapshot, SNAPSHOT_FAULT_RESTORE,
-			      "entry %" PRIu32 " of the RestoreChunk is of state %" PRIu32
-			      "; the checkpoint's manifest has %" PRIu32,
-			      words->chunk_entries, entry->state, words->map_count);
 	if (words->parts_first != 0 && identity_of(entry) != words->parts_identity)
 		return refuse(snapshot, SNAPSHOT_FAULT_RESTORE,
 			      "entry %" PRIu32
 			      " of the RestoreChunk: the value of the one before it goes on in it, but it is of "
 			      "another state or key",
 			      words->chunk_entries);
-	const uint32_t *map = arena_find(snapshot->arena, words->map, words->map_count * sizeof(uint32_t));
-	if (map == NULL)
-		return SNAPSHOT_TROUBLE;
-	uint32_t handle = map[entry->state];
-	if (handle != SNAPSHOT_DROPPED && handle >= state_count(snapshot->store)) {
-		arena_set_broken(snapshot->arena, "what a restored state is now cannot be");
-		return SNAPSHOT_TROUBLE;
-	}
 	if (handle == SNAPSHOT_DROPPED) {
 		words->restored += !entry->more;
 		words->dropped += !entry->more;
@@ -444,27 +433,79 @@ static enum snapshot_result chunk_went(struct snapshot *snapshot, uint64_t offse
 	return SNAPSHOT_DONE;
 }
 
+/* An entry that has been read, and will be taken when the table has been fetched from memory. */
+struct coming {
+	struct wire_entry entry;
+	const uint8_t *behind; /* where the reader was then */
+	enum { COMING_GOOD, COMING_MALFORMED, COMING_UNKNOWN } is;
+	uint32_t handle;
+};
+
+/* Reads the next entry. */
+static void coming_read(struct snapshot *snapshot, struct wire_reader *reader, const uint32_t *map,
+			struct coming *coming)
+{
+	*coming = (struct coming){.is = COMING_MALFORMED};
+	if (!wire_next_entry(reader, &coming->entry))
+		return;
+	const struct wire_entry *entry = &coming->entry;
+	coming->behind = reader->at;
+	coming->is = entry->state < snapshot->words->map_count ? COMING_GOOD : COMING_UNKNOWN;
+	if (coming->is == COMING_UNKNOWN)
+		return;
+	coming->handle = map[entry->state];
+	struct state_entry soon = {.state = coming->handle, .key = entry->key, .sub = entry->sub_key};
+	if (coming->handle < state_count(snapshot->store))
+		state_restore_ahead(snapshot->store, &soon);
+	else if (coming->handle != SNAPSHOT_DROPPED)
+		arena_set_broken(snapshot->arena, "what a restored state is now cannot be");
+}
+
+/* Takes an entry that was read. */
+static enum snapshot_result coming_take(struct snapshot *snapshot, const struct coming *coming)
+{
+	struct snapshot_words *words = snapshot->words;
+	if (troubled(snapshot))
+		return SNAPSHOT_TROUBLE;
+	if (coming->is == COMING_MALFORMED)
+		return refuse(snapshot, SNAPSHOT_FAULT_RESTORE, "entry %" PRIu32 " of the RestoreChunk cannot be read",
+			      words->chunk_entries);
+	if (coming->is == COMING_UNKNOWN)
+		return refuse(snapshot, SNAPSHOT_FAULT_RESTORE,
+			      "entry %" PRIu32 " of the RestoreChunk is of state %" PRIu32
+			      "; the checkpoint's manifest has %" PRIu32,
+			      words->chunk_entries, coming->entry.state, words->map_count);
+	return entry_take(snapshot, &coming->entry, coming->handle);
+}
+
 enum snapshot_result snapshot_chunk(struct snapshot *snapshot, struct view body, uint32_t limit)
 {
 	struct snapshot_words *words = snapshot->words;
+	struct coming coming[STATE_AHEAD];
 	struct wire_reader reader;
-	struct wire_entry entry;
+	const uint32_t *map = NULL;
 	enum snapshot_result result = chunk_check(snapshot, body);
 	snapshot->count = 0;
 	if (result != SNAPSHOT_DONE)
 		return result;
+	if (words->map_count > 0)
+		map = arena_find(snapshot->arena, words->map, words->map_count * sizeof(uint32_t));
+	if (words->expected > 0 && !state_reserve(snapshot->store, words->expected, RESERVE_STEPS))
+		words->expected = 0;
 	CHECK(words->chunk_offset <= body.size);
 	wire_reader_init(&reader, (struct view){body.data + words->chunk_offset, body.size - words->chunk_offset});
-	for (; snapshot->count < limit && words->chunk_entries < snapshot->chunk.count; snapshot->count++) {
-		if (!wire_next_entry(&reader, &entry))
-			return refuse(snapshot, SNAPSHOT_FAULT_RESTORE,
-				      "entry %" PRIu32 " of the RestoreChunk cannot be read", words->chunk_entries);
-		result = entry_take(snapshot, &entry);
+	const uint8_t *behind = reader.at;
+	uint64_t left = snapshot->chunk.count - words->chunk_entries, todo = left < limit ? left : limit;
+	for (uint64_t read = 0; snapshot->count < todo; snapshot->count++) {
+		for (; read < todo && read < snapshot->count + (uint64_t)STATE_AHEAD && !troubled(snapshot); read++)
+			coming_read(snapshot, &reader, map, &coming[read % STATE_AHEAD]);
+		result = coming_take(snapshot, &coming[snapshot->count % STATE_AHEAD]);
 		if (result != SNAPSHOT_DONE)
 			return result;
+		behind = coming[snapshot->count % STATE_AHEAD].behind;
 		words->chunk_entries++;
 	}
-	return chunk_went(snapshot, (uint64_t)(reader.at - body.data));
+	return chunk_went(snapshot, (uint64_t)(behind - body.data));
 }
 
 enum snapshot_result snapshot_restored(struct snapshot *snapshot, uint64_t entries)

@@ -27,6 +27,7 @@
 /* What a session knows of it: a part of its words, as the unit at hand leaves them; zero in a session that has just begun. */
 struct snapshot_words {
 	uint64_t restored;      /* whole entries that came */
+	uint64_t expected;      /* entries, as the client says; 0: it does not, or there is room for them by now */
 	uint64_t dropped;       /* of these, of states that the descriptor says to drop */
 	uint32_t restoring;     /* 1: RestoreEnd has not come yet */
 	uint32_t chunk_offset;  /* bytes of the chunk at hand that are done */
@@ -84,9 +85,9 @@ void snapshot_scope(struct snapshot *snapshot, uint32_t key_group_first, uint32_
 uint64_t snapshot_manifest_size(const struct state_store *store);
 void snapshot_put_manifest(const struct state_store *store, struct wire_writer *writer);
 
-/* Takes the manifest of an Open body over: what is restored must be what the code has, or what the descriptor lets go. DONE: with a
+/* Takes the manifest of an Open body over, and how many entries are expected (0: nobody knows): what is restored must be what the code has, or what the descriptor lets go. DONE: with a
  * checkpoint the session is restoring from now on. */
-enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, uint64_t checkpoint,
+enum snapshot_result snapshot_open(struct snapshot *snapshot, struct view open, uint64_t checkpoint, uint64_t expected,
 				   const struct descriptor *descriptor);
 
 /* ---- Restoring ---- */

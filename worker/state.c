@@ -648,6 +648,15 @@ void state_ahead(struct state *state, struct view key)
 	state_ahead_hash(store, hash);
 }
 
+/* Asks for what the table has where an entry will be. */
+void state_restore_ahead(struct state_store *store, const struct state_entry *entry)
+{
+	if (entry->state >= store->state_count || store->states[entry->state]->spec.kind == STATE_LIST)
+		return;
+	const struct state *state = store->states[entry->state];
+	state_ahead_hash(store, hash_of(state, mix_of(entry->key), entry->sub, false));
+}
+
 /* ---- Looking ----------------------------------------------------------------------------------------------------------- */
 
 struct state_size state_size_of(const struct state *state)

@@ -167,6 +167,12 @@ uint64_t state_dirty_entries(const struct state_store *store);
  * what. Changes the current key. */
 enum state_result state_restore(struct state_store *store, const struct state_entry *entry, const char **why);
 
+/* Makes room in the table for so many entries in all, by some steps; as good as free while it is empty. False when all is done. */
+bool state_reserve(struct state_store *store, uint64_t entries, uint32_t steps);
+
+/* As state_ahead, of an entry that will be restored STATE_AHEAD calls from now. Looks at its state, key and sub alone. */
+void state_restore_ahead(struct state_store *store, const struct state_entry *entry);
+
 /* ---- Looking ---- */
 
 struct state_size {

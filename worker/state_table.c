@@ -17,6 +17,9 @@
 enum {
 	BUCKETS_FIRST = 16,
 	SPLITS_PER_INSERT = 2,
+	RESERVED_ENTRY = 64, /* bytes */
+	SPLIT_FIRST = 12,    /* buckets between the one that is split and those whose entries are asked for */
+	SPLIT_SECOND = 6,
 	AHEAD_FIRST = STATE_AHEAD - STATE_AHEAD / 3, /* the hash that was put there so many calls ago */
 	AHEAD_SECOND = STATE_AHEAD - STATE_AHEAD * 2 / 3,
 };
@@ -416,6 +419,21 @@ void state_ahead_hash(struct state_store *store, uint32_t hash)
 		__builtin_prefetch(arena_at(arena, then->first->next), 1);
 }
 
+/* Asks the caches for what splits of the next buckets will need: they come in order, but their entries lie anywhere. */
+static inline void split_ahead(struct state_store *store, uint32_t bucket, uint32_t half)
+{
+	if (bucket + SPLIT_SECOND >= half || bucket + SPLIT_FIRST >= half)
+		return;
+	const arena_ref *far = bucket_at(store, bucket + SPLIT_FIRST), *near = bucket_at(store, bucket + SPLIT_SECOND);
+	if (far != NULL && arena_can_be(store->arena, *far, sizeof(struct entry)))
+		__builtin_prefetch(arena_at(store->arena, *far), 1);
+	if (near == NULL || !arena_can_be(store->arena, *near, sizeof(struct entry)))
+		return;
+	const struct entry *entry = arena_at(store->arena, *near);
+	if (arena_can_be(store->arena, entry->next, sizeof(struct entry)))
+		__builtin_prefetch(arena_at(store->arena, entry->next), 1);
+}
+
 /* Splits the bucket whose turn it is: what has the bit that the new number of buckets adds goes to the new one. */
 static bool table_split(struct state_store *store)
 {
@@ -428,6 +446,7 @@ static bool table_split(struct state_store *store)
 	arena_ref *from = bucket_at(store, count - half), *to = bucket_at(store, count);
 	if (from == NULL || to == NULL)
 		return false;
+	split_ahead(store, count - half, half);
 	arena_ref moved = 0;
 	arena_ref *link = from;
 	for (uint64_t left = store->words->entries + 1; *link != 0; left--) {
@@ -460,6 +479,23 @@ static bool table_begin(struct state_store *store)
 	memset(buckets, 0, BUCKETS_FIRST * sizeof(*buckets));
 	store->words->bucket_count = BUCKETS_FIRST;
 	return true;
+}
+
+/* Grows the table before what it is for has come: splits of empty buckets touch no entries. */
+bool state_reserve(struct state_store *store, uint64_t entries, uint32_t steps)
+{
+	/* Not for more than there is memory for, whatever somebody says: entries are larger than this. */
+	const struct arena_usage usage = arena_usage(store->arena);
+	uint64_t most = (usage.limit - usage.extents) / RESERVED_ENTRY;
+
+	entries = entries < most ? entries : most;
+	if (store->words->bucket_count == 0 && !table_begin(store))
+		return false;
+	for (; steps > 0 && entries * 4 > (uint64_t)store->words->bucket_count * 3; steps--) {
+		if (!table_split(store))
+			return false;
+	}
+	return steps == 0;
 }
 
 /* Counts an entry as live. */

@@ -406,7 +406,7 @@ class Session:
         if open:
             manifest, entries = fields.pop("restore", ((), ()))
             if manifest:
-                fields = dict(restored_checkpoint=1, state_manifest=manifest) | fields
+                fields = dict(restored_checkpoint=1, state_manifest=manifest, restored_entries=len(entries)) | fields
             self.open(sidecar, segment, **fields)
             self.ack = self.receive("open_ack")
             self.table.manifest = list(self.ack.open_ack.state_manifest)

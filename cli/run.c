@@ -42,6 +42,11 @@ enum {
 	CHECKPOINT_INTERVAL_MOST_MS = 24 * 3600 * 1000,
 };
 
+/* An entry that changes often is to be written once for each checkpoint, and a pause of a few more milliseconds hurts nobody here;
+ * without checkpoints nobody wants any. */
+#define DELTA_BYTES "32MiB"
+#define DELTA_BYTES_UNWANTED "1024GiB"
+
 struct local_run {
 	struct arguments arguments;
 	uint64_t limit, slots;
@@ -518,6 +523,7 @@ static int run_in_folder(struct local_run *run, uint32_t sessions_per_slot)
 	    .program = arguments_value(&run->arguments, "bridged"),
 	    .config = config != NULL && load_has_sidecar(config) ? config : NULL,
 	    .stats = arguments_value(&run->arguments, "stats"),
+	    .delta_bytes = run->checkpoint_path != NULL ? DELTA_BYTES : DELTA_BYTES_UNWANTED,
 	    .slots = (uint32_t)run->slots,
 	    .sessions_per_slot = sessions_per_slot,
 	    .verbose = run->verbose,

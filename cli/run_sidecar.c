@@ -170,7 +170,7 @@ bool run_sidecar_start(struct run_sidecar *sidecar, const struct run_sidecar_opt
 	sidecar->stats = options->stats;
 	snprintf(slots, sizeof(slots), "%u", options->slots);
 	snprintf(sessions, sizeof(sessions), "%u", options->sessions_per_slot);
-	const char *arguments[16] = {program,    "--descriptor",   sidecar->descriptor,   "--slots", slots,
+	const char *arguments[20] = {program,    "--descriptor",   sidecar->descriptor,   "--slots", slots,
 				     "--listen", sidecar->address, "--sessions-per-slot", sessions};
 	size_t count = 9;
 	if (options->stats != NULL) {
@@ -180,6 +180,9 @@ bool run_sidecar_start(struct run_sidecar *sidecar, const struct run_sidecar_opt
 	if (options->config != NULL) {
 		arguments[count++] = "--config";
 		arguments[count++] = options->config;
+	} else {
+		arguments[count++] = "--delta-bytes";
+		arguments[count++] = options->delta_bytes;
 	}
 	return spawn(sidecar, program, (char *const *)(uintptr_t)arguments);
 }

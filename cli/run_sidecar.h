@@ -33,9 +33,10 @@ struct run_sidecar {
 
 /* How it is started. */
 struct run_sidecar_options {
-	const char *program; /* NULL: `bridged` beside this program */
-	const char *config;  /* --config to hand on, or NULL */
-	const char *stats;   /* --stats to hand on, or NULL */
+	const char *program;     /* NULL: `bridged` beside this program */
+	const char *config;      /* --config to hand on, or NULL */
+	const char *stats;       /* --stats to hand on, or NULL */
+	const char *delta_bytes; /* --delta-bytes, unless the configuration sets the sidecar up */
 	uint32_t slots, sessions_per_slot;
 	bool verbose;
 };

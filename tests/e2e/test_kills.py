@@ -1,8 +1,9 @@
 """A worker process is disposable: kills from outside at any moment change nothing of what sessions answer and remember.
 
 A fixed input goes through pipelines with state, timers, batches and records that become none or thousands, several messages in flight,
-two sessions in one slot and one in another, unary calls beside them. First nobody is killed. Then the same input comes again and again,
-while owners, heirs and both are killed at random: every answer, seq by seq, and the state at every barrier must be what it was.
+three sessions in one slot and one in another, unary calls beside them. First nobody is killed. Then the same input comes again and again,
+while owners, heirs and both are killed at random, or new code is loaded as fast as it can be: every answer, seq by seq, and the state
+at every barrier must be what it was.
 
 The dice are seeded, so that a failure can be tried again (KILLS_SEED); where in the input a kill hits is up to the scheduler.
 """
@@ -15,7 +16,7 @@ import threading
 
 import grpc
 import pytest
-from conftest import SANITIZED, wait_until
+from conftest import PATIENCE, SANITIZED, find_key, wait_until
 from lives import CALL, PIPELINE, Lives
 
 SEED = int(os.environ.get("KILLS_SEED", "20240229"))
@@ -125,3 +126,58 @@ def test_kills_change_nothing(bridged, client, heirs, kills):
     print(f"{killer.kills}, {killer.busy} of them at work; {lives.count} lives")
     assert nobody_was_blamed(sidecar)["takeovers"] > 0
     wait_until(lambda: sidecar.stats_json("health")["healthy"], lambda: sidecar.stats("health"))
+
+
+class Reloader:
+    """Reloads a sidecar time and again: 50 ms after the last was begun, or once it is done."""
+
+    def __init__(self, sidecar, limit):
+        self.sidecar, self.limit = sidecar, limit
+        self.count = 0
+        self.stop = threading.Event()
+        self.failure = None
+        self.thread = threading.Thread(target=self.run)
+
+    @property
+    def done(self):
+        return self.count >= self.limit
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+        assert self.failure is None, self.failure
+
+    def run(self):
+        try:
+            while not self.stop.is_set() and not self.done:
+                self.sidecar.stats("reload")
+                self.stop.wait(0.05)
+                wait_until(self.is_over, lambda: self.sidecar.stats("reloading"), PATIENCE * 3)
+                self.count += 1
+        except BaseException as failure:
+            self.failure = failure
+
+    def is_over(self):
+        """Whether the reload has come to its end, which must be a good one."""
+        reload = self.sidecar.stats_json("reloading")
+        assert find_key(reload, "state") != "failed", reload
+        return find_key(reload, "state") == "done"
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("heirs, reloads", [(1, 25), (0, 8)])
+def test_reloads_change_nothing(bridged, client, heirs, reloads):
+    """New code again and again, under load: frames in flight are neither lost nor doubled."""
+    sidecar = bridged(PIPELINE, slots=2, flags=[*FLAGS, "--heirs", heirs])
+    lives = Lives(sidecar, client(sidecar.unix))
+    lives.live()
+    with calls(sidecar, client), Reloader(sidecar, reloads // 5 if SANITIZED else reloads) as reloader:
+        while not reloader.done:
+            lives.live()
+    print(f"{reloader.count} reloads, {lives.count} lives")
+    counters = nobody_was_blamed(sidecar)
+    assert counters["reloads"] == reloader.count and counters["takeovers"] >= 2 * reloader.count

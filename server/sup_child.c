@@ -305,8 +305,10 @@ void child_reap(struct supervisor *supervisor, struct child *child)
 				  : child->announced ? keeper->last_death
 						     : (char[128]){0});
 	reap(supervisor, child);
-	if (keeper != NULL)
+	if (keeper != NULL) {
 		publish_death(supervisor, child, cause);
+		child->due_ns = 0; /* it did leave; a front's is when the next one is started */
+	}
 	child->pid = 0;
 	child->state = CHILD_DOWN;
 }

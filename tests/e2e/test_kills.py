@@ -109,6 +109,7 @@ def calls(sidecar, client):
 
 def nobody_was_blamed(sidecar):
     """What the supervisor must say about kills from outside."""
+    assert "(pid 0)" not in sidecar.log(), "somebody who had ended was to be ended"
     counters = sidecar.stats_json("stats")["supervisor"]
     assert counters["deaths_blamed"] == 0 and counters["memories_renewed"] == 0 and counters["watchdog_kills"] == 0, counters
     return counters
@@ -172,7 +173,7 @@ class Reloader:
 @pytest.mark.parametrize("heirs, reloads", [(1, 25), (0, 8)])
 def test_reloads_change_nothing(bridged, client, heirs, reloads):
     """New code again and again, under load: frames in flight are neither lost nor doubled."""
-    sidecar = bridged(PIPELINE, slots=2, flags=[*FLAGS, "--heirs", heirs])
+    sidecar = bridged(PIPELINE, slots=2, flags=[*FLAGS, "--heirs", heirs, "--stop-grace", "300ms"])
     lives = Lives(sidecar, client(sidecar.unix))
     lives.live()
     with calls(sidecar, client), Reloader(sidecar, reloads // 5 if SANITIZED else reloads) as reloader:

@@ -178,12 +178,14 @@ void keeper_see(struct supervisor *supervisor, struct keeper *keeper)
 /* Looks whether somebody should have taken the slot, and has not. */
 static void check_takeover(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
 {
-	bool stuck = false, anybody = false;
+	bool stuck = false, anybody = false, leaving = false;
 
 	if (keeper->takeover_due_ns == 0 || now < keeper->takeover_due_ns)
 		return;
 	for (uint32_t i = 0; i < LIVES_MAX; i++) {
 		struct child *child = &keeper->lives[i];
+		/* One that was killed may have been woken first, and has the mutex until it has had the processor to end. */
+		leaving |= child->state == CHILD_LEAVING;
 		if (child->state != CHILD_UP)
 			continue;
 		anybody = true;
@@ -199,7 +201,7 @@ static void check_takeover(struct supervisor *supervisor, struct keeper *keeper,
 	}
 	keeper->takeover_due_ns = anybody ? now + TAKEOVER_PATIENCE_NS : 0;
 	keeper_see(supervisor, keeper);
-	if (stuck && keeper->owner == NULL)
+	if (stuck && !leaving && keeper->owner == NULL)
 		keeper_give_up(supervisor, keeper, "its owner is dead, and the heir that waits is not woken");
 }
 

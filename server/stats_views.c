@@ -317,6 +317,42 @@ void stats_view_slots(const struct supervisor *supervisor, struct report *report
 	report_table_end(report);
 }
 
+/* ---- lives ---- */
+
+/* One process of a slot. */
+static void show_life(const struct supervisor *supervisor, struct report *report, const struct child *child)
+{
+	static const char *const states[] = {"none", "loading", "waiting", "owner", "ready"};
+	const struct life *life = child_life(supervisor, child);
+
+	if (life == NULL)
+		return;
+	report_row(report);
+	report_number(report, "slot", child->slot, "");
+	report_number(report, "process", child->number, "");
+	report_number(report, "pid", (uint64_t)child->pid, "");
+	report_text(report, "state", states[child_life_state(supervisor, child)]);
+	report_number(report, "code", atomic_load_explicit(&life->code, memory_order_relaxed), "");
+	report_number(report, "frames_done", counter_read(&life->frames_done), "");
+	report_number(report, "took_over_at_ns", counter_read(&life->took_over_ns), "");
+	report_number(report, "ready_at_ns", counter_read(&life->ready_ns), "");
+	report_number(report, "first_commit_at_ns", counter_read(&life->first_commit_ns), "");
+	report_row_end(report);
+}
+
+void stats_view_lives(const struct supervisor *supervisor, struct report *report, const char *argument)
+{
+	(void)argument;
+	report_table(report, "lives");
+	for (uint32_t i = 0; i < supervisor->keeper_count * LIVES_MAX; i++) {
+		const struct child *child = &supervisor->children[1 + i];
+
+		if (child->state != CHILD_DOWN)
+			show_life(supervisor, report, child);
+	}
+	report_table_end(report);
+}
+
 /* ---- sessions ---- */
 
 /* Copies a text that another process wrote, with a bound and an end. */

@@ -252,10 +252,11 @@ run: all
 bench: all benches
 	@mkdir -p build/bench
 	@for b in $(BENCH); do echo "== $$b"; $$b || exit 1; done
-bench-state: all $(B)/bench/bench_state $(B)/bench/bench_state_without_log $(B)/bench/bench_checkpoint
+bench-state: all $(addprefix $(B)/bench/bench_,state state_without_log checkpoint takeover)
 	@mkdir -p build/bench
 	@$(B)/bench/bench_state
 	@$(B)/bench/bench_checkpoint
+	@$(B)/bench/bench_takeover
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport

@@ -78,8 +78,8 @@ struct config {
 	uint64_t window_bytes_max; /* of unary windows, per slot */
 	uint64_t window_age_ms_max;
 	uint32_t max_skips_per_hour; /* of a session: inputs that workers died of */
-	uint64_t spin_us;        /* how long the front looks before it sleeps, while something is in flight */
-	uint64_t worker_spin_us; /* how long workers do; follows from spin_us */
+	uint64_t spin_us;            /* how long the front looks before it sleeps, while something is in flight */
+	uint64_t worker_spin_us;     /* how long workers do; follows from spin_us */
 	uint64_t start_timeout_ms;
 	uint64_t stop_grace_ms; /* how long a worker asked to leave may take */
 	uint64_t restart_delay_ms, restart_delay_max_ms;

@@ -289,23 +289,22 @@ void child_reap(struct supervisor *supervisor, struct child *child)
 		return;
 	child->dead = true;
 	supervisor_child_died(supervisor, child, &end);
-	struct keeper *keeper = child->role == ROLE_WORKER ? &supervisor->keepers[child->slot] : NULL;
-	if (keeper != NULL) /* it may have become owner a moment ago */
+	bool worker = child->role == ROLE_WORKER;
+	struct keeper *keeper = &supervisor->keepers[child->slot]; /* of no meaning for the front */
+	if (worker)                                                /* it may have become owner a moment ago */
 		keeper_see(supervisor, keeper);
 	enum death_cause cause = death_find_cause(supervisor, child, &end);
 	int exit_code = end.si_code == CLD_EXITED ? end.si_status : -1;
-	if (keeper != NULL)
+	if (worker)
 		keeper_bury(supervisor, keeper, child, cause, exit_code, then);
 	else
 		bury_front(supervisor, child, then);
 	obituary_write(supervisor, child, &end, cause, then);
 	deaths_note(supervisor, child, &end, cause, then);
-	if (!child->ordered)
-		death_words(&end, keeper == NULL     ? child->last_death
-				  : child->announced ? keeper->last_death
-						     : (char[128]){0});
+	if (!child->ordered && (!worker || child->announced))
+		death_words(&end, worker ? keeper->last_death : child->last_death);
 	reap(supervisor, child);
-	if (keeper != NULL) {
+	if (worker) {
 		publish_death(supervisor, child, cause);
 		child->due_ns = 0; /* it did leave; a front's is when the next one is started */
 	}

@@ -110,8 +110,10 @@ void deaths_note(struct supervisor *supervisor, const struct child *child, const
 		 const char *then)
 {
 	struct sup_counters *counters = &supervisor->sidecar->control.control->counters;
-	struct death *death = &supervisor->deaths[supervisor->death_count++ % DEATHS_KEPT];
 
+	if (cause == DEATH_ORDERED && child->role == ROLE_WORKER && !child->announced)
+		return; /* an heir that was in the way: each reload has some, and they would push the others out */
+	struct death *death = &supervisor->deaths[supervisor->death_count++ % DEATHS_KEPT];
 	*death = (struct death){
 	    .when_ms = (uint64_t)clock_wall_ms(),
 	    .role = child->role,

@@ -270,8 +270,10 @@ static pid_t start_strange_owner(bool writes, pid_t *child)
 		_exit(99);
 	if (write(ends[1], child, sizeof(*child)) != sizeof(*child))
 		_exit(99);
-	while (!writes)
-		pause();
+	if (!writes) {
+		for (;;)
+			pause();
+	}
 	syscall(SYS_exit, 0); /* this thread alone */
 	_exit(99);
 }

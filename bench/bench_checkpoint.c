@@ -291,7 +291,7 @@ static void update(struct bench *bench, uint64_t count, uint64_t keys)
 	for (uint64_t done = 0; done < count; done += BATCH) {
 		send_batch(bench, bench->next_key, keys);
 		bench->next_key = (bench->next_key + BATCH) % keys;
-		if (done % (8 * BATCH) == 0)
+		if (done / BATCH % 8 == 0)
 			serve_all(bench);
 	}
 	serve_all(bench);

@@ -244,7 +244,7 @@ uint64_t wire_entry_size(const struct wire_entry *entry)
 uint64_t wire_entry_room(const struct wire_entry *entry, uint64_t room)
 {
 	/* The part has `more`; two lengths are as long as they can be. */
-	uint64_t around = entry_head_size(entry) + 2 + 2 * (1 + LENGTH_BYTES);
+	uint64_t around = entry_head_size(entry) + 2 + UINT64_C(2) * (1 + LENGTH_BYTES);
 	return room > around ? room - around : 0;
 }
 
@@ -292,7 +292,7 @@ void wire_end_entries(struct wire_writer *writer, uint8_t *start)
 uint64_t wire_declaration_size(const struct wire_declaration *declaration)
 {
 	return 2 + LENGTH_BYTES + bytes_size(declaration->step.size) + bytes_size(declaration->name.size) +
-	       4 * (1 + VARINT_BYTES_MAX);
+	       UINT64_C(4) * (1 + VARINT_BYTES_MAX);
 }
 
 void wire_put_declaration(struct wire_writer *writer, uint32_t field, const struct wire_declaration *declaration)

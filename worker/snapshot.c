@@ -450,7 +450,7 @@ static void coming_read(struct snapshot *snapshot, struct wire_reader *reader, c
 		return;
 	const struct wire_entry *entry = &coming->entry;
 	coming->behind = reader->at;
-	coming->is = entry->state < snapshot->words->map_count ? COMING_GOOD : COMING_UNKNOWN;
+	coming->is = map != NULL && entry->state < snapshot->words->map_count ? COMING_GOOD : COMING_UNKNOWN;
 	if (coming->is == COMING_UNKNOWN)
 		return;
 	coming->handle = map[entry->state];

@@ -158,12 +158,11 @@ static char *read_file(const char *path, size_t *size)
 	return text;
 }
 
-/* Whether new code can serve what is served; says in `out` why not. */
-static bool fits(const struct supervisor *supervisor, const struct descriptor *new, struct diagnostics *diagnostics,
-		 FILE *out)
+/* Whether new code can serve what is served, with counters for `room` steps; says in `out` why not. */
+static bool fits(const struct supervisor *supervisor, const struct descriptor *new, uint32_t room,
+		 struct diagnostics *diagnostics, FILE *out)
 {
 	const struct descriptor *old = supervisor->sidecar->descriptor;
-	uint32_t room = supervisor->sidecar->control.control->step_count;
 
 	if (strcmp(old->topology_hash, new->topology_hash) != 0) {
 		fprintf(
@@ -183,20 +182,31 @@ static bool fits(const struct supervisor *supervisor, const struct descriptor *n
 	return diagnostics->count == 0;
 }
 
+/* Unmaps what the supervisor can write to: compilers run here on what people wrote. */
+static void forget_memories(struct sidecar *sidecar)
+{
+	for (uint32_t i = 0; i < sidecar->config.slots; i++)
+		slot_memory_destroy(&sidecar->slots[i]);
+	control_destroy(&sidecar->control);
+}
+
 /* In the probe: everything that could be wrong with the new descriptor, a line each. */
 static int probe_reload(void *context, int out)
 {
 	const struct supervisor *supervisor = context;
 	const struct reload *reload = &supervisor->reload;
+	uint32_t room = supervisor->sidecar->control.control->step_count;
 	struct diagnostics diagnostics;
 	FILE *file = fdopen(out, "w");
+
+	forget_memories(supervisor->sidecar);
 
 	if (file == NULL)
 		return 1;
 	diagnostics_init(&diagnostics);
 	struct descriptor *new =
 	    descriptor_parse(reload->path, (struct view){(const uint8_t *)reload->text, reload->size}, &diagnostics);
-	bool good = new != NULL &&fits(supervisor, new, &diagnostics, file);
+	bool good = new != NULL &&fits(supervisor, new, room, &diagnostics, file);
 	if (diagnostics.count > 0)
 		diagnostics_print(&diagnostics, file, false);
 	fflush(file);

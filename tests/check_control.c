@@ -159,6 +159,48 @@ static void answer_the_order(void)
 	_exit(0);
 }
 
+/* The last deaths of a slot are known by number; older ones and those still to come are not. */
+START_TEST(a_successor_learns_how_its_predecessor_ended)
+{
+	struct control_slot *slot = &memory.control->slot[1];
+
+	ck_assert_int_eq(control_death_cause(slot, 0), DEATH_UNKNOWN);
+	ck_assert_int_eq(control_death_cause(slot, 3), DEATH_UNKNOWN);
+	for (uint32_t number = 1; number <= 3 * DEATHS_PUBLISHED; number++) {
+		struct control_death *death = &slot->death[number % DEATHS_PUBLISHED];
+		atomic_store(&death->cause, number % 2 == 0 ? DEATH_CODE : DEATH_OUTSIDE);
+		atomic_store(&death->number, number);
+		ck_assert_int_eq(control_death_cause(slot, number), number % 2 == 0 ? DEATH_CODE : DEATH_OUTSIDE);
+		ck_assert_int_eq(control_death_cause(slot, number + 1), DEATH_UNKNOWN);
+	}
+	ck_assert_int_eq(control_death_cause(slot, 2 * DEATHS_PUBLISHED), DEATH_UNKNOWN);
+	ck_assert_int_eq(control_death_cause(slot, 2 * DEATHS_PUBLISHED + 2), DEATH_CODE);
+	ck_assert_str_eq(death_cause_name(DEATH_WATCHDOG), "watchdog");
+	ck_assert(death_blames_code(DEATH_WATCHDOG) && death_blames_code(DEATH_CODE));
+	ck_assert(!death_blames_code(DEATH_OUTSIDE) && !death_blames_code(DEATH_MEMORY) &&
+		  !death_blames_code(DEATH_UNKNOWN));
+}
+END_TEST
+
+/* A life begins with nothing of the one whose place it has. */
+START_TEST(a_life_begins_cleared)
+{
+	struct life *life = &control_worker(&memory, 0)->lives[2];
+	const struct birth birth = {.place = 2, .number = 9, .code = 4};
+
+	memset(life, 0xff, sizeof(*life));
+	life_begin(life, &birth, 77);
+	ck_assert_uint_eq(life->number, 9);
+	ck_assert_uint_eq(life->state, LIFE_LOADING);
+	ck_assert_int_eq(life->pid, 77);
+	ck_assert_uint_eq(life->code, 4);
+	ck_assert_uint_eq(life->frames_done, 0);
+	ck_assert_uint_eq(life->first_commit_ns, 0);
+	ck_assert_uint_eq(life->progress.since_ns, 0);
+	ck_assert_uint_eq(life->progress.step, UINT32_MAX);
+}
+END_TEST
+
 START_TEST(all_see_what_one_writes)
 {
 	pid_t pid = fork();
@@ -245,6 +287,8 @@ static Suite *control_suite(void)
 	tcase_add_test(tests, the_front_can_write_its_page_alone);
 	tcase_add_test(tests, a_worker_can_write_its_page_alone);
 	tcase_add_test(tests, all_see_what_one_writes);
+	tcase_add_test(tests, a_successor_learns_how_its_predecessor_ended);
+	tcase_add_test(tests, a_life_begins_cleared);
 	tcase_add_test(tests, doorbells_add_up_and_never_block);
 	tcase_add_test(tests, destroying_leaves_nothing_open);
 	tcase_add_test_raise_signal(tests, a_slot_that_is_none_aborts, SIGABRT);

@@ -31,14 +31,8 @@ bool blame_last_words(const struct worker_page *page, uint32_t number, struct la
 	return false;
 }
 
-/* Whether a careful worker died over a message by the code's doing. */
-bool suspect_is_proven(const struct suspect *suspect, uint64_t seq)
-{
-	return suspect->seq == seq && suspect->number != 0 && death_blames_code((enum death_cause)suspect->cause);
-}
-
 /* Forgets the suspects, but not how many there were in this hour. */
-static void clear(struct suspect *suspect, struct arena *arena, uint32_t channel)
+void suspect_clear(struct suspect *suspect, struct arena *arena, uint32_t channel)
 {
 	if (suspect->others != 0)
 		arena_free(arena, channel, suspect->others, SUSPECTS_MAX * sizeof(struct proven));
@@ -67,7 +61,7 @@ void suspect_note(struct suspect *suspect, struct arena *arena, uint32_t channel
 	if (words->seq < next_seq)
 		return;
 	if (suspect->seq != words->seq) {
-		clear(suspect, arena, channel);
+		suspect_clear(suspect, arena, channel);
 		suspect->seq = words->seq;
 	}
 	if (words->record < UINT32_MAX - NEAR && words->record + NEAR > suspect->until)
@@ -82,32 +76,6 @@ void suspect_note(struct suspect *suspect, struct arena *arena, uint32_t channel
 	suspect->step = words->step;
 	suspect->ordinal = words->ordinal;
 	suspect->digest = words->digest;
-}
-
-/* Whether a message is to be worked on carefully. */
-bool suspect_is_near(const struct suspect *suspect, uint64_t seq, uint32_t done)
-{
-	return suspect->seq != 0 && suspect->seq == seq && done < suspect->until;
-}
-
-/* Whether the message itself is to blame. */
-bool suspect_is_message(const struct suspect *suspect, uint64_t seq)
-{
-	return suspect->step == UINT32_MAX && suspect_is_proven(suspect, seq);
-}
-
-/* So much of a message is done. */
-void suspect_advance(struct suspect *suspect, struct arena *arena, uint32_t channel, uint64_t seq, uint32_t done)
-{
-	if (suspect->seq == seq && (done >= suspect->until || (suspect->number != 0 && done > suspect->done)))
-		clear(suspect, arena, channel);
-}
-
-/* All of it is. */
-void suspect_finish(struct suspect *suspect, struct arena *arena, uint32_t channel, uint64_t seq)
-{
-	if (suspect->seq != 0 && suspect->seq <= seq)
-		clear(suspect, arena, channel);
 }
 
 /* What is to be done about an input that stands where another one is suspected. */

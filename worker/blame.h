@@ -64,7 +64,10 @@ void suspect_note(struct suspect *suspect, struct arena *arena, uint32_t channel
 		  uint64_t next_seq);
 
 /* Whether a message is to be worked on carefully when so much of it is done. */
-bool suspect_is_near(const struct suspect *suspect, uint64_t seq, uint32_t done);
+static inline bool suspect_is_near(const struct suspect *suspect, uint64_t seq, uint32_t done)
+{
+	return suspect->seq != 0 && suspect->seq == seq && done < suspect->until;
+}
 
 /* Whether it has to be known why a worker died before that message goes on. */
 static inline bool suspect_awaits_cause(const struct suspect *suspect)
@@ -72,15 +75,33 @@ static inline bool suspect_awaits_cause(const struct suspect *suspect)
 	return suspect->number != 0 && suspect->cause == DEATH_UNKNOWN;
 }
 
-/* Whether the message itself is to blame: a careful worker died over it, by the code's doing, when no step was at work. */
-bool suspect_is_message(const struct suspect *suspect, uint64_t seq);
+/* Whether a careful worker died over a message, by the code's doing, whatever was at work: what a unary call goes by. */
+static inline bool suspect_is_proven(const struct suspect *suspect, uint64_t seq)
+{
+	return suspect->number != 0 && suspect->seq == seq && death_blames_code((enum death_cause)suspect->cause);
+}
 
-/* The same, whatever was at work: what a unary call goes by. */
-bool suspect_is_proven(const struct suspect *suspect, uint64_t seq);
+/* The same when no step was at work: the message itself is to blame. */
+static inline bool suspect_is_message(const struct suspect *suspect, uint64_t seq)
+{
+	return suspect_is_proven(suspect, seq) && suspect->step == UINT32_MAX;
+}
 
-/* So much of a message is done, or all of it: over, when that is past. */
-void suspect_advance(struct suspect *suspect, struct arena *arena, uint32_t channel, uint64_t seq, uint32_t done);
-void suspect_finish(struct suspect *suspect, struct arena *arena, uint32_t channel, uint64_t seq);
+/* Forgets the suspects: when so much of the message, or all of it, is done that they are past. */
+void suspect_clear(struct suspect *suspect, struct arena *arena, uint32_t channel);
+
+static inline void suspect_advance(struct suspect *suspect, struct arena *arena, uint32_t channel, uint64_t seq,
+				   uint32_t done)
+{
+	if (suspect->seq == seq && (done >= suspect->until || (suspect->number != 0 && done > suspect->done)))
+		suspect_clear(suspect, arena, channel);
+}
+
+static inline void suspect_finish(struct suspect *suspect, struct arena *arena, uint32_t channel, uint64_t seq)
+{
+	if (suspect->seq != 0 && suspect->seq <= seq)
+		suspect_clear(suspect, arena, channel);
+}
 
 enum verdict {
 	VERDICT_RUN,

@@ -36,7 +36,7 @@ static bool chain_open_states(struct chain *chain, struct step *step, struct fai
 			    "--state-memory), or another kind of state has that name there",
 			    spec.name);
 		if (spec.kind == STATE_TIMERS)
-			step->timers[place] = true;
+			step->timers[place] = chain->wakes = true;
 		chain->stateful = true;
 	}
 	return true;
@@ -56,6 +56,7 @@ static bool chain_open_step(struct chain *chain, uint32_t index, struct failure 
 	if (step->ops->open && !step->ops->open(step, failure))
 		return false;
 	chain->step_count++;
+	chain->wakes |= step->ops->next_wakeup != NULL;
 	if (spec->kind != STEP_passthrough)
 		chain->identity = false;
 	if (!kind_only_looks(spec->kind))

@@ -10,6 +10,7 @@ struct chain {
 	uint32_t step_count;
 	uint32_t writer; /* the last step that may have changed payloads: to blame when one cannot be written */
 	bool identity;
+	bool wakes;                            /* a step may want a tick */
 	bool stateful;                         /* a step has states */
 	struct state_store *store;             /* or NULL */
 	struct worker_step_counters *counters; /* or NULL */

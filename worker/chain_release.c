@@ -156,6 +156,8 @@ int64_t chain_next_wakeup(const struct chain *chain)
 {
 	int64_t next = INT64_MAX;
 
+	if (!chain->wakes)
+		return next;
 	for (uint32_t i = 0; i < chain->step_count; i++) {
 		const struct step *step = &chain->steps[i];
 		int64_t wanted = step->ops->next_wakeup ? step->ops->next_wakeup(step) : INT64_MAX;

@@ -56,6 +56,7 @@ struct session {
 	bool identity; /* the chain hands records on untouched */
 	bool left;     /* by the unit at hand: some of the message */
 	bool promises; /* the message at hand is answered by Results until one of them says that no more will come */
+	bool guarded;  /* the chain asks before each input */
 	bool fatal;    /* `blamed` is to end the session, whatever a step's policy is */
 	struct failure blamed;
 	uint64_t began_ns; /* when the message at hand was taken */
@@ -122,6 +123,7 @@ static void close_steps(struct session *session)
 	if (session->store != NULL)
 		state_store_destroy(session->store);
 	session->chain = NULL;
+	session->guarded = false;
 	session->store = NULL;
 	session->segment = NULL;
 }
@@ -1007,8 +1009,10 @@ static void set_guard(struct session *session)
 {
 	const struct chain_guard guard = {about_to, session};
 
-	if (session->chain != NULL)
-		chain_set_guard(session->chain, session->workspace->careful ? &guard : NULL);
+	if (session->chain == NULL || session->guarded == session->workspace->careful)
+		return;
+	session->guarded = session->workspace->careful;
+	chain_set_guard(session->chain, session->guarded ? &guard : NULL);
 }
 
 /* Fails the session when workers died over the message itself, outside of any step. */

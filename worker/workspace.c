@@ -58,15 +58,14 @@ bool workspace_trouble(struct workspace *workspace, enum trouble trouble)
 	return false;
 }
 
-/* Whether the unit at hand is in trouble. */
-bool workspace_in_trouble(struct workspace *workspace)
+/* Notes that the arena is in trouble. */
+void workspace_arena_trouble(struct workspace *workspace)
 {
 	static const enum trouble troubles[] = {
 	    [ARENA_FULL] = TROUBLE_STATE, [ARENA_LOG_FULL] = TROUBLE_LOG, [ARENA_BROKEN] = TROUBLE_DAMAGE};
 
-	if (workspace->arena.trouble != ARENA_FINE && workspace->unit.trouble == TROUBLE_NONE)
+	if (workspace->unit.trouble == TROUBLE_NONE)
 		workspace_trouble(workspace, troubles[workspace->arena.trouble]);
-	return workspace->unit.trouble != TROUBLE_NONE;
 }
 
 /* Names the step at work; called by chains. */

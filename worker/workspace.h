@@ -71,11 +71,19 @@ void workspace_clear(struct workspace *workspace);
 /* Whether the channel at hand should let others have their turn now. Reads the clock. */
 bool workspace_turn_is_over(struct workspace *workspace);
 
-/* Whether the unit at hand is in trouble, through the arena or otherwise. */
-bool workspace_in_trouble(struct workspace *workspace);
-
-/* Says that it is. Always returns false, for callers to pass on. */
+/* Says that the unit at hand is in trouble. Always returns false, for callers to pass on. */
 bool workspace_trouble(struct workspace *workspace, enum trouble trouble);
+
+/* Notes that the arena is. */
+void workspace_arena_trouble(struct workspace *workspace);
+
+/* Whether the unit at hand is in trouble, through the arena or otherwise. */
+static inline bool workspace_in_trouble(struct workspace *workspace)
+{
+	if (__builtin_expect(workspace->arena.trouble != ARENA_FINE, 0))
+		workspace_arena_trouble(workspace);
+	return workspace->unit.trouble != TROUBLE_NONE;
+}
 
 /* Opens the chain of a segment over the states in `store`, with its counters and with progress words that name its steps. NULL and
  * `failure`. */

@@ -599,16 +599,25 @@ def test_the_sidecar_dies(start):
     assert "the sidecar was killed by signal 9 (Killed)" in err
 
 
-def test_a_worker_dies(start, workdir):
-    running = start(ENDLESS, "--quiet", "--slots", "1", "--stats", workdir / "stats")
+def test_a_run_outlives_its_workers(start, workdir):
+    running = start(ENDLESS, "--json", "--slots", "1", "--stats", workdir / "stats")
     sidecar = running.wait_for_sidecar()
-    answer = subprocess.run([str(BRIDGECTL), "slots", "--json", "--stats", "stats"], cwd=workdir, capture_output=True, check=True)
-    worker = json.loads(answer.stdout)["slots"][0]["pid"]
-    assert worker in sidecar
-    os.kill(worker, signal.SIGKILL)
-    _, err = running.end(1)
+
+    def worker():
+        answer = subprocess.run([str(BRIDGECTL), "slots", "--json", "--stats", "stats"], cwd=workdir, capture_output=True, check=True)
+        return json.loads(answer.stdout)["slots"][0]["pid"]
+
+    first = worker()
+    assert first in sidecar
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: worker() not in (0, None, first), "an heir to take the slot over")
+    running.wait_for_sidecar()
+    running.process.send_signal(signal.SIGINT)
+    out, err = running.end(130)
+    summary = json.loads(out)
     assert "worker 0" in err and "died of signal 9" in err
-    assert "the session ended with UNAVAILABLE" in err
+    numbers = [n for batch in lines(workdir / "out") for n in batch]
+    assert sorted(numbers) == list(range(summary["records_in"]))
 
 
 # ---- The other commands -----------------------------------------------------------------------------------------------------

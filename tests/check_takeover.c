@@ -126,8 +126,27 @@ static bool fan_open(struct step *step, struct failure *failure)
 
 static const struct step_kind_ops fan_ops = {.open = fan_open, .process = fan_process, .fire = fan_fire};
 
+/* Has the undo log grow by a quarter of a KiB, as often as each payload says. */
+static bool hog_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
+{
+	struct arena *arena = state_arena(step->store);
+
+	(void)time;
+	for (uint32_t i = 0; i < run->count; i++) {
+		long times = strtol((const char *)run->records[i].payload.data, NULL, 10);
+
+		while (times-- > 0 && arena->trouble == ARENA_FINE)
+			arena_write(arena, arena_session(arena, 1), ARENA_SESSION_OWN);
+		if (arena->trouble != ARENA_FINE)
+			return failure_set(failure, run->records[i].origin, "no room in the log");
+	}
+	return true;
+}
+
+static const struct step_kind_ops hog_ops = {.process = hog_process};
+
 /* The steps of this test by the names of others. */
-const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {[STEP_batch] = &fan_ops};
+const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {[STEP_batch] = &fan_ops, [STEP_select] = &hog_ops};
 
 /* ---- What goes in -------------------------------------------------------------------------------------------------- */
 
@@ -593,6 +612,48 @@ START_TEST(state_beyond_the_slot_s_memory_fails_its_session)
 }
 END_TEST
 
+/* A unit that changes more than can be undone is done in smaller ones; when it is one record, that fails its session in words. */
+START_TEST(a_unit_beyond_the_undo_log_is_made_smaller)
+{
+	struct answer answer;
+	size_t records = 0;
+	bool last = false;
+
+	rig_init(&rig);
+	rig.sizes.arena = 8 << 20; /* 1 MiB of log */
+	spec_add(rig_segment(&rig), STEP_select, "fields", "x", NULL);
+	rig_start(&rig);
+	rig_open(&rig, 1, 0);
+	rig_batch(&rig, 1, "1500", "1500", "1500", "1500", NULL);
+	rig_serve(&rig);
+	while (!last) {
+		answer = rig_take(&rig, 1);
+		ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_RESULTS);
+		records += answer.message->results->n_records;
+		last = answer.frame.flags == FRAME_LAST;
+		answer_free(&answer);
+	}
+	ck_assert_uint_eq(records, 4);
+	ck_assert_uint_eq(counter_read(&workspace_segment_counters(&rig.workspace, 0)->records_in), 4);
+	ck_assert_uint_gt(rig_position(&rig, 1)->limit, 0);
+	for (int i = 0; i < 100; i++) { /* and larger again after some without trouble */
+		rig_batch(&rig, 1, "0", NULL);
+		rig_serve(&rig);
+		answer = rig_take(&rig, 1);
+		answer_free(&answer);
+	}
+	ck_assert_uint_eq(rig_position(&rig, 1)->limit, 0);
+	rig_batch(&rig, 1, "1", "1000000", NULL);
+	rig_serve(&rig);
+	answer = rig_take(&rig, 1);
+	answer_results(&answer, rig.channels[1].seq, 1, false); /* the first record */
+	answer_free(&answer);
+	rig_take_failure(&rig, 1, FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE, GRPC_STATUS_RESOURCE_EXHAUSTED,
+			 "step \"select\" record 1: one record changes more state than can be undone");
+	rig_stop(&rig);
+}
+END_TEST
+
 /* ---- Killed at any moment ------------------------------------------------------------------------------------------ */
 
 static uint32_t processes; /* of the slot, so far */
@@ -788,6 +849,7 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, what_was_stale_stays_stale);
 	tcase_add_test(test, an_end_is_not_taken_back);
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
+	tcase_add_test(test, a_unit_beyond_the_undo_log_is_made_smaller);
 	tcase_add_loop_test(test, workers_killed_at_random_lose_and_double_nothing, 0, 3);
 	tcase_add_loop_test(test, death_at_every_point_loses_and_doubles_nothing, 0, FAULT_COUNT);
 	suite_add_tcase(suite, test);

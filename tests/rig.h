@@ -26,16 +26,9 @@
 #include "tests/spec.h"
 #include "worker/jq_program.h"
 #include "worker/position.h"
-#include "worker/serve.h"
+#include "worker/solo.h"
 
 enum { RIG_SEGMENTS_MAX = 4, RIG_CHANNELS = 8, RIG_TIME = 1000, RIG_TURNS_MAX = 100000 };
-
-struct rig_channel {
-	uint32_t epoch;
-	uint64_t seq; /* of the last message sent */
-	struct ring_producer requests;
-	struct ring_consumer answers;
-};
 
 struct rig {
 	struct spec specs[RIG_SEGMENTS_MAX];
@@ -47,7 +40,7 @@ struct rig {
 	struct slot_memory front; /* as the front maps it */
 	struct workspace workspace;
 	struct serve *serve;
-	struct rig_channel channels[RIG_CHANNELS];
+	struct solo_channel channels[RIG_CHANNELS];
 	uint32_t last_epoch;
 	uint32_t generation; /* of the worker that channels are opened for */
 };
@@ -100,40 +93,22 @@ static inline struct spec *rig_segment(struct rig *rig)
 /* Makes control and slot memory and freezes the segments. */
 static inline void rig_make(struct rig *rig)
 {
-	struct slot_memory *memory = &rig->sidecar.slots[0];
-
 	rig->sidecar.descriptor = &rig->descriptor;
 	for (size_t i = 0; i < rig->descriptor.segment_count; i++) {
 		rig->segments[i] = rig->specs[i].segment;
 		for (size_t j = 0; j < rig->segments[i].step_count; j++)
 			rig->specs[i].steps[j].index = rig->descriptor.step_count++;
 	}
-	ck_assert_int_eq(control_create(&rig->sidecar.control, 1, (uint32_t)rig->descriptor.segment_count,
-					rig->descriptor.step_count),
-			 0);
-	ck_assert_int_eq(slot_memory_create(memory, 0, &rig->sizes, -1), 0);
-	rig->front = *memory;
-	rig->front.channels_fd = dup(memory->channels_fd);
-	rig->front.worker_bell = dup(memory->worker_bell);
-	rig->front.arena_fd = rig->front.owner_fd = -1;
-	rig->front.owner = NULL;
-	ck_assert_int_eq(slot_attach_front(&rig->front), 0);
-	atomic_store(&rig->sidecar.control.control->front_generation, 1);
+	ck_assert_int_eq(solo_make(&rig->sidecar, &rig->sizes, &rig->front), 0);
 }
 
 /* Becomes the slot's owner and opens the chains. */
 static inline void rig_own(struct rig *rig)
 {
-	struct slot_memory *memory = &rig->sidecar.slots[0];
-	const struct segment *segment;
-	struct failure failure;
-	char why[128];
+	char why[SOLO_WHY_MAX];
 
-	workspace_init(&rig->workspace, &rig->sidecar, 0);
-	ck_assert_msg(arena_open(&rig->workspace.arena, memory->arena, memory->sizes.arena, 0, why) == ARENA_OK, "%s",
-		      why);
-	rig->serve = serve_create(&rig->workspace, &rig->sidecar.slots[0], rig->generation, &segment, &failure);
-	ck_assert_msg(rig->serve != NULL, "%s", failure.message);
+	rig->serve = solo_own(&rig->sidecar, &rig->workspace, rig->generation, why);
+	ck_assert_msg(rig->serve != NULL, "%s", why);
 }
 
 /* Makes everything and opens the chains. */
@@ -173,9 +148,7 @@ static inline const struct session_position *rig_position(const struct rig *rig,
 static inline void rig_stop(struct rig *rig)
 {
 	rig_forget(rig);
-	slot_memory_destroy(&rig->front);
-	slot_memory_destroy(&rig->sidecar.slots[0]);
-	control_destroy(&rig->sidecar.control);
+	solo_destroy(&rig->sidecar, &rig->front);
 	for (size_t i = 0; i < rig->descriptor.segment_count; i++)
 		spec_deinit(&rig->specs[i]);
 	jq_programs_free();
@@ -186,20 +159,9 @@ static inline void rig_stop(struct rig *rig)
 /* Opens a channel under a new epoch. */
 static inline void rig_open_channel(struct rig *rig, uint32_t index, uint32_t segment)
 {
-	struct rig_channel *channel = &rig->channels[index];
-	struct front_channel *own = &rig->front.channels->front[index];
-	struct worker_channel *peer = &rig->front.channels->worker[index];
-	uint64_t size = channel_ring_size(&rig->front, index);
-
-	ck_assert_int_eq(channel_allocate(&rig->front, index), 0);
-	*channel = (struct rig_channel){.epoch = ++rig->last_epoch};
-	ring_producer_init(&channel->requests, &own->request, &peer->request, channel_request_data(&rig->front, index),
-			   size);
-	ring_consumer_init(&channel->answers, &own->response, &peer->response,
-			   channel_response_data(&rig->front, index), size);
-	own->segment = segment;
-	own->generation = rig->generation;
-	channel_set_state(&rig->front, index, channel->epoch, CHANNEL_OPEN);
+	ck_assert_int_eq(
+	    solo_open_channel(&rig->front, &rig->channels[index], index, segment, ++rig->last_epoch, rig->generation),
+	    0);
 }
 
 /* Says that the channel closes. */
@@ -220,20 +182,7 @@ static inline bool rig_free_channel(struct rig *rig, uint32_t index)
 /* Puts a frame into a request ring; false when it has no room. `header` needs kind and seq, and epoch only if wrong on purpose. */
 static inline bool rig_push(struct rig *rig, uint32_t index, struct frame header, const void *payload, size_t size)
 {
-	struct rig_channel *channel = &rig->channels[index];
-	uint8_t *to;
-
-	if (ring_reserve(&channel->requests, size, &to) != RING_OK)
-		return false;
-	if (size > 0)
-		memcpy(to, payload, size);
-	if (header.epoch == 0)
-		header.epoch = channel->epoch;
-	header.received_ns = 77;
-	ring_append(&channel->requests, header, size);
-	ring_publish(&channel->requests);
-	ready_set(&rig->front.channels->ready_for_worker, index);
-	return true;
+	return solo_push(&rig->front, &rig->channels[index], index, header, (struct view){payload, size});
 }
 
 /* Turns until there is nothing left to do that does not need the front. */
@@ -276,20 +225,19 @@ static inline void answer_read(struct answer *answer, const uint8_t *payload, si
 /* Takes the next frame out of a response ring; false when there is none. Gives its room back, and marks the worker if that waits. */
 static inline bool rig_try_take(struct rig *rig, uint32_t index, struct answer *answer)
 {
-	struct rig_channel *channel = &rig->channels[index];
+	struct solo_channel *channel = &rig->channels[index];
 	const uint8_t *payload;
 	enum ring_result result;
 
 	memset(answer, 0, sizeof(*answer));
-	result = ring_peek(&channel->answers, &answer->frame, &payload);
+	result = solo_peek(channel, &answer->frame, &payload);
 	ck_assert_int_ne(result, RING_DAMAGED);
 	if (result != RING_OK)
 		return false;
 	ck_assert_uint_eq(answer->frame.epoch, channel->epoch);
-	ck_assert_uint_eq(answer->frame.received_ns, 77);
+	ck_assert_uint_eq(answer->frame.received_ns, SOLO_RECEIVED_NS);
 	answer_read(answer, payload, answer->frame.length - sizeof(struct frame));
-	if (ring_release(&channel->answers, ring_advance(&channel->answers, &answer->frame)))
-		ready_set(&rig->front.channels->ready_for_worker, index);
+	solo_release(&rig->front, channel, index, &answer->frame);
 	return true;
 }
 

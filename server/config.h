@@ -67,8 +67,10 @@ struct config {
 	uint64_t session_ring, unary_ring; /* bytes, powers of two, >= four times the largest message */
 	uint64_t state_memory;             /* bytes of a slot's arena, whole pages */
 	bool state_memory_auto; /* nobody said how much: less will do where the memory for everything is short */
-	char *state_dir;        /* where arenas are files, or NULL */
-	uint64_t delta_bytes;   /* changed state that a session may have unsent between barriers */
+	char *capture;          /* where inputs that workers died of are kept, or NULL */
+	uint32_t capture_max;
+	char *state_dir;      /* where arenas are files, or NULL */
+	uint64_t delta_bytes; /* changed state that a session may have unsent between barriers */
 	uint32_t sessions_per_slot;
 	uint32_t heirs; /* processes that wait behind each slot's owner */
 	uint32_t connections_max;

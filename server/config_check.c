@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/ring.h"
@@ -114,6 +115,24 @@ static void check_rest(const struct config *config, struct findings *findings)
 		findings_add(findings, "--json: goes with --check only; the stats socket answers in JSON by itself");
 }
 
+/* A directory for captures: there, and to be written to. */
+static void check_capture(const struct config *config, struct findings *findings)
+{
+	struct stat status;
+
+	if (config->capture == NULL)
+		return;
+	bool found = stat(config->capture, &status) == 0;
+	if (found && !S_ISDIR(status.st_mode))
+		findings_add(findings, "--capture: %s is no directory", config->capture);
+	else if (!found || access(config->capture, W_OK | X_OK) != 0)
+		findings_add(findings,
+			     "--capture: %s cannot be used: %s; it must be a directory that this process may write to",
+			     config->capture, strerror(errno));
+	else if (strlen(config->capture) >= PATH_MAX)
+		findings_add(findings, "--capture: the path is too long");
+}
+
 /* State memory: whole pages. */
 static void check_state(struct config *config)
 {
@@ -147,6 +166,7 @@ void config_check(struct config *config, struct findings *findings)
 	check_ring(&config->session_ring, "session-ring", config->message_max, "message-max", findings);
 	check_ring(&config->unary_ring, "unary-ring", config->unary_message_max, "unary-message-max", findings);
 	check_state(config);
+	check_capture(config, findings);
 	check_rest(config, findings);
 	if (config->memory_limit == CONFIG_AUTO)
 		config->memory_limit = 0;

@@ -1002,7 +1002,7 @@ START_TEST(opens_without_a_checkpoint)
 	struct wire_writer writer = {.at = buffer, .end = buffer + sizeof(buffer)};
 	struct wire_declaration declaration;
 	struct wire_reader reader;
-	snapshot_put_manifest(side.store, &writer);
+	snapshot_put_manifest(side.store, &writer, OPEN_ACK_STATE_MANIFEST);
 	struct view written = {buffer, (size_t)(writer.at - buffer)};
 	ck_assert_uint_le(written.size, snapshot_manifest_size(side.store));
 	wire_reader_init(&reader, written);

@@ -53,6 +53,10 @@ bool chain_process(struct chain *chain, struct run *run, struct step_time time, 
 bool chain_release(struct chain *chain, enum release_cause cause, struct step_time time, uint32_t limit,
 		   struct run *out, bool *more, struct failure *failure);
 
+/* The first timer that chain_release would fire for a cause, without firing it; its views are in `scratch`. False: there is none. */
+bool chain_next_timer(const struct chain *chain, enum release_cause cause, struct step_time time,
+		      struct scratch *scratch, struct state_timer *timer);
+
 /* The earliest processing time in ms at which a step wants a tick; INT64_MAX: none. */
 int64_t chain_next_wakeup(const struct chain *chain);
 

@@ -138,6 +138,42 @@ bool chain_release(struct chain *chain, enum release_cause cause, struct step_ti
 	return chain_finish(chain, out, failure);
 }
 
+/* Looks at the first timer of a state that is due: takes it, and puts it back. */
+static bool peek_timer(const struct chain *chain, struct state *timers, enum state_time domain, int64_t until,
+		       struct scratch *scratch, struct state_timer *timer)
+{
+	struct arena *arena = state_arena(chain->store);
+
+	if (!timers_left(timers, domain, until))
+		return false;
+	uint64_t here = arena_mark(arena);
+	bool found = state_timer_pop(timers, domain, until, timer) == STATE_OK;
+	if (found) {
+		timer->key = scratch_copy(scratch, timer->key);
+		timer->tag = scratch_copy(scratch, timer->tag);
+	}
+	arena_undo_to(arena, here);
+	return found && timer->key.data && timer->tag.data;
+}
+
+bool chain_next_timer(const struct chain *chain, enum release_cause cause, struct step_time time,
+		      struct scratch *scratch, struct state_timer *timer)
+{
+	const struct wave wave = {.cause = cause, .time = time};
+	int64_t until;
+
+	*timer = (struct state_timer){0};
+	for (uint32_t i = 0; i < chain->step_count; i++) {
+		const struct step *step = &chain->steps[i];
+		for (size_t j = 0; j < STEP_STATES_MAX; j++)
+			for (enum state_time domain = 0; step->timers[j] && domain < STATE_TIMES; domain++)
+				if (due_until(&wave, step, domain, &until) &&
+				    peek_timer(chain, step->states[j], domain, until, scratch, timer))
+					return true;
+	}
+	return false;
+}
+
 /* The earliest processing time at which a timer of a step is due. */
 static int64_t first_timer(const struct step *step)
 {

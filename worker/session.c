@@ -29,6 +29,7 @@
 
 #include "shared/log.h"
 #include "shared/units.h"
+#include "worker/capture.h"
 
 enum {
 	RUN_RECORDS =
@@ -60,6 +61,8 @@ struct session {
 	bool fatal;    /* `blamed` is to end the session, whatever a step's policy is */
 	struct failure blamed;
 	uint64_t began_ns; /* when the message at hand was taken */
+	uint32_t kind;     /* of the message at hand */
+	struct view body;
 	struct tally tally;
 };
 
@@ -439,7 +442,7 @@ static bool write_open_ack(struct session *session)
 	wire_put_varint_field(writer, 2, session->output->record_max);
 	wire_end(writer, limits);
 	wire_put_bytes_field(writer, 5, view_of(BRIDGE_VERSION));
-	snapshot_put_manifest(session->store, writer);
+	snapshot_put_manifest(session->store, writer, OPEN_ACK_STATE_MANIFEST);
 	wire_end(writer, ack);
 	output_end(session->output, FRAME_ANSWER, true);
 	return true;
@@ -530,6 +533,61 @@ void session_adopt(struct session *session)
 	}
 	session->segment = &session->workspace->descriptor->segments[at->segment];
 	open_steps(session);
+}
+
+/* ---- Captures ------------------------------------------------------------------------------------------------------- */
+
+/* Whether the unit that is about to begin has the input in it that workers died of. */
+static bool capture_is_due(const struct session *session)
+{
+	const struct suspect *suspect = &session->at->suspect;
+
+	return session->workspace->careful && suspect->step != UINT32_MAX && suspect->done == session->at->done &&
+	       suspect_is_proven(suspect, session->output->header.seq);
+}
+
+/* Captures the one record of a run; `bytes` is where it stands in the Batch. */
+static void capture_record(const struct session *session, struct view bytes)
+{
+	const struct wire_record *record = &session->workspace->batch.records[0];
+	struct capture_input input = {.kind = TO_WORKER_BATCH, .body = bytes, .keyed = true};
+
+	if (!capture_is_due(session) || session->workspace->batch.count == 0)
+		return;
+	if (session->segment->keyed)
+		input.key = record->key;
+	capture_write(session->workspace, session->at, session->segment, session->store, &input);
+}
+
+/* Captures a message that fires a timer, or releases what steps hold. */
+static void capture_release(const struct session *session, enum release_cause cause)
+{
+	struct capture_input input = {.kind = session->kind, .body = session->body};
+	struct state_timer timer;
+
+	if (!capture_is_due(session))
+		return;
+	input.keyed = chain_next_timer(session->chain, cause, time_now(session), session->workspace->scratch, &timer);
+	input.key = timer.key;
+	capture_write(session->workspace, session->at, session->segment, session->store, &input);
+}
+
+/* Captures a message of which workers died outside of any step. */
+static void capture_message(const struct session *session, const struct frame *frame, struct view bytes)
+{
+	const struct session_position *at = session->at;
+	const struct descriptor *descriptor = session->workspace->descriptor;
+	struct capture_input input = {0};
+	struct wire_to_worker message;
+
+	if (frame->segment >= descriptor->segment_count || wire_parse_to_worker(bytes, &message) != WIRE_OK)
+		return;
+	input.kind = message.kind;
+	input.body = message.body;
+	if (at->phase == PHASE_BATCH)
+		input.body = (struct view){message.body.data + at->offset, message.body.size - at->offset};
+	if (message.kind == TO_WORKER_OPEN || session->store != NULL)
+		capture_write(session->workspace, at, &descriptor->segments[frame->segment], session->store, &input);
 }
 
 /* ---- Batch --------------------------------------------------------------------------------------------------------- */
@@ -691,8 +749,10 @@ static bool take_batch(struct session *session, struct view body)
 	while (rest.size > 0) {
 		workspace_clear(session->workspace);
 		progress_record(session->workspace, at->done);
+		const uint8_t *from = rest.data;
 		if (!run_read(session, &rest))
 			return false;
+		capture_record(session, (struct view){from, (size_t)(rest.data - from)});
 		if (!(session->identity ? run_pass(session, rest.size) : run_through(session, rest.size)))
 			return false;
 		at->offset = body.size - rest.size;
@@ -727,6 +787,7 @@ static bool release(struct session *session, enum release_cause cause, bool *mor
 		workspace_clear(workspace);
 		progress_record(workspace, session->at->done);
 		workspace->unit.records += limit;
+		capture_release(session, cause);
 		good = chain_release(session->chain, cause, time_now(session), limit, &workspace->run, more, &failure);
 		if (!judge_chain(session, good, &failure, 0) ||
 		    !run_write(session, *more ? session->output->message_max : 0))
@@ -1016,7 +1077,7 @@ static void set_guard(struct session *session)
 }
 
 /* Fails the session when workers died over the message itself, outside of any step. */
-static bool is_to_blame(struct session *session, const struct frame *frame)
+static bool is_to_blame(struct session *session, const struct frame *frame, struct view bytes)
 {
 	const struct suspect *suspect = &session->at->suspect;
 	const char *cause = death_cause_name((enum death_cause)suspect->cause);
@@ -1024,6 +1085,7 @@ static bool is_to_blame(struct session *session, const struct frame *frame)
 
 	if (!suspect_is_message(suspect, frame->seq))
 		return false;
+	capture_message(session, frame, bytes);
 	output_answer(session->output, frame, frame->seq);
 	fault.code = FLINK_BRIDGE__ERROR_CODE__ERROR_CRASH;
 	fault.record = session->at->done;
@@ -1060,6 +1122,8 @@ static void work(struct session *session, const struct frame *frame, struct view
 	}
 	if (session->at->phase == PHASE_NEXT && !envelope_check(session, frame, &message))
 		return;
+	session->kind = message.kind;
+	session->body = message.body;
 	session->promises = message.kind != TO_WORKER_BARRIER && message.kind != TO_WORKER_END_INPUT;
 	if (take(session, frame, &message) && !session->left) {
 		session->at->seq = message.seq;
@@ -1081,7 +1145,7 @@ enum work_result session_work(struct session *session, const struct frame *frame
 	progress_begin(workspace, frame, session->channel);
 	if (session->at->opened && session->chain == NULL)
 		session_adopt(session); /* once more, because that unit got into trouble */
-	if (!session->at->finished && !is_to_blame(session, frame)) {
+	if (!session->at->finished && !is_to_blame(session, frame, bytes)) {
 		set_guard(session);
 		work(session, frame, bytes);
 	}

@@ -89,11 +89,11 @@ uint64_t snapshot_manifest_size(const struct state_store *store)
 	return size;
 }
 
-void snapshot_put_manifest(const struct state_store *store, struct wire_writer *writer)
+void snapshot_put_manifest(const struct state_store *store, struct wire_writer *writer, uint32_t field)
 {
 	for (uint32_t i = 0; i < state_count(store); i++) {
 		struct wire_declaration declaration = declaration_of(state_spec_of(store, i));
-		wire_put_declaration(writer, OPEN_ACK_STATE_MANIFEST, &declaration);
+		wire_put_declaration(writer, field, &declaration);
 	}
 }
 

@@ -81,9 +81,9 @@ void snapshot_scope(struct snapshot *snapshot, uint32_t key_group_first, uint32_
 
 /* ---- Manifests ---- */
 
-/* Bytes that the manifest of the code takes in an OpenAck at most; and writes it. */
+/* Bytes that the manifest of the code takes in an Open or OpenAck at most; and writes it, as that field. */
 uint64_t snapshot_manifest_size(const struct state_store *store);
-void snapshot_put_manifest(const struct state_store *store, struct wire_writer *writer);
+void snapshot_put_manifest(const struct state_store *store, struct wire_writer *writer, uint32_t field);
 
 /* Takes the manifest of an Open body over, and how many entries are expected (0: nobody knows): what is restored must be what the code has, or what the descriptor lets go. DONE: with a
  * checkpoint the session is restoring from now on. */

@@ -6,7 +6,6 @@
  */
 #include "server/stats_views.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -496,15 +495,6 @@ static const char *time_text(uint64_t ms, char text[32])
 	return text;
 }
 
-/* The name of a cause, in small letters. */
-static const char *cause_text(enum death_cause cause, char text[16])
-{
-	snprintf(text, 16, "%s", death_cause_name(cause));
-	for (char *at = text; *at != '\0'; at++)
-		*at = (char)tolower((unsigned char)*at);
-	return text;
-}
-
 /* What the dead was at, by name. */
 static void show_last_work(const struct supervisor *supervisor, struct report *report, const struct death *death)
 {
@@ -522,7 +512,7 @@ static void show_last_work(const struct supervisor *supervisor, struct report *r
 /* One row for each death, the last one first. */
 static void show_death(const struct supervisor *supervisor, struct report *report, const struct death *death)
 {
-	char when[32], cause[16];
+	char when[32];
 
 	report_row(report);
 	report_text(report, "when", time_text(death->when_ms, when));
@@ -530,7 +520,7 @@ static void show_death(const struct supervisor *supervisor, struct report *repor
 	report_number(report, "slot", death->slot, "");
 	report_number(report, "pid", (uint64_t)death->pid, "");
 	report_number(report, "number", death->number, "");
-	report_text(report, "cause", cause_text(death->cause, cause));
+	report_text(report, "cause", death_cause_name(death->cause));
 	report_text(report, "end", death->how);
 	show_last_work(supervisor, report, death);
 	report_text(report, "then", death->then[0] == '\0' ? NULL : death->then);

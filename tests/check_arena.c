@@ -465,6 +465,23 @@ START_TEST(blocks_do_not_overlap)
 }
 END_TEST
 
+/* What a unit took and gave back by being undone can be had by the next one, however often that happens. */
+START_TEST(extents_of_units_that_are_undone_are_free_again)
+{
+	for (int i = 0; i < 2 * STATE / ARENA_EXTENT; i++) {
+		block_of(ARENA_EXTENT, 'a');
+		block_of(ARENA_EXTENT, 'b');
+		arena_rollback(&arena);
+	}
+	for (int i = 0; i < 2 * STATE / ARENA_EXTENT; i++) {
+		uint64_t mark = arena_mark(&arena);
+		block_of(ARENA_EXTENT, 'a');
+		block_of(ARENA_EXTENT, 'b');
+		arena_undo_to(&arena, mark);
+	}
+}
+END_TEST
+
 /* All of the arena is used, and none of it is lost by what was tried beyond. */
 START_TEST(a_full_arena_refuses_and_goes_on)
 {
@@ -868,6 +885,7 @@ static Suite *arena_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, sizes_are_close_to_what_was_asked_for);
 	tcase_add_test(tests, blocks_do_not_overlap);
+	tcase_add_test(tests, extents_of_units_that_are_undone_are_free_again);
 	tcase_add_test(tests, a_full_arena_refuses_and_goes_on);
 	tcase_add_test(tests, large_blocks_are_cut_up_before_more_is_taken);
 	suite_add_tcase(suite, tests);

@@ -107,6 +107,7 @@ static uint8_t *undo(struct arena *arena, uint32_t count)
 {
 	uint8_t *data = arena->log_data;
 
+	arena->extent_hint = 0; /* extents that were taken are free again, wherever they are */
 	for (uint32_t i = arena->log_count; i-- > count;) {
 		uint64_t record = arena->log_records[i];
 		memcpy(arena->base + record_offset(record), data, record_size(record));

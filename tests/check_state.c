@@ -336,6 +336,29 @@ START_TEST(maps_go_by_first_insertion)
 }
 END_TEST
 
+/* Also when that leaves the store with fewer entries than the iteration has seen. */
+START_TEST(a_map_is_emptied_by_an_iteration)
+{
+	enum { ENTRIES = 100 };
+	struct state *map = open_kind("m", STATE_MAP, STATE_BY_KEY, 0);
+	struct state_iterator iterator = {0};
+	struct view key, value;
+	unsigned seen = 0;
+	key_set("k");
+	for (unsigned i = 0; i < ENTRIES; i++)
+		ck_assert_int_eq(
+		    state_map_put(map, (struct view){(const uint8_t *)&i, sizeof(i)}, view_of("v")), STATE_OK);
+	arena_commit(&rig.arena);
+	while (state_map_next(map, &iterator, &key, &value) == STATE_OK) {
+		ck_assert_int_eq(state_map_remove(map, key), STATE_OK);
+		seen++;
+	}
+	ck_assert_uint_eq(seen, ENTRIES);
+	ck_assert_int_eq(rig.arena.trouble, ARENA_FINE);
+	ck_assert_uint_eq(state_map_count(map), 0);
+}
+END_TEST
+
 START_TEST(lists_keep_the_order_of_appending)
 {
 	struct state *list = open_kind("l", STATE_LIST, STATE_BY_KEY, 0);
@@ -1055,6 +1078,7 @@ static Suite *state_suite(void)
 	tcase_add_test(tests, editing_keeps_cuts_and_fills_up);
 	tcase_add_test(tests, what_is_too_large_is_refused);
 	tcase_add_test(tests, maps_go_by_first_insertion);
+	tcase_add_test(tests, a_map_is_emptied_by_an_iteration);
 	tcase_add_test(tests, lists_keep_the_order_of_appending);
 	tcase_add_test(tests, its_generation_changes_with_what_is_undone_or_restored);
 	suite_add_tcase(suite, tests);

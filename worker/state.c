@@ -600,7 +600,8 @@ uint64_t state_map_count(struct state *state)
 	return root == NULL ? 0 : root->count;
 }
 
-/* `at` is the entry handed out last; removed ones on the way are passed. */
+/* `at` is the entry handed out last, `part` how many may come at most, by what there was in the beginning: entries go meanwhile. Removed
+ * ones on the way are passed. */
 enum state_result state_map_next(struct state *state, struct state_iterator *iterator, struct view *user_key,
 				 struct view *value)
 {
@@ -613,21 +614,22 @@ enum state_result state_map_next(struct state *state, struct state_iterator *ite
 	if (iterator->at == 0) {
 		const struct map_root *root = map_root_of(state, root_find(state, &hash));
 		next = root == NULL ? 0 : root->first;
+		iterator->part = state->store->words->entries;
 	} else {
 		const uint32_t *links = map_links(state, (arena_ref)iterator->at, &entry);
 		next = links == NULL ? 0 : links[1];
 	}
-	for (; next != 0; iterator->part++) {
+	for (; next != 0; iterator->part--) {
 		const uint32_t *links = map_links(state, next, &entry);
 		if (links == NULL)
 			return STATE_TROUBLE;
-		if (iterator->part > state->store->words->entries + state->store->words->dirty_entries) {
+		if (iterator->part == 0) {
 			arena_set_broken(state->store->arena, "the order of a map goes in circles");
 			return STATE_TROUBLE;
 		}
 		iterator->at = next;
 		if (entry_lives(state, entry)) {
-			iterator->part++;
+			iterator->part--;
 			*user_key = entry_sub(entry);
 			*value = step_value(state, entry);
 			return result_of(state, STATE_OK);

@@ -346,8 +346,8 @@ START_TEST(a_map_is_emptied_by_an_iteration)
 	unsigned seen = 0;
 	key_set("k");
 	for (unsigned i = 0; i < ENTRIES; i++)
-		ck_assert_int_eq(
-		    state_map_put(map, (struct view){(const uint8_t *)&i, sizeof(i)}, view_of("v")), STATE_OK);
+		ck_assert_int_eq(state_map_put(map, (struct view){(const uint8_t *)&i, sizeof(i)}, view_of("v")),
+				 STATE_OK);
 	arena_commit(&rig.arena);
 	while (state_map_next(map, &iterator, &key, &value) == STATE_OK) {
 		ck_assert_int_eq(state_map_remove(map, key), STATE_OK);

@@ -553,26 +553,19 @@ END_TEST
 
 /* ---- When there is no room for state ------------------------------------------------------------------------------- */
 
-/* A session that keeps more than the slot may have fails in words that help; the other one of the slot goes on. */
-START_TEST(state_beyond_the_slot_s_memory_fails_its_session)
+/* Has the session on channel 1 keep records until there is no room for more; returns its Error. */
+static struct answer fill_state(void)
 {
-	struct answer answer;
-	uint64_t seq = 1;
-
-	setup();
-	rig.sizes.arena = 8 << 20;
-	rig_start(&rig);
-	rig_open(&rig, 1, 0);
-	rig_open(&rig, 2, 1);
-	for (;;) {
+	for (uint64_t seq = 2;; seq++) {
 		FlinkBridge__ToWorker message = rig_message(&rig, 1);
 		FlinkBridge__Batch batch = FLINK_BRIDGE__BATCH__INIT;
 		FlinkBridge__Record record = FLINK_BRIDGE__RECORD__INIT, *records = &record;
 		static char payload[800], key[32];
+		struct answer answer;
 
 		memset(payload, ' ', sizeof(payload));
 		payload[0] = '1';
-		snprintf(key, sizeof(key), "%lu", (unsigned long)++seq);
+		snprintf(key, sizeof(key), "%lu", (unsigned long)seq);
 		record.payload = (ProtobufCBinaryData){sizeof(payload), (uint8_t *)payload};
 		record.maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 		record.key = (ProtobufCBinaryData){strlen(key), (uint8_t *)key};
@@ -584,10 +577,23 @@ START_TEST(state_beyond_the_slot_s_memory_fails_its_session)
 		rig_serve(&rig);
 		answer = rig_take(&rig, 1);
 		if (answer.message->kind_case == FLINK_BRIDGE__FROM_WORKER__KIND_ERROR)
-			break;
+			return answer;
 		answer_free(&answer);
 		ck_assert_uint_lt(seq, 20000);
 	}
+}
+
+/* A session that keeps more than the slot may have fails in words that help; the other one of the slot goes on. */
+START_TEST(state_beyond_the_slot_s_memory_fails_its_session)
+{
+	struct answer answer;
+
+	setup();
+	rig.sizes.arena = 8 << 20;
+	rig_start(&rig);
+	rig_open(&rig, 1, 0);
+	rig_open(&rig, 2, 1);
+	answer = fill_state();
 	ck_assert_int_eq(answer.message->error->code, FLINK_BRIDGE__ERROR_CODE__ERROR_STATE_FULL);
 	ck_assert_str_eq(answer.message->error->step, "batch");
 	ck_assert_ptr_nonnull(strstr(answer.message->error->message, "step \"batch\" record 0: the state memory"));
@@ -650,6 +656,42 @@ START_TEST(a_unit_beyond_the_undo_log_is_made_smaller)
 	answer_free(&answer);
 	rig_take_failure(&rig, 1, FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE, GRPC_STATUS_RESOURCE_EXHAUSTED,
 			 "step \"select\" record 1: one record changes more state than can be undone");
+	rig_stop(&rig);
+}
+END_TEST
+
+/* One whose client does not read, while the state memory is full because of another, waits for its client: what finds no room in the
+ * ring can wait nowhere else. */
+START_TEST(without_room_anywhere_a_session_waits_for_its_client)
+{
+	enum { MESSAGES = 5000 };
+	struct answer answer;
+	uint64_t sent = 0, taken = 0;
+
+	setup();
+	rig.sizes.arena = 8 << 20;
+	rig_segment(&rig);
+	rig_start(&rig);
+	rig_open(&rig, 1, 0);
+	rig_open(&rig, 2, 2);
+	answer = fill_state();
+	answer_free(&answer);
+	for (; sent < MESSAGES; sent++) {
+		uint64_t frames = counter_read(&rig.workspace.page->counters.frames);
+
+		rig_watermark(&rig, 2, (int64_t)sent);
+		rig_serve(&rig);
+		if (counter_read(&rig.workspace.page->counters.frames) == frames)
+			break;
+	}
+	ck_assert_uint_lt(sent, MESSAGES);
+	while (taken <= sent) {
+		answer = rig_take(&rig, 2);
+		answer_results(&answer, 2 + taken++, 0, true);
+		answer_free(&answer);
+		rig_serve(&rig);
+	}
+	rig_take_nothing(&rig, 2);
 	rig_stop(&rig);
 }
 END_TEST
@@ -850,6 +892,7 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, an_end_is_not_taken_back);
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
 	tcase_add_test(test, a_unit_beyond_the_undo_log_is_made_smaller);
+	tcase_add_test(test, without_room_anywhere_a_session_waits_for_its_client);
 	tcase_add_loop_test(test, workers_killed_at_random_lose_and_double_nothing, 0, 3);
 	tcase_add_loop_test(test, death_at_every_point_loses_and_doubles_nothing, 0, FAULT_COUNT);
 	suite_add_tcase(suite, test);

@@ -220,7 +220,13 @@ static void channel_retry(struct serve *serve, uint32_t index)
 		return;
 	}
 	if (unit.messages == 0 && unit.records <= 1 && unit.trouble != TROUBLE_RING) {
-		CHECK(!channel->hopeless); /* words that fail a session have room where an answer as large as any has */
+		/* The words that fail a session have room in the ring where an answer as large as any has; there may be none for
+		 * them elsewhere. And where there is that room, an answer that found none elsewhere needs none. */
+		if (!output_has_room(&channel->output)) {
+			channel->waits = true;
+			return;
+		}
+		CHECK(!channel->hopeless);
 		channel->hopeless = true;
 		channel->given_up = unit;
 		return;

@@ -377,7 +377,11 @@ static bool write_delta(struct session *session)
 	uint32_t limit = session->at->limit == 0 ? DELTA_ENTRIES : run_limit(session);
 	enum snapshot_result result;
 	struct wire_writer *writer;
+	struct state_entry first;
 
+	/* All that was unsent may have come and gone without anybody having heard of it. */
+	if (state_delta_peek(session->store, &first) == STATE_NONE)
+		return true;
 	close_results(session);
 	session->workspace->unit.records += limit;
 	writer = output_begin(output, snapshot_delta_size(&session->snapshot, output->message_max));

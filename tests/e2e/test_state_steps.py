@@ -266,3 +266,14 @@ def test_a_batch_without_keys_is_dealt_out(job):
     batches = [json.loads(record.payload) for record in kept]
     assert all(1 <= len(batch) <= 4 for batch in batches)
     assert sorted(number for batch in batches for number in batch) == list(range(given))
+
+
+@pytest.mark.parametrize("segment, size", [(HEAP, 4), (BUNCH, 5)])
+def test_what_came_and_went_between_two_barriers_is_not_told(bridged, client, segment, size):
+    """A batch is opened and closed: nothing is left to tell, and no StateDelta without entries is."""
+    sidecar = bridged(PIPELINE)
+    session = client(sidecar.unix).session(sidecar, segment)
+    session.send_records(*(session.keyed(b"a" if segment == BUNCH else b"", b"%d" % n) for n in range(size)))
+    assert [json.loads(record.payload) for record in session.results()] == [list(range(size))]
+    assert session.barrier()[1].entries == {}
+    assert session.deltas == 0

@@ -5,6 +5,7 @@
     lives.live()    # must answer the same, whatever happens to the workers meanwhile
 """
 
+import collections
 import json
 import random
 import threading
@@ -39,7 +40,7 @@ USERS = 40
 TTL = 3000  # ms, of `once`
 
 
-def script(bridge, segment, messages=MESSAGES):
+def script(bridge, segment, messages=MESSAGES, barriers=3):
     """What a session is sent after Open, as ToWorker messages. The same each time it is asked for."""
     dice = random.Random(segment)
     clock, event, made, seq = 1_700_000_000_000, 1_700_000_000_000, 0, 1
@@ -64,7 +65,7 @@ def script(bridge, segment, messages=MESSAGES):
 
     for number in range(messages):
         clock += dice.choice([0, 1, 20, 150])
-        kind = dice.choices(["batch", "watermark", "timer_tick", "watermark_status", "barrier"], [80, 12, 12, 2, 3])[0]
+        kind = dice.choices(["batch", "watermark", "timer_tick", "watermark_status", "barrier"], [80, 12, 12, 2, barriers])[0]
         if kind == "batch":
             yield message(batch=bridge.Batch(records=[record() for _ in range(dice.choice([0, 1, 30, 300, 600]))]))
         elif kind == "watermark":
@@ -187,3 +188,83 @@ class Lives:
             missing, surplus = set(wanted.end[2]) - set(got.end[2]), set(got.end[2]) - set(wanted.end[2])
             return f"{len(wanted.end[2])} entries wanted, missing {sorted(missing)[:20]}, surplus {sorted(surplus)[:20]}"
         return f"{len(wanted_records)} records wanted, {len(got_records)} came; wanted {wanted.end[:2]}, got {got.end[:2]}"
+
+
+class Job:
+    """One session over and over, by a client that commits as a transactional sink does: what came since the last barrier is kept back until
+    the next one is acknowledged, and is forgotten when the session or the client dies. Then it goes on from that checkpoint: its state
+    is restored, and what had been sent after it is sent again.
+    """
+
+    def __init__(self, sidecar, connect, bridge, segment, allocation, seed):
+        self.sidecar, self.connect, self.segment, self.allocation = sidecar, connect, segment, allocation
+        self.messages = list(script(bridge, segment, barriers=12))
+        self.dice = random.Random(seed)
+        self.expected = None  # all that one life brings out
+        self.ended = collections.Counter()  # how attempts ended before their time
+        self.lives = 0
+
+    def live(self, die=0.0):
+        """One life, in as many attempts as it takes; `die`: the probability that the client dies before a message."""
+        checkpoint, committed, table = 0, b"", None
+        while checkpoint < len(self.messages):
+            one = self.connect()
+            try:
+                for result, state in self.attempt(one, checkpoint, table, die):
+                    committed, checkpoint, table = committed + result, state[0], state[1]
+            except grpc.RpcError as error:
+                self.ended[error.code()] += 1
+                no_slot = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "slot" in error.details()
+                assert error.code() == grpc.StatusCode.UNAVAILABLE or no_slot, error
+            except Died:
+                self.ended["client"] += 1
+            finally:
+                one.close()
+        if self.expected is None:
+            self.expected = committed
+        assert committed == self.expected, f"segment {self.segment}, life {self.lives}: {len(committed)} bytes for {len(self.expected)}"
+        self.lives += 1
+
+    def attempt(self, one, start, table, die):
+        """Goes on from a checkpoint. Yields what each barrier commits: (results, (the message behind it, the state with it))."""
+        restore = (table.manifest, list(table.entries.values())) if table is not None else ((), ())
+        session = one.session(self.sidecar, self.segment, allocation_id=self.allocation, timeout=PATIENCE * 10, restore=restore)
+        session.clock = self.messages[start - 1].processing_time_ms if start > 0 else 1
+        sent, pending = start, b""
+        marks = [m.watermark.timestamp for m in self.messages[:start] if m.WhichOneof("kind") == "watermark"]
+        if marks:  # sources say theirs again
+            assert session.results(session.send(watermark=session.proto.Watermark(timestamp=marks[-1]))) == []
+        try:
+            for due in range(start, len(self.messages)):
+                while sent < min(due + IN_FLIGHT, len(self.messages)):
+                    if self.dice.random() < die:
+                        raise Died
+                    again = type(self.messages[sent])()
+                    again.CopyFrom(self.messages[sent])
+                    again.seq = session.seq + 1
+                    session.post(again)
+                    sent += 1
+                pending += self.read(session, self.messages[due])
+                if self.messages[due].WhichOneof("kind") == "barrier":
+                    yield pending, (due + 1, session.table.copy())
+                    pending = b""
+            assert session.finish()[0] in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
+        finally:
+            session.cancel()
+
+    def read(self, session, asked):
+        """The records of one answer, as one serialised Results."""
+        results = b""
+        while True:
+            message = session.receive()
+            if message.WhichOneof("kind") != "results":
+                return results
+            more = message.results.more or asked.WhichOneof("kind") == "end_input"
+            message.results.more = False
+            results += message.results.SerializeToString(deterministic=True)
+            if not more:
+                return results
+
+
+class Died(Exception):
+    """A client came to its end."""

@@ -61,11 +61,11 @@ bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *k
 	return keeper->owner != NULL && child_is_ready(supervisor, keeper->owner);
 }
 
-/* Whether a process has loaded all code and waits for the slot. */
+/* Whether a process has loaded all code and waits for the slot, or has got it a moment ago. */
 static bool is_heir(const struct supervisor *supervisor, const struct child *child)
 {
 	return child->state == CHILD_UP && !child->dead && !child->announced &&
-	       child_life_state(supervisor, child) == LIFE_WAITING;
+	       child_life_state(supervisor, child) >= LIFE_WAITING;
 }
 
 uint32_t keeper_heirs(const struct supervisor *supervisor, const struct keeper *keeper)

@@ -159,9 +159,10 @@ $(B)/flags: FORCE | $(HAVE)
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 FORCE:
 
-$(B)/proto/%.o: build/proto/%.c $(B)/flags | $(GENERATED)
+# Another contract: likewise, for -MMD leaves out headers that come by -isystem.
+$(B)/proto/%.o: build/proto/%.c $(B)/flags $(GENERATED)
 	$(compile)
-$(B)/%.o: %.c $(B)/flags | $(GENERATED)
+$(B)/%.o: %.c $(B)/flags $(GENERATED)
 	$(compile)
 
 # One archive: each binary takes what it needs of it.

@@ -38,6 +38,21 @@ def readme_files():
     return {name: re.sub(r"^    ", "", body, flags=re.MULTILINE) for name, body in found}
 
 
+def remembers(workdir, bridgectl, pipeline):
+    """The step that remembers, in place of `vat`: its totals go on in the run after the first."""
+    step = re.search(r"`(- \{ name: spent, .*\})`", (TOP / "README.md").read_text())[1]
+    vat = next(line for line in pipeline.splitlines() if "name: vat" in line)
+    large = next(line for line in pipeline.splitlines() if "large: { kind: print" in line)
+    pipeline = pipeline.replace(vat, "  " + step).replace(large, large.replace("kind: print", "kind: file, path: large.jsonl"))
+    (workdir / "spent.yaml").write_text(pipeline)
+    bridgectl("run", "spent.yaml", "--checkpoint", "orders.checkpoint")
+    with (workdir / "orders.jsonl").open("a") as orders:
+        orders.write('{"order": 5, "customer": "bob", "total": 200}\n')
+    bridgectl("run", "spent.yaml", "--checkpoint", "orders.checkpoint")
+    large = [json.loads(line) for line in (workdir / "large.jsonl").read_text().splitlines()]
+    assert {"key": "bob", "orders": 2, "total": 215} in large
+
+
 def test_the_tutorial(workdir, bridgectl, bridged):
     """Its files do what it says they do, before and after the step that the reader adds."""
     files = readme_files()
@@ -58,6 +73,7 @@ def test_the_tutorial(workdir, bridgectl, bridged):
     assert "flowchart" in bridgectl("graph", "orders.yaml").stdout
     assert "digraph" in bridgectl("graph", "--format", "dot", "orders.yaml").stdout
     assert "note" in bridgectl("explain", "orders.yaml").stdout
+    remembers(workdir, bridgectl, files["orders.yaml"])
     bridgectl("compile", "orders.yaml", "-o", "orders.descriptor.yaml")
     sidecar = bridged(descriptor=workdir / "orders.descriptor.yaml", slots=2)
     assert "ready" in bridgectl("slots", "--stats", sidecar.stats_path).stdout

@@ -393,6 +393,28 @@ START_TEST(a_full_log_is_trouble_and_can_still_be_undone)
 }
 END_TEST
 
+/* The largest log has no more records than the log word can count. */
+START_TEST(a_log_full_of_records_is_counted)
+{
+	char why[128];
+	struct arena large;
+	uint64_t size = arena_size_for(UINT64_C(8) << 30);
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ck_assert_ptr_ne(at, MAP_FAILED);
+	ck_assert_int_eq(arena_open(&large, at, size, 7, why), ARENA_OK);
+	uint64_t *own = arena_session_write(&large, CHANNEL);
+	*own = 1;
+	arena_commit(&large);
+	*(uint64_t *)arena_session_write(&large, CHANNEL) = 2;
+	while (large.trouble == ARENA_FINE)
+		arena_log_fresh(&large, (uint8_t *)at + large.blocks_from);
+	ck_assert_int_eq(large.trouble, ARENA_LOG_FULL);
+	ck_assert_msg(arena_open(&large, at, size, 7, why) == ARENA_OK, "%s", why);
+	ck_assert_uint_eq(*own, 1);
+	munmap(at, size);
+}
+END_TEST
+
 START_TEST(a_unit_in_trouble_cannot_commit)
 {
 	arena.trouble = ARENA_FULL;
@@ -878,6 +900,7 @@ static Suite *arena_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, marks_undo_what_is_behind_them);
 	tcase_add_test(tests, a_full_log_is_trouble_and_can_still_be_undone);
+	tcase_add_test(tests, a_log_full_of_records_is_counted);
 	tcase_add_test_raise_signal(tests, a_unit_in_trouble_cannot_commit, SIGABRT);
 	tcase_add_test(tests, broken_stays_broken);
 	suite_add_tcase(suite, tests);

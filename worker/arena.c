@@ -15,7 +15,7 @@ enum {
 	ARENA_VERSION = 1,
 	SESSIONS_FROM = 4096,
 	LOG_MIN = 1 << 20,
-	LOG_MAX = 256 << 20,
+	LOG_MAX = (8 << ARENA_COUNT_BITS) - 4096, /* so that its records can be counted: none is smaller than 8 bytes */
 	WHY_SIZE = 128,
 };
 #define ARENA_MAGIC UINT64_C(0x616e657261736c74)

@@ -61,7 +61,6 @@ struct arena {
 	uint64_t *log_records;   /* the log: what each record covers, from its start upwards */
 	uint8_t *log_end;        /* the bytes that they save, from its end downwards */
 	uint8_t *log_data;       /* the lowest of those in use */
-	uint8_t *log_soft;       /* records that meet data below this are trouble */
 	uint32_t log_count;      /* records in this unit */
 	uint32_t log_mark;       /* records when the last mark was set: those before it do not count for A7 */
 	uint64_t log_most;

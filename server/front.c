@@ -408,7 +408,6 @@ void front_main(struct sidecar *sidecar, uint32_t generation)
 	front.descriptor = sidecar->descriptor;
 	front.control = &sidecar->control;
 	front.generation = generation;
-	front.next_epoch = generation << 20;
 	front.slots_changed = true;
 	log_init("front", sidecar->config.log_level);
 	front_attach(&front);

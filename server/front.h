@@ -96,6 +96,9 @@ bool slots_serve(struct front *front);
 /* Rings the workers that sleep and were given something since the last call. */
 void slots_kick(struct front *front);
 
+/* A number for a channel that no other has had, of this front or those before it. */
+uint32_t front_epoch(struct front *front);
+
 /* Opens a free session channel; NULL with *why when there is none, or no memory. */
 struct channel_end *slot_open_channel(struct slot_end *slot, struct session *session, uint32_t segment,
 				      const char **why);
@@ -249,7 +252,6 @@ struct front {
 	struct session *sessions, *sessions_last; /* in the order of their arrival */
 	uint32_t sessions_waiting;                /* Opens that wait for a slot */
 	bool opens_woken;
-	uint32_t next_epoch;
 	char *jvm;                        /* the client process whose sessions are served */
 	char *jvms_retired[JVMS_RETIRED]; /* earlier ones */
 	unsigned jvm_next_retired;

@@ -329,7 +329,7 @@ static void open_accept(struct session *session, struct slot_end *slot)
 	const char *why;
 	session->segment = session->open->segment;
 	session->subtask = session->open->subtask;
-	session->epoch = ++front->next_epoch;
+	session->epoch = front_epoch(front);
 	open_note_use(slot);
 	struct channel_end *end = slot_open_channel(slot, session, session->segment, &why);
 	if (!end) {

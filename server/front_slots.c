@@ -57,6 +57,14 @@ void slots_kick(struct front *front)
 	}
 }
 
+uint32_t front_epoch(struct front *front)
+{
+	uint32_t epoch = atomic_load_explicit(&front->page->last_epoch, memory_order_relaxed) + 1;
+	epoch += epoch == 0; /* which is none */
+	atomic_store_explicit(&front->page->last_epoch, epoch, memory_order_relaxed);
+	return epoch;
+}
+
 /* Allocates a channel and makes this front's end of it. */
 static struct channel_end *channel_end_open(struct slot_end *slot, uint32_t channel, uint32_t epoch, uint32_t segment)
 {
@@ -110,7 +118,7 @@ struct channel_end *slot_unary_channel(struct slot_end *slot)
 {
 	struct channel_end *end = slot->ends[UNARY_CHANNEL];
 	if (!end)
-		return channel_end_open(slot, UNARY_CHANNEL, ++slot->front->next_epoch, 0);
+		return channel_end_open(slot, UNARY_CHANNEL, front_epoch(slot->front), 0);
 	return end->state == CHANNEL_OPEN ? end : NULL;
 }
 

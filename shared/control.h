@@ -39,7 +39,7 @@ enum death_cause {
 };
 
 enum {
-	STEPS_SPARE = 32, /* counters of steps that a reload may add */
+	STEPS_SPARE = 32,     /* counters of steps that a reload may add */
 	LIVES_MAX = 4,        /* processes of one slot at a time: an owner, heirs, and those on their way out */
 	DEATHS_PUBLISHED = 8, /* of one slot: the last ones */
 };
@@ -133,6 +133,7 @@ struct front_page {
 	_Atomic uint32_t sleeps;       /* 1 before it blocks: workers ring its doorbell */
 	_Atomic uint32_t state;        /* enum front_state; release */
 	_Atomic uint32_t generation;   /* of the front that wrote `state` */
+	_Atomic uint32_t last_epoch;   /* given to a channel, by this front or one before it */
 	char failure[256];             /* why it failed; written before FRONT_FAILED */
 	_Atomic uint64_t heartbeat_ns; /* CLOCK_MONOTONIC of the last turn of its loop */
 	struct front_counters counters;

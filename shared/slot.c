@@ -33,6 +33,9 @@
 
 enum { LAYOUT_VERSION = 1 };
 
+/* Bytes of arena that an heir maps at a time. */
+#define PREMAP_PIECE (UINT64_C(16) << 20)
+
 /* Bytes of a page. */
 static uint64_t page_size(void)
 {
@@ -347,20 +350,28 @@ int slot_attach_worker(struct slot_memory *memory)
 bool slot_premap(struct slot_memory *memory)
 {
 	struct stat status;
-	if (fstat(memory->arena_fd, &status) != 0 || (uint64_t)status.st_blocks * 512 == memory->premapped)
-		return false;
-	memory->premapped = (uint64_t)status.st_blocks * 512;
-	off_t from = lseek(memory->arena_fd, 0, SEEK_DATA);
-	while (from >= 0) { /* what is a hole stays one: to touch it would take memory for it */
-		off_t to = lseek(memory->arena_fd, from, SEEK_HOLE);
-		if (to < 0)
-			break;
-#ifdef MADV_POPULATE_WRITE
-		madvise((uint8_t *)memory->arena + from, (size_t)(to - from),
-			MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
-#endif
-		from = lseek(memory->arena_fd, to, SEEK_DATA);
+	uint64_t left = PREMAP_PIECE;
+	off_t from = 0;
+
+	if (memory->premap_at == 0) { /* else a walk is under way */
+		if (fstat(memory->arena_fd, &status) != 0 || (uint64_t)status.st_blocks * 512 == memory->premapped)
+			return false;
+		memory->premapped = (uint64_t)status.st_blocks * 512;
 	}
+	/* What is a hole stays one: to touch it would take memory for it. */
+	while (left > 0 && (from = lseek(memory->arena_fd, (off_t)memory->premap_at, SEEK_DATA)) >= 0) {
+		off_t to = lseek(memory->arena_fd, from, SEEK_HOLE);
+		if (to <= from)
+			break;
+		uint64_t size = (uint64_t)(to - from) < left ? (uint64_t)(to - from) : left;
+#ifdef MADV_POPULATE_WRITE
+		madvise((uint8_t *)memory->arena + from, size, MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
+#endif
+		left -= size;
+		memory->premap_at = (uint64_t)from + size;
+	}
+	if (left > 0)
+		memory->premap_at = 0;
 	return true;
 }
 

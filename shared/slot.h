@@ -103,7 +103,8 @@ struct slot_memory {
 	struct slot_sizes sizes;
 	struct channels *channels; /* NULL where not mapped */
 	void *arena;               /* sizes.arena bytes; NULL where not mapped */
-	uint64_t premapped;        /* bytes that the arena had at the last slot_premap */
+	uint64_t premapped;        /* bytes that the arena had when slot_premap last began */
+	uint64_t premap_at;        /* how far it has come; 0: it is through */
 	pthread_mutex_t *owner;    /* NULL where not mapped */
 };
 
@@ -144,7 +145,8 @@ void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t ep
 int slot_attach_worker(struct slot_memory *memory);
 
 /* Has the kernel fill in this process's page tables for what the arena holds, so that an heir does not fault on each page when it is
- * in a hurry. Looks only when the arena has grown since the last call; whether it had. */
+ * in a hurry: a piece of 16 MiB at a time, in a millisecond or two, for while it does that it does not wait for the slot. Begins only when the
+ * arena has grown since it last did; whether there was something to do. premap_at says whether there is more. */
 bool slot_premap(struct slot_memory *memory);
 
 /* Waits for the owner mutex for so many ms. SLOT_FREE: nobody has had it. SLOT_ORPHANED: its last holder died. The caller then either

@@ -355,6 +355,7 @@ START_TEST(an_heir_maps_what_the_arena_holds)
 	memset((uint8_t *)owner.arena + 9 * 4096, 1, 4096);
 	ck_assert(slot_premap(&memory));
 	ck_assert_uint_eq(resident(memory.arena), 5 * 4096);
+	ck_assert_uint_eq(memory.premap_at, 0);
 	slot_memory_destroy(&owner);
 }
 END_TEST

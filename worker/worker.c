@@ -36,8 +36,9 @@
 #include "shared/spin.h"
 #include "worker/serve.h"
 
-/* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over. */
-enum { PREMAP_SOON_MS = 1000, PREMAP_LATE_MS = 32000 };
+/* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over; and how long it leaves the
+ * processor to others between two pieces. */
+enum { PREMAP_SOON_MS = 1000, PREMAP_LATE_MS = 32000, PREMAP_PAUSE_MS = 1 };
 
 struct worker {
 	struct sidecar *sidecar;
@@ -135,28 +136,45 @@ static void name_process(const struct worker *worker, char role)
 	prctl(PR_SET_NAME, name);
 }
 
-/* Sleeps in the owner mutex, and maps what the arena has grown by meanwhile. */
+/* Says that this process waits for the slot. */
+static void say_waiting(const struct worker *worker)
+{
+	name_process(worker, 'h');
+	enter_state(worker, LIFE_WAITING);
+}
+
+/* Sleeps in the owner mutex, maps what the arena holds meanwhile, piece by piece, and what it grows by later. It says that it waits once
+ * it has mapped what there is. */
 static enum slot_wait wait_in_mutex(struct worker *worker)
 {
 	uint64_t patience_ms = PREMAP_SOON_MS;
+	bool said = false;
 	enum slot_wait found;
 
-	while ((found = slot_wait(worker->memory, patience_ms)) == SLOT_TAKEN) {
-		if (slot_premap(worker->memory))
+	do {
+		bool mapped = slot_premap(worker->memory), more = worker->memory->premap_at != 0;
+
+		if (!more && !said)
+			say_waiting(worker);
+		said |= !more;
+		if (more)
+			patience_ms = PREMAP_PAUSE_MS;
+		else if (mapped || patience_ms < PREMAP_SOON_MS)
 			patience_ms = PREMAP_SOON_MS;
 		else if (patience_ms < PREMAP_LATE_MS)
 			patience_ms *= 2;
-	}
+		found = slot_wait(worker->memory, patience_ms);
+	} while (found == SLOT_TAKEN);
+	if (!said)
+		say_waiting(worker);
 	return found;
 }
 
 /* Waits until the slot is without an owner, and takes it. One that is not meant to run leaves as it is. */
 static void own_the_slot(struct worker *worker)
 {
-	slot_premap(worker->memory);
-	name_process(worker, 'h');
-	enter_state(worker, LIFE_WAITING);
 	enum slot_wait found = wait_in_mutex(worker);
+
 	if (found == SLOT_BROKEN) {
 		log_error("the owner mutex of slot %u cannot be true", worker->birth->slot);
 		_exit(EXIT_DAMAGED);

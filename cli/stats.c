@@ -1,5 +1,5 @@
 /*
- * `bridgectl stats|slots|sessions|segments|deaths|health`: what a sidecar says of itself on its stats socket; and
+ * `bridgectl stats|slots|sessions|state|segments|deaths|health`: what a sidecar says of itself on its stats socket; and
  * `bridgectl reload|restart-worker|drain`: what it does when it is told there.
  *
  * One connection per question; the answer is printed as it comes, text or JSON, with --watch again and again. Nothing
@@ -125,18 +125,35 @@ static void print_answer(const struct answer *answer, bool watching)
 	fflush(stdout);
 }
 
+/* Whether an answer says that something could not be done. */
+static bool is_error(const struct answer *answer)
+{
+	return strncmp(answer->text, "error: ", 7) == 0 || strncmp(answer->text, "{\"error\":", 9) == 0;
+}
+
+/* Prints an answer in text that is an error. */
+static void print_error(const struct answer *answer)
+{
+	const char *words = answer->text + strlen("error: ");
+
+	fprintf(stderr, "bridgectl: %.*s\n", (int)strcspn(words, "\n"), words);
+}
+
 /* Asks, prints, and with an interval asks again after it. */
 static int show(const char *name, const char *path, bool json, uint64_t interval_us)
 {
-	char question[64];
+	char question[300];
 	snprintf(question, sizeof(question), "%s%s\n", name, json ? " json" : "");
 	for (;;) {
 		struct answer answer;
 		bool fine = ask(path, question, &answer);
-		if (fine)
+		bool refused = fine && is_error(&answer);
+		if (refused && !json)
+			print_error(&answer);
+		else if (fine)
 			print_answer(&answer, interval_us > 0);
 		free(answer.text);
-		if (!fine || ferror(stdout))
+		if (!fine || refused || ferror(stdout))
 			return BRIDGECTL_FAILED;
 		if (interval_us == 0)
 			return BRIDGECTL_OK;
@@ -157,20 +174,6 @@ static const char *socket_of(const struct arguments *arguments, const char *comm
 	command_misused(command,
 			"which sidecar? Name its stats socket: --stats PATH, or BRIDGE_STATS in the environment");
 	return NULL;
-}
-
-/* Whether an answer says that something could not be done. */
-static bool is_error(const struct answer *answer)
-{
-	return strncmp(answer->text, "error: ", 7) == 0 || strncmp(answer->text, "{\"error\":", 9) == 0;
-}
-
-/* Prints an answer in text that is an error. */
-static void print_error(const struct answer *answer)
-{
-	const char *words = answer->text + strlen("error: ");
-
-	fprintf(stderr, "bridgectl: %.*s\n", (int)strcspn(words, "\n"), words);
 }
 
 /* Has the sidecar do something; prints what it says. */
@@ -279,13 +282,17 @@ int cmd_reload(int argc, char **argv)
 	return started ? await_reload(&arguments, path) : BRIDGECTL_FAILED;
 }
 
-/* All commands that show something: argv[0] is the question. */
+/* All commands that show something: argv[0] is the question, and the operand belongs to it. */
 int cmd_stats(int argc, char **argv)
 {
 	struct arguments arguments;
-	int code = arguments_read(&arguments, 0, 0, argc, argv);
+	char question[256];
+	bool of_slot = strcmp(argv[0], "state") == 0;
+	int code = arguments_read(&arguments, of_slot, of_slot, argc, argv);
 	if (code >= 0)
 		return code;
+	snprintf(question, sizeof(question), "%s%s%.200s", argv[0], of_slot ? " " : "",
+		 of_slot ? arguments.operands[0] : "");
 	const char *path = socket_of(&arguments, argv[0]), *interval = arguments_value(&arguments, "interval");
 	uint64_t interval_us = arguments_given(&arguments, "watch") ? 1000000 : 0;
 	if (path == NULL)
@@ -293,7 +300,7 @@ int cmd_stats(int argc, char **argv)
 	if (interval != NULL && (!duration_parse(interval, &interval_us) || interval_us == 0))
 		return command_misused(argv[0], "--interval wants a duration such as 500ms or 2s, not \"%s\"",
 				       interval);
-	code = show(argv[0], path, arguments_given(&arguments, "json"), interval_us);
+	code = show(question, path, arguments_given(&arguments, "json"), interval_us);
 	if (code == BRIDGECTL_OK && strcmp(argv[0], "health") == 0 && !ask_healthy(path))
 		return BRIDGECTL_FAILED;
 	return code;

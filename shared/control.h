@@ -184,6 +184,41 @@ struct life {
 	struct progress progress;
 };
 
+enum {
+	STATE_ROWS_MAX = 256, /* states of a slot's sessions that are shown */
+	STATE_TEXT_MAX = 64,  /* bytes of a name, with its NUL; longer ones are cut */
+};
+
+/* One state of one session. */
+struct state_row {
+	uint32_t channel;
+	uint32_t segment; /* UINT32_MAX: of unary calls, which have one store for all */
+	uint32_t kind;    /* enum state_kind */
+	uint32_t unused;
+	uint64_t entries, key_bytes, value_bytes, timers;
+	uint64_t largest_key, largest_value; /* bytes, seen by this owner */
+	char step[STATE_TEXT_MAX], name[STATE_TEXT_MAX];
+};
+
+/* All state of one session. */
+struct state_session {
+	uint32_t epoch; /* 0: none */
+	uint32_t segment;
+	uint64_t bytes; /* of the blocks that entries and tables take */
+	uint64_t dirty_bytes, dirty_entries;
+	uint64_t extents, blocks; /* bytes of the arena */
+};
+
+/* What the owner says of its state (worker/state_show.h): plain words, good where `version` is even and the same before and after. */
+struct state_page {
+	_Atomic uint64_t version; /* odd: being written; 0: nothing yet */
+	uint32_t row_count, rows_left_out;
+	uint64_t limit, extents, blocks, freed; /* bytes, as in struct arena_usage */
+	uint64_t log_most, log_size;
+	struct state_session session[SLOT_CHANNELS_MAX];
+	struct state_row row[STATE_ROWS_MAX];
+};
+
 /* Written by the slot's owner alone, but for the lives. */
 struct worker_page {
 	_Atomic uint32_t
@@ -192,6 +227,7 @@ struct worker_page {
 	_Atomic uint32_t owner;            /* the number of the last process that became owner */
 	struct life lives[LIVES_MAX];
 	struct worker_counters counters;
+	struct state_page state;
 	/* then segment_count struct worker_segment_counters, then step_count struct worker_step_counters */
 };
 

@@ -286,6 +286,38 @@ START_TEST(sessions_are_shown_while_they_are_open)
 }
 END_TEST
 
+START_TEST(state_is_shown_as_its_owner_wrote_it)
+{
+	struct state_page *page;
+
+	make();
+	page = &control_worker(&sut.sidecar.control, 1)->state;
+	assert_has(answer("state"), "error: \"state\" wants SLOT behind it");
+	assert_has(answer("state 2"), "error: \"2\" is no slot: there are 2");
+	assert_has(answer("state 1"), "error: nobody has said yet");
+	*page = (struct state_page){.limit = 1000, .extents = 400, .blocks = 300, .row_count = 2, .rows_left_out = 7};
+	page->session[3] = (struct state_session){.epoch = 9, .segment = 0, .bytes = 250, .dirty_entries = 4};
+	page->row[0] =
+	    (struct state_row){.channel = 3, .entries = 11, .largest_value = 77, .step = "sums", .name = "sum"};
+	page->row[1] = (struct state_row){.channel = 0, .segment = UINT32_MAX, .kind = 99};
+	memset(page->row[1].step, 'x', sizeof(page->row[1].step)); /* without an end */
+	atomic_store(&page->version, 3);
+	assert_has(answer("state 1"), "error: nobody has said yet"); /* being written */
+	atomic_store(&page->version, 4);
+	ck_assert(number_at(answer_json("state 1 json"), "fragmentation_percent") == 25);
+	ck_assert(number_at(answer_json("state 1 json"), "states_left_out") == 7);
+	ck_assert(number_at(answer_json("state 1 json"), "sessions.0.channel") == 3);
+	ck_assert(number_at(answer_json("state 1 json"), "sessions.0.dirty_entries") == 4);
+	ck_assert(number_at(answer_json("state 1 json"), "states.0.entries") == 11);
+	ck_assert(number_at(answer_json("state 1 json"), "states.0.largest_value_bytes") == 77);
+	ck_assert_str_eq(text_at(answer_json("state 1 json"), "states.0.state"), "sum");
+	ck_assert_str_eq(text_at(answer_json("state 1 json"), "states.1.kind"), "?");
+	ck_assert_str_eq(text_at(answer_json("state 1 json"), "states.1.segment"), "(unary calls)");
+	page->row_count = UINT32_MAX;
+	ck_assert_uint_gt(strlen(answer("state 1")), 100); /* and no more is read than there is */
+}
+END_TEST
+
 START_TEST(slots_say_what_the_worker_is_at)
 {
 	make();
@@ -610,6 +642,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(answers, stats_shows_every_counter_of_the_table);
 	tcase_add_test(answers, segments_and_steps_are_summed_over_the_slots);
 	tcase_add_test(answers, sessions_are_shown_while_they_are_open);
+	tcase_add_test(answers, state_is_shown_as_its_owner_wrote_it);
 	tcase_add_test(answers, slots_say_what_the_worker_is_at);
 	tcase_add_test(answers, health_tells_what_is_wrong);
 	tcase_add_test(answers, config_and_version_say_what_runs);

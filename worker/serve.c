@@ -38,6 +38,7 @@
 #include "shared/log.h"
 #include "worker/output.h"
 #include "worker/session.h"
+#include "worker/state_show.h"
 #include "worker/unary.h"
 
 enum {
@@ -74,12 +75,14 @@ struct serve {
 	struct workspace *workspace;
 	struct slot_memory *memory;
 	struct unary *unary;
-	uint64_t left;       /* channels with work left from the last turn */
-	uint64_t awaits;     /* channels that wait to hear why a worker died over them */
-	uint64_t shown_ns;   /* when the channel at hand last committed its work */
-	uint32_t first;      /* the channel that the next turn begins with */
-	uint32_t sessions;   /* open */
-	uint32_t generation; /* of this worker */
+	uint64_t left;              /* channels with work left from the last turn */
+	uint64_t awaits;            /* channels that wait to hear why a worker died over them */
+	uint64_t shown_ns;          /* when the channel at hand last committed its work */
+	uint64_t state_shown_ns;    /* when what is remembered was last written down */
+	uint64_t state_shown_units; /* the arena's, then */
+	uint32_t first;             /* the channel that the next turn begins with */
+	uint32_t sessions;          /* open */
+	uint32_t generation;        /* of this worker */
 	bool damaged;
 	struct channel channels[SLOT_CHANNELS_MAX];
 };
@@ -706,6 +709,40 @@ void serve_finish(struct serve *serve)
 bool serve_idle(struct serve *serve)
 {
 	return arena_idle(&serve->workspace->arena);
+}
+
+/* Writes down what is remembered. */
+static void show_state(const struct serve *serve)
+{
+	struct worker_page *page = serve->workspace->page;
+
+	state_show_begin(&page->state);
+	state_show_session(&page->state, UNARY_CHANNEL, 1, UINT32_MAX, unary_state(serve->unary));
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
+		const struct channel *channel = &serve->channels[i];
+		const struct state_store *store = channel->session == NULL ? NULL : session_state(channel->session);
+
+		if (store != NULL)
+			state_show_session(&page->state, i, channel->epoch, channel->at.segment, store);
+	}
+	state_show_end(page, &serve->workspace->arena);
+}
+
+/* Writes down what is remembered, if it is time to. */
+uint64_t serve_show_state(struct serve *serve)
+{
+	uint64_t units = serve->workspace->arena.units, now = serve->workspace->now_ns;
+	uint64_t due = serve->state_shown_ns + STATE_SHOW_NS;
+
+	if (serve->state_shown_ns != 0 && units == serve->state_shown_units &&
+	    serve->workspace->page->state.freed == 0) /* which changes while nothing is committed */
+		return UINT64_MAX;
+	if (serve->state_shown_ns != 0 && now < due)
+		return due;
+	show_state(serve);
+	serve->state_shown_ns = now;
+	serve->state_shown_units = units;
+	return UINT64_MAX;
 }
 
 /* Drops what is too old. */

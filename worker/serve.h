@@ -49,6 +49,10 @@ void serve_finish(struct serve *serve);
 /* Does a little of what can wait until there is nothing else to do; returns whether there is more. */
 bool serve_idle(struct serve *serve);
 
+/* Writes down what is remembered, for the stats socket, if that has changed and it is time to. Returns the CLOCK_MONOTONIC ns at which to call
+ * again though nothing happens; UINT64_MAX: no need. */
+uint64_t serve_show_state(struct serve *serve);
+
 /* Drops what is too old. Returns the CLOCK_MONOTONIC ns at which to do so again, or to have a turn; UINT64_MAX: no need. */
 uint64_t serve_expire(struct serve *serve);
 

@@ -140,6 +140,11 @@ void session_destroy(struct session *session)
 	free(session);
 }
 
+const struct state_store *session_state(const struct session *session)
+{
+	return session->store;
+}
+
 /* The unit has been committed: its records count. */
 void session_committed(struct session *session)
 {

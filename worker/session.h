@@ -40,6 +40,9 @@ enum work_result session_work(struct session *session, const struct frame *frame
 /* Fails the session on that frame, because a unit got into a trouble that no smaller one would be out of. */
 enum work_result session_give_up(struct session *session, const struct frame *frame, const struct unit *unit);
 
+/* What the session remembers; NULL before its Open and after its end. */
+const struct state_store *session_state(const struct session *session);
+
 /* The unit has been committed, or rolled back: what is not in the arena follows. */
 void session_committed(struct session *session);
 void session_rolled_back(struct session *session);

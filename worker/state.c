@@ -198,6 +198,12 @@ const struct state_spec *state_spec_of(const struct state_store *store, uint32_t
 	return &store->states[index]->spec;
 }
 
+const struct state *state_handle(const struct state_store *store, uint32_t index)
+{
+	CHECK(index < store->state_count);
+	return store->states[index];
+}
+
 /* The hash that tables go by. */
 static inline uint64_t mix_of(struct view key)
 {

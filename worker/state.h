@@ -63,6 +63,7 @@ struct state *state_open(struct state_store *store, const struct state_spec *spe
 /* The handles, in the order of opening: the manifest. */
 uint32_t state_count(const struct state_store *store);
 const struct state_spec *state_spec_of(const struct state_store *store, uint32_t index);
+const struct state *state_handle(const struct state_store *store, uint32_t index);
 
 /* Sets the key that the calls below are about, until the next call. An unkeyed segment has the empty key, group 0. The bytes must
  * stay until then. */

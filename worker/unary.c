@@ -147,6 +147,11 @@ void unary_destroy(struct unary *unary)
 	free(unary);
 }
 
+const struct state_store *unary_state(const struct unary *unary)
+{
+	return unary->store;
+}
+
 /* ---- Answers ------------------------------------------------------------------------------------------------------- */
 
 /* Refuses a call, and undoes what it has changed. Always returns false, for callers to pass on. (A unit in trouble is rolled back as a

@@ -31,4 +31,7 @@ enum work_result unary_refuse(struct unary *unary, struct output *output, const 
 /* Drops windows that are too old. Returns the CLOCK_MONOTONIC ns at which the next one will be; UINT64_MAX: there is none. */
 uint64_t unary_expire(struct unary *unary);
 
+/* What unary calls remember. */
+const struct state_store *unary_state(const struct unary *unary);
+
 #endif

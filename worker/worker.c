@@ -385,8 +385,10 @@ static bool look_around(struct worker *worker)
 static int sleep_limit(struct worker *worker)
 {
 	uint64_t next = serve_expire(worker->serve), now = worker->workspace.now_ns;
+	uint64_t show = serve_show_state(worker->serve);
 	uint64_t ms;
 
+	next = show < next ? show : next;
 	if (next == UINT64_MAX)
 		return -1;
 	ms = next > now ? (next - now) / 1000000 + 1 : 0;
@@ -439,6 +441,7 @@ static void __attribute__((noreturn)) loop(struct worker *worker)
 		switch (serve_turn(worker->serve)) {
 		case SERVE_BUSY:
 			worker->served = true;
+			serve_show_state(worker->serve);
 			break;
 		case SERVE_IDLE:
 			if (!serve_idle(worker->serve) && (!worker->served || !look_around(worker)))

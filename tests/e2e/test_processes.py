@@ -352,8 +352,8 @@ def test_the_stats_socket_works_with_socat(bridged):
 
     commands = [line.split()[0] for line in ask("help\n").splitlines()[1:] if line and not line.startswith("With")]
     shows = {"help", "stats", "slots", "lives", "sessions", "segments", "deaths", "health", "config", "version", "reloading"}
-    assert set(commands) == shows | {"reload", "restart_worker", "drain"}
-    for command in shows:
+    assert set(commands) == shows | {"state", "reload", "restart_worker", "drain"}
+    for command in shows | {"state 0"}:
         assert ask(command + "\n").endswith("\n\n")
         assert isinstance(json.loads(ask(command + " json\n")), dict)
         assert isinstance(json.loads(ask("json " + command)), dict)

@@ -5,10 +5,12 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 
 import grpc
 import pytest
+from conftest import BRIDGECTL, wait_until
 from state_table import BY_KEY, StateTable, checksum_of, chunks, groups_of, key_group, key_hash, share, subtask_of
 
 OK = grpc.StatusCode.OK
@@ -377,3 +379,40 @@ def test_what_may_come_before_the_end_of_a_restore(sample, client, bridge):
     session.half_close()  # all is answered by the RestoreAck
     assert session.receive("open_ack") and session.receive("restore_ack")
     assert session.end()[0] == OK
+
+
+def test_what_a_slot_remembers_is_told(bridged, client, bridge):
+    """The figures of `state SLOT` are those of what was sent, whoever owns the slot."""
+    sidecar = bridged(PIPELINE)
+    subtasks = Subtasks(client(sidecar.unix), sidecar, SUMS, 1)
+    records = phase_records(0)
+    subtasks.feed(records)
+    users = {key for key, _, _ in records}
+
+    def told(dirty):
+        def look():
+            told = sidecar.stats_json("state 0")
+            mine = [session for session in told.get("sessions", []) if session["channel"] != 0]
+            sums = [row for row in told.get("states", []) if row["step"] == "sums" and row["channel"] != 0]
+            entries = sum(row["entries"] for row in sums)
+            fits = len(mine) == 1 and entries == len(users) and (mine[0]["dirty_entries"] > 0) == dirty
+            return fits and (told, mine[0], sums)
+
+        return wait_until(look, lambda: sidecar.stats("state 0"))
+
+    told_all, session, sums = told(dirty=True)
+    assert session["subtask"] == 0 and session["state_bytes"] > 0 and session["dirty_entries"] >= len(users)
+    assert sum(row["key_bytes"] for row in sums) == sum(len(user) for user in users)
+    assert max(row["largest_key_bytes"] for row in sums) == max(len(user) for user in users)
+    assert 0 < told_all["blocks_bytes"] <= told_all["used_bytes"] < told_all["limit_bytes"]
+    assert 0 < told_all["log_most_bytes"] < told_all["log_bytes"]
+    assert sidecar.stats_json("stats")["slots"][0]["worker"]["arena_used"] == told_all["used_bytes"]
+    subtasks.checkpoint(1)
+    told(dirty=False)
+    os.kill(sidecar.stats_json("slots")["slots"][0]["pid"], signal.SIGKILL)
+    told(dirty=False)
+    subtasks.finish()
+    shown = subprocess.run([BRIDGECTL, "state", "0", "--stats", sidecar.stats_path], capture_output=True, text=True)
+    assert shown.returncode == 0 and "limit" in shown.stdout and "(unary calls)" in shown.stdout, shown
+    refused = subprocess.run([BRIDGECTL, "state", "7", "--stats", sidecar.stats_path], capture_output=True, text=True)
+    assert refused.returncode == 1 and '"7" is no slot' in refused.stderr

@@ -227,7 +227,7 @@ struct look {
 	pid_t owner;           /* that is ready; 0: none */
 	uint64_t took_over_ns; /* when it did */
 	uint64_t ready_ns, first_commit_ns;
-	bool heir; /* one waits */
+	pid_t heir; /* that waits; 0: none */
 };
 
 static struct look look_at_lives(void)
@@ -236,7 +236,8 @@ static struct look look_at_lives(void)
 	jv lives = jv_object_get(ask("lives"), jv_string("lives"));
 	for (int i = 0; i < jv_array_length(jv_copy(lives)); i++) {
 		jv life = jv_array_get(jv_copy(lives), i);
-		look.heir |= text_is(life, "state", "waiting");
+		if (text_is(life, "state", "waiting"))
+			look.heir = (pid_t)number_of(life, "pid");
 		if (text_is(life, "state", "ready") && number_of(life, "took_over_at_ns") >= look.took_over_ns) {
 			look.owner = (pid_t)number_of(life, "pid");
 			look.took_over_ns = number_of(life, "took_over_at_ns");
@@ -367,12 +368,26 @@ static void nap(uint64_t ns)
 	nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
 }
 
+/* How long a process has waited for a processor although it could have run, in ns. */
+static uint64_t run_delay_ns(pid_t pid)
+{
+	char path[64];
+	unsigned long long ran, waited = 0;
+	snprintf(path, sizeof path, "/proc/%d/schedstat", (int)pid);
+	FILE *file = fopen(path, "r");
+	if (file != NULL && fscanf(file, "%llu %llu", &ran, &waited) != 2)
+		waited = 0;
+	if (file != NULL)
+		fclose(file);
+	return waited;
+}
+
 /* Waits until the slot has an owner and an heir. */
 static struct look await_heir(void)
 {
 	uint64_t until = clock_ns() + PATIENCE_NS;
 	struct look look;
-	while (look = look_at_lives(), look.owner == 0 || !look.heir) {
+	while (look = look_at_lives(), look.owner == 0 || look.heir == 0) {
 		if (clock_ns() > until)
 			fatalx("the slot has no heir");
 		nap(1000000);
@@ -385,6 +400,7 @@ static bool take_over(struct event *event)
 {
 	struct look look = await_heir();
 	nap(draw(&event->chance) % 5000000);
+	uint64_t waited_ns = run_delay_ns(look.heir);
 	uint64_t killed_ns = clock_ns();
 	event->began_ns = killed_ns;
 	kill(look.owner, SIGKILL);
@@ -394,9 +410,11 @@ static bool take_over(struct event *event)
 		nap(1000000);
 	}
 	if (getenv("BENCH_LOG"))
-		fprintf(stderr, "killed, took over after %.3f ms, ready %.3f, committed %.3f\n",
+		fprintf(stderr,
+			"took over after %.3f ms, ready %.3f, committed %.3f; had to wait for a processor for %.3f\n",
 			(double)(look.took_over_ns - killed_ns) / 1e6, (double)(look.ready_ns - killed_ns) / 1e6,
-			(double)(look.first_commit_ns - killed_ns) / 1e6);
+			(double)(look.first_commit_ns - killed_ns) / 1e6,
+			(double)(run_delay_ns(look.owner) - waited_ns) / 1e6);
 	event->value = (double)(look.first_commit_ns - killed_ns) / 1e6;
 	return true;
 }

@@ -897,6 +897,34 @@ static void expect_refused(struct state_entry entry, const char *words)
 	arena_rollback(&rig.arena);
 }
 
+/* With the time before it, where the state has one, it is larger than a step could make it. */
+START_TEST(the_largest_value_can_be_restored)
+{
+	uint8_t *bytes = calloc(1, STATE_VALUE_MAX + 8);
+	for (int64_t ttl = 0; ttl <= 100; ttl += 100) {
+		struct state *state = open_kind(ttl == 0 ? "plain" : "aging", STATE_VALUE, STATE_BY_KEY, ttl);
+		struct state_entry entry;
+		struct view value;
+		const char *why;
+		key_set("k");
+		ck_assert_int_eq(state_put(state, (struct view){bytes, STATE_VALUE_MAX}), STATE_OK);
+		ck_assert_int_eq(state_delta_peek(rig.store, &entry), STATE_OK);
+		memcpy(bytes, entry.value.data, entry.value.size);
+		entry.value.data = bytes;
+		entry.key = view_of("k");
+		ck_assert_int_eq(state_remove(state), STATE_OK);
+		arena_commit(&rig.arena);
+		ck_assert_int_eq(state_restore(rig.store, &entry, &why), STATE_OK);
+		ck_assert_int_eq(state_get(state, &value), STATE_OK);
+		ck_assert_uint_eq(value.size, STATE_VALUE_MAX);
+		ck_assert_int_eq(state_remove(state), STATE_OK);
+		state_delta_advance(rig.store);
+		arena_commit(&rig.arena);
+	}
+	free(bytes);
+}
+END_TEST
+
 START_TEST(what_cannot_be_restored_is_refused_in_words)
 {
 	static uint8_t bytes[STATE_KEY_MAX + 1], place[8] = {0}, timer[9] = {0};
@@ -1101,6 +1129,7 @@ static Suite *state_suite(void)
 	tcase_add_test(tests, only_what_changed_is_sent);
 	tcase_add_test(tests, memory_of_what_is_gone_is_used_again);
 	tcase_add_test(tests, lists_without_keys_are_appended_to_when_restored);
+	tcase_add_test(tests, the_largest_value_can_be_restored);
 	tcase_add_test(tests, what_cannot_be_restored_is_refused_in_words);
 	suite_add_tcase(suite, tests);
 	tests = tcase_create("trouble");

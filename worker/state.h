@@ -43,6 +43,8 @@ enum state_result {
 };
 
 enum { STATE_HANDLES_MAX = 4096, STATE_KEY_MAX = 256 << 10, STATE_SUBKEY_MAX = 65535, STATE_VALUE_MAX = 32 << 20 };
+/* Bytes of a value as it travels: behind the time, where its state has a TTL. */
+enum { STATE_TRAVEL_MAX = STATE_VALUE_MAX + 8 };
 
 /* ---- Stores and handles ---- */
 

@@ -57,11 +57,11 @@ static const char *check_bounds(const struct state_store *store, const struct st
 		return "an entry says that it is removed";
 	if (entry->key.size > STATE_KEY_MAX || entry->sub.size > STATE_SUBKEY_MAX)
 		return "an entry's key is too long";
-	if (entry->value.size > STATE_VALUE_MAX)
-		return "an entry's value is too long";
 	if (entry->key_group > UINT16_MAX)
 		return "an entry's key group is beyond the last";
 	const struct state *state = store->states[entry->state];
+	if (entry->value.size > STATE_VALUE_MAX + time_size(state))
+		return "an entry's value is too long";
 	if (state->has_ttl && entry->value.size < 8)
 		return "an entry of a state with a TTL carries no time";
 	if (state->spec.kind == STATE_VALUE && entry->sub.size > 0)

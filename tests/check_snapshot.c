@@ -822,6 +822,30 @@ START_TEST(damaged_chunks_are_refused)
 }
 END_TEST
 
+/* A part is larger than any value, and would be larger than any block. */
+START_TEST(a_part_beyond_all_bounds_is_refused)
+{
+	const size_t room = ARENA_BLOCK_MAX + 4096;
+	uint8_t *value = calloc(1, ARENA_BLOCK_MAX), *buffer = malloc(room);
+	struct wire_writer writer = {.at = buffer, .end = buffer + room};
+	struct wire_entry part = good_entry("a");
+	struct side side;
+	side_begin(&side, 0, MAX_PARALLELISM - 1, 0);
+	restore_open(&side, 0);
+	uint8_t *start = wire_begin(&writer, TO_WORKER_RESTORE_CHUNK);
+	part.more = true;
+	part.value = (struct view){value, ARENA_BLOCK_MAX};
+	wire_put_entry(&writer, &part);
+	wire_end_entries(&writer, start);
+	struct view body = {start, (size_t)(writer.at - start)};
+	ck_assert_int_eq(snapshot_chunk(&side.snapshot, body, 100), SNAPSHOT_REFUSED);
+	ck_assert_ptr_nonnull(strstr(side.snapshot.why, "its value has more than"));
+	side_end(&side);
+	free(buffer);
+	free(value);
+}
+END_TEST
+
 START_TEST(the_end_waits_for_the_last_part)
 {
 	struct chunk *chunk = malloc(sizeof(*chunk));
@@ -1031,6 +1055,7 @@ static Suite *snapshot_suite(void)
 	tcase_add_test(tests, expired_entries_are_removed);
 	tcase_add_loop_test(tests, bad_entries_are_refused, 0, 9);
 	tcase_add_test(tests, damaged_chunks_are_refused);
+	tcase_add_test(tests, a_part_beyond_all_bounds_is_refused);
 	tcase_add_test(tests, the_end_waits_for_the_last_part);
 	tcase_add_test(tests, keys_beyond_a_message);
 	tcase_add_loop_test(tests, changed_states_are_refused, 0, 4);

@@ -11,10 +11,10 @@
 #include "shared/log.h"
 
 enum {
-	DELTA_BYTES = 256 << 10, /* of a message with changed state, unless a single entry is larger */
-	PART_MIN = 4096,         /* bytes of a value that are worth a part behind other entries */
-	PARTS_BYTES_MAX = ARENA_BLOCK_MAX,
-	RESERVE_STEPS = 1 << 16, /* in front of some entries: what a unit has time for */
+	DELTA_BYTES = 256 << 10,            /* of a message with changed state, unless a single entry is larger */
+	PART_MIN = 4096,                    /* bytes of a value that are worth a part behind other entries */
+	PARTS_BYTES_MAX = STATE_TRAVEL_MAX, /* of all parts of a value */
+	RESERVE_STEPS = 1 << 16,            /* in front of some entries: what a unit has time for */
 	CHECKSUM_BYTES = 9,
 	NAME_SHOWN = 100, /* bytes of a name in words */
 };

@@ -220,7 +220,7 @@ test-full: $(HAVE) $(VENV)
 CHAOS_SECONDS ?= 60
 chaos: $(HAVE) $(VENV)
 	@$(MAKE) VARIANT=release all
-	@CHAOS_SECONDS=$(CHAOS_SECONDS) $(PYTHON) tests/run.py --e2e release --timeout $$(($(CHAOS_SECONDS) + 300)) chaos
+	@CHAOS_SECONDS=$(CHAOS_SECONDS) $(PYTHON) tests/run.py --e2e release --timeout $$((2 * $(CHAOS_SECONDS) + 300)) chaos
 
 FUZZ_SECONDS ?= 60
 ifeq ($(VARIANT),fuzz)

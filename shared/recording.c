@@ -115,7 +115,7 @@ static void writer_free(struct recording_writer *writer)
 	free(writer);
 }
 
-struct recording_writer *recording_create(const char *path, const struct recording_header *header)
+struct recording_writer *recording_create(const char *path)
 {
 	struct recording_writer *writer = calloc(1, sizeof(*writer));
 
@@ -123,7 +123,8 @@ struct recording_writer *recording_create(const char *path, const struct recordi
 		return NULL;
 	writer->path = strdup(path);
 	writer->checksum = XXH3_createState();
-	if (writer->path == NULL || writer->checksum == NULL || asprintf(&writer->temporary, "%s.part", path) < 0) {
+	if (writer->path == NULL || writer->checksum == NULL ||
+	    asprintf(&writer->temporary, "%s" RECORDING_PART, path) < 0) {
 		writer->temporary = NULL;
 		writer_free(writer);
 		errno = ENOMEM;
@@ -141,10 +142,14 @@ struct recording_writer *recording_create(const char *path, const struct recordi
 		errno = error;
 		return NULL;
 	}
+	return writer;
+}
+
+void recording_describe(struct recording_writer *writer, const struct recording_header *header)
+{
 	put(writer, magic, sizeof(magic));
 	put_size(writer, RECORDING_VERSION);
 	put_header(writer, header);
-	return writer;
 }
 
 void recording_add(struct recording_writer *writer, struct view message)

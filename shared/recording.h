@@ -41,8 +41,14 @@ struct recording_header {
 
 struct recording_writer;
 
+/* What a file is called until it is whole: behind its own name. */
+#define RECORDING_PART ".part"
+
 /* Begins a file at `path`, whose directory is there. NULL with errno. */
-struct recording_writer *recording_create(const char *path, const struct recording_header *header);
+struct recording_writer *recording_create(const char *path);
+
+/* Writes the header: once, and first. */
+void recording_describe(struct recording_writer *writer, const struct recording_header *header);
 
 /* Adds a message. What goes wrong is told by recording_finish. */
 void recording_add(struct recording_writer *writer, struct view message);

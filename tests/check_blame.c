@@ -4,12 +4,15 @@
  *
  * The steps are the test's own (its table of kinds stands in for the worker's).
  */
+#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "shared/recording.h"
 #include "tests/rig.h"
 
 #include "tests/check_main.h"
@@ -270,6 +273,7 @@ static void make(enum error_policy policy, bool keyed, const enum step_kind *bef
 		spec_add(spec, before[i], "program", ".", NULL);
 	spec_add(spec, STEP_batch, NULL);
 	spec->segment.keyed = keyed;
+	spec->segment.cut = "the pipeline ends here";
 	spec->steps[count].name = "deadly";
 	spec->steps[count].policy = policy;
 	if (policy == ON_ERROR_DEAD_LETTER) {
@@ -536,6 +540,204 @@ START_TEST(a_deadly_timer_fails_its_session)
 }
 END_TEST
 
+/* ---- Captures ---------------------------------------------------------------------------------------------------------- */
+
+static char captures[64];
+
+/* Has captures written into a directory of the test's own. */
+static void setup_captures(uint32_t most)
+{
+	setup();
+	strcpy(captures, "/tmp/check_blame_XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(captures));
+	rig.sidecar.config.capture = captures;
+	rig.sidecar.config.capture_max = most;
+}
+
+/* How many files are in it; the last one is read, if any, and all are removed, with the directory. */
+static uint32_t take_captures(struct recording *recording)
+{
+	char path[512], why[RECORDING_WHY_MAX];
+	DIR *directory = opendir(captures);
+	uint32_t count = 0;
+
+	ck_assert_ptr_nonnull(directory);
+	for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+		if (entry->d_name[0] == '.')
+			continue;
+		if (count++ > 0)
+			recording_free(recording);
+		snprintf(path, sizeof(path), "%s/%s", captures, entry->d_name);
+		ck_assert_msg(recording_read(recording, path, why), "%s: %s", path, why);
+		ck_assert_int_eq(unlink(path), 0);
+	}
+	closedir(directory);
+	ck_assert_int_eq(rmdir(captures), 0);
+	return count;
+}
+
+/* Checks the kinds of a recording's messages, and that their seqs follow one another. */
+static void check_kinds(const struct recording *recording, size_t count, const uint32_t kinds[])
+{
+	ck_assert_uint_eq(recording->message_count, count);
+	for (size_t i = 0; i < count; i++) {
+		struct wire_to_worker message;
+
+		ck_assert_int_eq(wire_parse_to_worker(recording->messages[i], &message), WIRE_OK);
+		ck_assert_uint_eq(message.kind, kinds[i]);
+		ck_assert_uint_eq(message.seq, i + 1);
+	}
+}
+
+/* The body of a recorded message. */
+static struct view body_of(const struct recording *recording, uint32_t index)
+{
+	struct wire_to_worker message;
+
+	ck_assert_int_eq(wire_parse_to_worker(recording->messages[index], &message), WIRE_OK);
+	return message.body;
+}
+
+/* Checks that a RestoreChunk has so many entries, all of that key. */
+static void check_entries(struct view body, uint32_t count, const char *key)
+{
+	struct wire_reader reader;
+	struct wire_entry entry;
+
+	wire_reader_init(&reader, body);
+	while (wire_next_entry(&reader, &entry)) {
+		ck_assert(view_equal(entry.key, view_of(key)));
+		count--;
+	}
+	ck_assert(!reader.malformed);
+	ck_assert_uint_eq(count, 0);
+}
+
+START_TEST(a_deadly_record_is_captured_with_the_state_of_its_key)
+{
+	static const uint32_t kinds[] = {TO_WORKER_OPEN, TO_WORKER_RESTORE_CHUNK, TO_WORKER_RESTORE_END,
+					 TO_WORKER_BATCH};
+	struct recording recording;
+	struct wire_batch batch = {0};
+	pid_t worker;
+
+	setup_captures(100);
+	make(ON_ERROR_SKIP, true, NULL, 0);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "s1,a,s2,segv,b,a");
+	ck_assert_str_eq(take_results(1, &worker, false), "s1:1,a:1,s2:2,b:1,a:2");
+	ck_assert_uint_eq(take_captures(&recording), 1);
+	check_kinds(&recording, 4, kinds);
+	check_entries(body_of(&recording, 1), 1, "s");
+	ck_assert_int_eq(wire_parse_records(body_of(&recording, 3), &batch, NULL), WIRE_OK);
+	ck_assert_uint_eq(batch.count, 1);
+	ck_assert(view_equal(batch.records[0].payload, view_of("segv")));
+	ck_assert(view_equal(recording.header.step, view_of("deadly")));
+	ck_assert(view_equal(recording.header.cause, view_of("code")));
+	ck_assert_uint_eq(recording.header.seq, 2);
+	ck_assert_uint_eq(recording.header.record, 3);
+	ck_assert_uint_eq(recording.header.process, 2);
+	ck_assert(!recording.header.incomplete);
+	wire_batch_free(&batch);
+	recording_free(&recording);
+	stop(worker);
+}
+END_TEST
+
+START_TEST(a_deadly_timer_is_captured_with_what_fires_it)
+{
+	static const uint32_t kinds[] = {TO_WORKER_OPEN, TO_WORKER_RESTORE_CHUNK, TO_WORKER_RESTORE_END,
+					 TO_WORKER_TIMER_TICK};
+	struct recording recording;
+	pid_t worker;
+
+	setup_captures(100);
+	make(ON_ERROR_FAIL, true, NULL, 0);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "x,timer abort,y");
+	take_results(1, &worker, false);
+	rig_tick(&rig, 1, 6000);
+	doorbell_ring(rig.front.worker_bell);
+	take_crash(1, &worker, "deadly", 0, "seq 3, key \"t\", input: abort");
+	ck_assert_uint_eq(take_captures(&recording), 1);
+	check_kinds(&recording, 4, kinds);
+	check_entries(body_of(&recording, 1), 2, "t"); /* its sum, and the timer: looking at that has not taken it */
+	recording_free(&recording);
+	stop(worker);
+}
+END_TEST
+
+/* One record, two deadly inputs: a file for each death. Without state there is none to restore. */
+START_TEST(each_death_has_its_capture)
+{
+	static const enum step_kind before[] = {STEP_flat_map};
+	static const uint32_t kinds[] = {TO_WORKER_OPEN, TO_WORKER_BATCH};
+	struct recording recording;
+	pid_t worker;
+
+	setup_captures(100);
+	make(ON_ERROR_SKIP, false, before, 1);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "1*a,2*segv,1*b");
+	ck_assert_str_eq(take_results(1, &worker, false), "a:0,b:0");
+	ck_assert_uint_eq(take_captures(&recording), 2);
+	check_kinds(&recording, 2, kinds);
+	recording_free(&recording);
+	stop(worker);
+}
+END_TEST
+
+START_TEST(captures_are_bounded_and_never_in_the_way)
+{
+	struct recording recording;
+	pid_t worker;
+
+	setup_captures(1);
+	if (_i == 1)
+		ck_assert_int_eq(rmdir(captures), 0);
+	make(ON_ERROR_SKIP, false, NULL, 0);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "a,segv,b,segv,c");
+	ck_assert_str_eq(take_results(1, &worker, false), "a:0,b:0,c:0");
+	if (_i == 1)
+		ck_assert_int_eq(mkdir(captures, 0700), 0);
+	ck_assert_uint_eq(take_captures(&recording), _i == 0 ? 1 : 0);
+	if (_i == 0)
+		recording_free(&recording);
+	stop(worker);
+}
+END_TEST
+
+/* A process that died while it wrote one leaves a part of it: the next one does without, and the one after that is as ever. */
+START_TEST(what_kills_a_worker_in_capturing_is_not_tried_again)
+{
+	struct recording recording;
+	char part[128];
+	pid_t worker;
+	FILE *file;
+
+	setup_captures(100);
+	snprintf(part, sizeof(part), "%s/slot0-segment0-seq1.capture.part", captures);
+	file = fopen(part, "w");
+	ck_assert_ptr_nonnull(file);
+	ck_assert_int_eq(fclose(file), 0);
+	make(ON_ERROR_SKIP, false, NULL, 0);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "a,segv,b,abort,c");
+	ck_assert_str_eq(take_results(1, &worker, false), "a:0,b:0,c:0");
+	ck_assert_int_eq(access(part, F_OK), -1);
+	ck_assert_uint_eq(take_captures(&recording), 1);
+	ck_assert_uint_eq(recording.header.record, 3);
+	recording_free(&recording);
+	stop(worker);
+}
+END_TEST
+
 /* ---- Who is not to blame ------------------------------------------------------------------------------------------- */
 
 /* Deaths that were not the code's doing are never blamed, however often they come at the same place. */
@@ -719,6 +921,11 @@ static Suite *blame_suite(void)
 	tcase_add_test(test, the_state_is_as_if_it_had_not_been);
 	tcase_add_loop_test(test, a_deadly_timer_is_left_out, 0, 2);
 	tcase_add_test(test, a_deadly_timer_fails_its_session);
+	tcase_add_test(test, a_deadly_record_is_captured_with_the_state_of_its_key);
+	tcase_add_test(test, a_deadly_timer_is_captured_with_what_fires_it);
+	tcase_add_test(test, each_death_has_its_capture);
+	tcase_add_test(test, what_kills_a_worker_in_capturing_is_not_tried_again);
+	tcase_add_loop_test(test, captures_are_bounded_and_never_in_the_way, 0, 2);
 	tcase_add_test(test, a_death_from_outside_is_never_blamed);
 	tcase_add_test(test, an_input_that_changes_fails_its_session);
 	tcase_add_test(test, passing_over_is_bounded);

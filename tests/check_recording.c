@@ -54,10 +54,11 @@ static struct recording_header some_header(void)
 static bool write_some(void)
 {
 	struct recording_header header = some_header();
-	struct recording_writer *writer = recording_create(path, &header);
+	struct recording_writer *writer = recording_create(path);
 
 	if (writer == NULL)
 		return false;
+	recording_describe(writer, &header);
 	recording_add(writer, view_of("first"));
 	recording_add(writer, view_of("second"));
 	return recording_finish(writer);
@@ -107,10 +108,8 @@ END_TEST
 
 START_TEST(a_directory_that_is_gone_is_an_error)
 {
-	struct recording_header header = some_header();
-
 	errno = 0;
-	ck_assert_ptr_null(recording_create("/nowhere/at/all", &header));
+	ck_assert_ptr_null(recording_create("/nowhere/at/all"));
 	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
@@ -118,9 +117,10 @@ END_TEST
 START_TEST(a_recording_that_is_too_large_is_none)
 {
 	struct recording_header header = some_header();
-	struct recording_writer *writer = recording_create(path, &header);
+	struct recording_writer *writer = recording_create(path);
 
 	ck_assert_ptr_nonnull(writer);
+	recording_describe(writer, &header);
 	recording_add(writer, (struct view){(const uint8_t *)"", RECORDING_MAX + 1}); /* never looked at */
 	ck_assert(!recording_finish(writer));
 	ck_assert_int_eq(errno, EFBIG);
@@ -176,8 +176,10 @@ END_TEST
 START_TEST(without_messages_it_is_none)
 {
 	struct recording_header header = some_header();
+	struct recording_writer *writer = recording_create(path);
 
-	ck_assert(recording_finish(recording_create(path, &header)));
+	recording_describe(writer, &header);
+	ck_assert(recording_finish(writer));
 	check_refused("there is no message in it");
 	ck_assert_int_eq(unlink(path), 0);
 	check_refused("No such file");

@@ -271,9 +271,36 @@ static bool write_messages(struct capture *capture)
 
 /* ---- The file ---------------------------------------------------------------------------------------------------------- */
 
-/* Whether the directory has room for one more, by --capture-max. */
-static bool has_room(const struct config *config)
+/* Whether a file is one that a process of a slot did not come to the end of. */
+static bool is_left_by(uint32_t slot, const char *name)
 {
+	char begin[32];
+	size_t length = strlen(name), end = strlen(RECORDING_PART);
+
+	snprintf(begin, sizeof(begin), "slot%" PRIu32 "-", slot);
+	return strncmp(name, begin, strlen(begin)) == 0 && length > end &&
+	       strcmp(name + length - end, RECORDING_PART) == 0;
+}
+
+/* Whether the owner before this one died while it wrote a capture. Then none is written this time, so that no number of deaths comes of
+ * capturing one; and its file is removed. */
+static bool died_before(const struct workspace *workspace, const char *name)
+{
+	char path[4096 + 300];
+
+	if (!is_left_by(workspace->slot, name))
+		return false;
+	log_warn("no capture is written: a worker died while it wrote %s", name);
+	snprintf(path, sizeof(path), "%s/%.256s", workspace->config->capture, name);
+	unlink(path);
+	return true;
+}
+
+/* Whether the directory has room for one more, by --capture-max. */
+static bool has_room(const struct workspace *workspace)
+{
+	const struct config *config = workspace->config;
+	bool died = false;
 	uint32_t count = 0;
 	DIR *directory = opendir(config->capture);
 
@@ -281,9 +308,13 @@ static bool has_room(const struct config *config)
 		log_warn("no capture is written: --capture %s: %s", config->capture, strerror(errno));
 		return false;
 	}
-	for (const struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
+	for (const struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
 		count += strstr(entry->d_name, suffix) != NULL;
+		died |= died_before(workspace, entry->d_name);
+	}
 	closedir(directory);
+	if (died)
+		return false;
 	if (count < config->capture_max)
 		return true;
 	log_warn("no capture is written: %s has %" PRIu32 " of them (--capture-max): move away what has been looked at",
@@ -291,8 +322,8 @@ static bool has_room(const struct config *config)
 	return false;
 }
 
-/* Begins the file. */
-static bool begin_file(struct capture *capture, const char *path)
+/* Writes what the recording is of; false: no memory. */
+static bool describe(struct capture *capture)
 {
 	const struct workspace *workspace = capture->workspace;
 	const struct suspect *suspect = &capture->at->suspect;
@@ -323,23 +354,27 @@ static bool begin_file(struct capture *capture, const char *path)
 	    .record_max = workspace->config->record_max,
 	    .incomplete = capture->incomplete,
 	};
-	capture->writer = recording_create(path, &header);
+	recording_describe(capture->writer, &header);
 	free(text);
-	return capture->writer != NULL;
+	return true;
 }
 
-/* Writes the file. */
+/* Writes the file. It is begun before anything is looked at: see died_before. */
 static void write_file(struct capture *capture, const char *path)
 {
-	if (!begin_file(capture, path)) {
+	capture->writer = recording_create(path);
+	if (capture->writer == NULL) {
 		log_warn("no capture is written: %s: %s", path, strerror(errno));
 		return;
 	}
-	bool all = write_messages(capture);
+	if (capture->store != NULL)
+		find_state(capture);
+	bool sound = capture->workspace->arena.trouble == ARENA_FINE;
+	bool all = sound && describe(capture) && write_messages(capture);
 	if (!recording_finish(capture->writer))
 		log_warn("no capture is written: %s: %s", path, strerror(errno));
 	else if (!all && unlink(path) == 0)
-		log_warn("no capture is written: %s: no memory for it", path);
+		log_warn("no capture is written: %s: %s", path, sound ? "no memory for it" : "the state is damaged");
 	else
 		log_warn("what workers died of is kept in %s%s: bridgectl replay runs it again", path,
 			 capture->incomplete ? ", with a part of the state, of which there is too much" : "");
@@ -368,12 +403,9 @@ void capture_write(const struct workspace *workspace, const struct session_posit
 		 "%s",
 		 config->capture, workspace->slot, segment->id, at->suspect.seq, at->done, at->suspect.number,
 		 counter_read(&workspace->control->control->counters.started_at), suffix);
-	if (access(path, F_OK) == 0 || !can_be_captured(input) || !has_room(config))
+	if (access(path, F_OK) == 0 || !can_be_captured(input) || !has_room(workspace))
 		return;
-	if (store != NULL)
-		find_state(&capture);
-	if (workspace->arena.trouble == ARENA_FINE)
-		write_file(&capture, path);
+	write_file(&capture, path);
 	free(capture.entries);
 	free(capture.buffer);
 }

@@ -100,6 +100,28 @@ def test_a_timer_dies_again_and_lives_with_other_code(workdir):
     assert results[0]["key"] == "alice"
 
 
+def test_a_list_without_keys_comes_back_in_its_order(workdir):
+    (workdir / "in.jsonl").write_text("".join(f'{{"v":{v}}}\n' for v in (*range(1, 100), 1000)))
+    (workdir / "captures").mkdir()
+    (workdir / "config.yaml").write_text("sidecar: { capture: captures }\n")
+    source = (
+        "name: listed\non_error: skip\nsources:\n  in: {{ kind: file, path: in.jsonl }}\nsteps:\n"
+        "  - {{ name: bundle, kind: batch, size: 100 }}\n  - {{ name: shout, kind: map, program: '{program}' }}\n"
+        "sinks:\n  out: {{ kind: file, path: out.jsonl, from: shout }}\n"
+    )
+    deadly = DEADLY.replace("if .total == 1000 then .deep =", "if .[99].v == 1000 then . =")
+    (workdir / "pipeline.yaml").write_text(source.format(program=deadly))
+    (workdir / "other.yaml").write_text(source.format(program="map(.v)"))
+    command = [BRIDGECTL, "run", "pipeline.yaml", "--config", "config.yaml"]
+    ended = subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=PATIENCE * 2)
+    assert ended.returncode == 0, ended.stderr
+    subprocess.run([BRIDGECTL, "compile", "other.yaml", "-o", "d"], cwd=workdir, check=True, capture_output=True)
+    (path,) = captures(workdir)
+    assert replay(path).returncode == -signal.SIGSEGV
+    mended = replay(path, "--descriptor", workdir / "d")
+    assert [json.loads(line) for line in mended.stdout.splitlines()] == [[*range(1, 100), 1000]]
+
+
 def test_a_session_that_fails_leaves_a_capture(workdir):
     ended = run(workdir, UPDATES, policy="fail")
     assert ended.returncode != 0 and "workers died of this input" in ended.stderr

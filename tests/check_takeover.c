@@ -696,6 +696,22 @@ START_TEST(without_room_anywhere_a_session_waits_for_its_client)
 }
 END_TEST
 
+/* When memory turns out to be damaged nothing more is done in it, not even for a channel that has closed. */
+START_TEST(a_damaged_arena_is_left_as_it_is)
+{
+	setup();
+	rig_start(&rig);
+	rig_open(&rig, 1, 0);
+	rig_open(&rig, 2, 1);
+	memset(arena_session_state(&rig.workspace.arena, 1), 0xff, ARENA_SESSION_STATE);
+	rig_close_channel(&rig, 2);
+	rig_adopt(&rig);
+	ck_assert_int_eq(serve_turn(rig.serve), SERVE_DAMAGED);
+	ck_assert_uint_ne(rig_position(&rig, 2)->epoch, 0);
+	rig_stop(&rig);
+}
+END_TEST
+
 /* ---- Killed at any moment ------------------------------------------------------------------------------------------ */
 
 static uint32_t processes; /* of the slot, so far */
@@ -891,6 +907,7 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, what_was_stale_stays_stale);
 	tcase_add_test(test, an_end_is_not_taken_back);
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
+	tcase_add_test(test, a_damaged_arena_is_left_as_it_is);
 	tcase_add_test(test, a_unit_beyond_the_undo_log_is_made_smaller);
 	tcase_add_test(test, without_room_anywhere_a_session_waits_for_its_client);
 	tcase_add_loop_test(test, workers_killed_at_random_lose_and_double_nothing, 0, 3);

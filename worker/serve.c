@@ -445,7 +445,7 @@ void serve_adopt(struct serve *serve)
 	bool died = blame_last_words(workspace->page, predecessor, &words);
 
 	serve->workspace->now_ns = clock_ns();
-	for (uint32_t i = 0; i < serve->memory->sizes.channel_count; i++)
+	for (uint32_t i = 0; i < serve->memory->sizes.channel_count && !serve->damaged; i++)
 		channel_adopt(serve, i, died && words.channel == i ? &words : NULL);
 	serve->left = all;
 	atomic_fetch_or_explicit(&serve->memory->channels->ready_for_front, all, memory_order_seq_cst);
@@ -663,7 +663,7 @@ enum serve_result serve_turn(struct serve *serve)
 	if (ready == 0)
 		return SERVE_IDLE;
 	serve->first = (first + 1) % SLOT_CHANNELS_MAX;
-	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++) {
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX && !serve->damaged; i++) {
 		uint32_t index = (first + i) % SLOT_CHANNELS_MAX;
 
 		if ((ready >> index & 1) == 0)

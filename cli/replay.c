@@ -38,6 +38,7 @@ struct replay {
 	bool ended;  /* the session has */
 	bool failed; /* it ended with an Error, or what it answered cannot be read */
 	uint64_t results;
+	uint64_t asked, answered; /* the last seq handed in, and that an answer was the last one to */
 };
 
 /* ---- What came out --------------------------------------------------------------------------------------------------- */
@@ -132,6 +133,8 @@ static void take_answers(struct replay *replay)
 	while (solo_peek(&replay->channel, &frame, &payload) == RING_OK) {
 		if (frame.kind == FRAME_ANSWER)
 			take_answer(replay, (struct view){payload, frame.length - sizeof(frame)});
+		if ((frame.flags & FRAME_LAST) != 0)
+			replay->answered = frame.seq;
 		replay->ended |= frame.kind == FRAME_END;
 		solo_release(&replay->front, &replay->channel, CHANNEL, &frame);
 	}
@@ -160,7 +163,7 @@ static void hand_in(struct replay *replay, struct view message)
 
 	if (wire_parse_to_worker(message, &envelope) == WIRE_OK && envelope.kind == TO_WORKER_OPEN)
 		frame.kind = FRAME_OPEN;
-	frame.seq = envelope.seq;
+	frame.seq = replay->asked = envelope.seq;
 	while (!replay->ended && !solo_push(&replay->front, &replay->channel, CHANNEL, frame, message))
 		if (!turn(replay))
 			break;
@@ -175,6 +178,10 @@ static void run(struct replay *replay)
 		hand_in(replay, recording->messages[i]);
 	while (turn(replay))
 		;
+	if (!replay->failed && replay->answered != replay->asked) {
+		fprintf(stderr, "bridgectl: the recording ends before there is an answer to its last message\n");
+		replay->failed = true;
+	}
 	if (!replay->json && !replay->failed)
 		fprintf(stderr, "bridgectl: replayed: %" PRIu64 " record%s came out\n", replay->results,
 			replay->results == 1 ? "" : "s");

@@ -294,7 +294,7 @@ static bool read_bytes(struct recording *recording, const char *path, char *why)
 static bool check_outside(const struct recording *recording, struct cursor *cursor, char *why)
 {
 	struct cursor end;
-	uint32_t version, low, high;
+	uint32_t version = 0, low = 0, high = 0;
 
 	if (recording->size < sizeof(magic) || memcmp(recording->bytes, magic, sizeof(magic)) != 0)
 		return refuse(why, "it is no recording");

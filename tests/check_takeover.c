@@ -712,6 +712,28 @@ START_TEST(a_damaged_arena_is_left_as_it_is)
 }
 END_TEST
 
+/* The same where it is what unary calls keep: nobody serves over it, and it is not taken for a step that does not open. */
+START_TEST(nobody_serves_over_damaged_state_of_unary_calls)
+{
+	struct slot_memory *memory = &rig.sidecar.slots[0];
+	const struct segment *segment = NULL;
+	struct failure failure;
+	char why[128];
+
+	rig_init(&rig);
+	rig_segment(&rig);
+	rig_start(&rig);
+	memset(arena_session_state(&rig.workspace.arena, UNARY_CHANNEL), 0xff, ARENA_SESSION_STATE);
+	rig_forget(&rig);
+	workspace_init(&rig.workspace, &rig.sidecar, 0);
+	ck_assert_int_eq(arena_open(&rig.workspace.arena, memory->arena, memory->sizes.arena, 0, why), ARENA_OK);
+	ck_assert_ptr_null(serve_create(&rig.workspace, memory, 1, &segment, &failure));
+	ck_assert_int_eq(rig.workspace.arena.trouble, ARENA_BROKEN);
+	workspace_deinit(&rig.workspace);
+	rig_stop(&rig);
+}
+END_TEST
+
 /* ---- Killed at any moment ------------------------------------------------------------------------------------------ */
 
 static uint32_t processes; /* of the slot, so far */
@@ -908,6 +930,7 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, an_end_is_not_taken_back);
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
 	tcase_add_test(test, a_damaged_arena_is_left_as_it_is);
+	tcase_add_test(test, nobody_serves_over_damaged_state_of_unary_calls);
 	tcase_add_test(test, a_unit_beyond_the_undo_log_is_made_smaller);
 	tcase_add_test(test, without_room_anywhere_a_session_waits_for_its_client);
 	tcase_add_loop_test(test, workers_killed_at_random_lose_and_double_nothing, 0, 3);

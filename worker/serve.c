@@ -112,7 +112,8 @@ struct serve *serve_create(struct workspace *workspace, struct slot_memory *memo
 	serve->memory = memory;
 	serve->generation = generation;
 	serve->unary = unary_create(workspace, segment, failure);
-	if (serve->unary == NULL) {
+	if (serve->unary == NULL || workspace->arena.trouble != ARENA_FINE) {
+		unary_destroy(serve->unary);
 		arena_rollback(&workspace->arena);
 		free(serve);
 		return NULL;

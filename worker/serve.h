@@ -22,7 +22,7 @@ enum serve_result {
 bool serve_load(const struct descriptor *descriptor, const struct segment **segment, struct failure *failure);
 
 /* Opens the chains that unary calls use, which proves that all steps open. The workspace's arena must be open. Only channels that the front opened for this worker's
- * `generation` will be served. On failure NULL, *segment and `failure`. Everything handed in must outlive it. */
+ * `generation` will be served. On failure NULL, *segment and `failure`, or an arena that is broken. Everything handed in must outlive it. */
 struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, uint32_t generation,
 			   const struct segment **segment, struct failure *failure);
 

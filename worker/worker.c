@@ -285,6 +285,11 @@ static void open_the_slot(struct worker *worker)
 	}
 	worker->workspace.arena.is_file = worker->sidecar->config.state_dir != NULL;
 	worker->serve = serve_create(&worker->workspace, memory, worker->birth->generation, &segment, &failure);
+	if (worker->workspace.arena.trouble == ARENA_BROKEN) {
+		log_error("the state of slot %u cannot be used: %s", worker->birth->slot,
+			  worker->workspace.arena.broken);
+		_exit(EXIT_DAMAGED);
+	}
 	if (worker->serve == NULL)
 		leave_unopened(segment, &failure);
 }

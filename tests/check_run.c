@@ -311,6 +311,10 @@ START_TEST(test_excerpt)
 
 	ck_assert_str_eq(excerpt((struct view){NULL, 0}, out), "");
 	ck_assert_str_eq(excerpt(view_of("a\tb\x7f\xff\xc3 é😀"), out), "a\\x09b\\x7f\\xff\\xc3 é😀");
+	ck_assert_str_eq(excerpt(view_of("\xc2\x9b"
+					 "2J\xc2\xa0"),
+				 out),
+			 "\\xc2\\x9b2J\xc2\xa0");
 	memset(text, 'x', sizeof(text));
 	ck_assert_uint_eq(strlen(excerpt((struct view){(uint8_t *)text, 64}, out)), 64);
 	ck_assert_uint_eq(strlen(excerpt((struct view){(uint8_t *)text, 65}, out)), 67);

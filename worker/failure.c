@@ -49,13 +49,19 @@ bool failure_set(struct failure *failure, uint32_t origin, const char *format, .
 	return false;
 }
 
+/* Whether the well-formed character at `at` does something to a terminal instead of being seen. */
+static bool is_control(const uint8_t *at)
+{
+	return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0);
+}
+
 const char *excerpt(struct view bytes, char out[EXCERPT_SIZE])
 {
 	size_t at = 0, length = 0, characters = 0;
 
 	while (at < bytes.size) {
 		size_t size = character_size(bytes.data + at, bytes.size - at);
-		bool plain = size > 0 && bytes.data[at] >= 0x20 && bytes.data[at] != 0x7f;
+		bool plain = size > 0 && !is_control(bytes.data + at);
 		size_t width = plain ? 1 : 4;
 
 		if (characters + width > EXCERPT_CHARACTERS)

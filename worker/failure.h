@@ -26,7 +26,7 @@ bool failure_set(struct failure *failure, uint32_t origin, const char *format, .
     __attribute__((format(printf, 3, 4)));
 
 /* The beginning of some bytes as printable UTF-8: at most 64 characters and "..." when there is more; control
- * characters and bytes that are no UTF-8 are escaped as \xHH. Returns `out`. */
+ * characters (C0, DEL, C1) and bytes that are no UTF-8 are escaped as \xHH. Returns `out`. */
 enum { EXCERPT_CHARACTERS = 64, EXCERPT_SIZE = EXCERPT_CHARACTERS * 4 + 8 };
 const char *excerpt(struct view bytes, char out[EXCERPT_SIZE]);
 

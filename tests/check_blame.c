@@ -443,6 +443,42 @@ START_TEST(a_deadly_record_is_left_out)
 }
 END_TEST
 
+/* A dead letter says where in the stream it was and how workers died, in headers of its own, whatever came in under these names. */
+START_TEST(a_dead_letter_says_where_it_was)
+{
+	static const char *const expected[][2] = {
+	    {"bridge-error-cause", "code"},  {"bridge-error-seq", "2"},        {"bridge-error-record", "2"},
+	    {"bridge-error-step", "deadly"}, {"bridge-error-segment", "test"},
+	};
+	uint32_t dead_letters = 0;
+	struct answer answer;
+	bool last;
+	pid_t worker;
+
+	setup();
+	make(ON_ERROR_DEAD_LETTER, false, NULL, 0);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "a,b,segv,c");
+	do {
+		answer = await_answer(1, &worker, false);
+		ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_RESULTS);
+		for (size_t i = 0; i < answer.message->results->n_records; i++) {
+			const FlinkBridge__Record *record = answer.message->results->records[i];
+
+			ck_assert_str_eq(header_of(record, "bridge-error-seq"), record->route == 1 ? "2" : "");
+			for (size_t k = 0; record->route == 1 && k < sizeof(expected) / sizeof(expected[0]); k++)
+				ck_assert_str_eq(header_of(record, expected[k][0]), expected[k][1]);
+			dead_letters += record->route == 1;
+		}
+		last = answer.frame.flags == FRAME_LAST;
+		answer_free(&answer);
+	} while (!last);
+	ck_assert_uint_eq(dead_letters, 1);
+	stop(worker);
+}
+END_TEST
+
 START_TEST(a_deadly_record_fails_its_session)
 {
 	const char *way = ways[_i / PLACES];
@@ -916,6 +952,7 @@ static Suite *blame_suite(void)
 	TCase *test = tcase_create("blame");
 
 	tcase_add_loop_test(test, a_deadly_record_is_left_out, 0, 2 * WAYS * PLACES);
+	tcase_add_test(test, a_dead_letter_says_where_it_was);
 	tcase_add_loop_test(test, a_deadly_record_fails_its_session, 0, WAYS * PLACES);
 	tcase_add_test(test, an_input_behind_another_step_is_named);
 	tcase_add_test(test, the_state_is_as_if_it_had_not_been);

@@ -15,6 +15,9 @@
  *
  * Left out: a policy for releases. What a step lets go all at once is no single input; it fails.
  */
+#include <inttypes.h>
+#include <stdio.h>
+
 #include <xxhash.h>
 
 #include "shared/counters.h"
@@ -22,7 +25,7 @@
 #include "worker/chain_parts.h"
 #include "worker/json_text.h"
 
-enum { ERROR_HEADERS = 4 };
+enum { ERROR_HEADERS = 6 };
 
 bool chain_is_picky(const struct chain *chain, uint32_t index)
 {
@@ -64,13 +67,38 @@ static bool in_trouble(const struct chain *chain)
 /* Whether a header is one of those that a dead letter gets. */
 static bool is_error_header(struct view key)
 {
-	static const char *const names[ERROR_HEADERS] = {"bridge-error", "bridge-error-step", "bridge-error-segment",
-							 "bridge-error-cause"};
+	static const char *const names[ERROR_HEADERS] = {"bridge-error",         "bridge-error-step",
+							 "bridge-error-segment", "bridge-error-cause",
+							 "bridge-error-seq",     "bridge-error-record"};
 
 	for (size_t i = 0; i < ERROR_HEADERS; i++)
 		if (view_equal(key, view_of(names[i])))
 			return true;
 	return false;
+}
+
+/* A number as digits in scratch; no data: no memory. */
+static struct view digits_of(uint64_t number, struct scratch *scratch)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%" PRIu64, number);
+	return scratch_copy(scratch, view_of(text));
+}
+
+/* Adds the headers that an input gets which workers died of. */
+static bool put_crash_headers(struct wire_header *headers, uint32_t *count, struct scratch *scratch,
+			      const struct failure *failure)
+{
+	struct view cause = scratch_copy(scratch, view_of(failure->cause));
+	struct view seq = digits_of(failure->seq, scratch), record = digits_of(failure->record, scratch);
+
+	if (!cause.data || !seq.data || !record.data)
+		return false;
+	headers[(*count)++] = (struct wire_header){view_of("bridge-error-cause"), cause};
+	headers[(*count)++] = (struct wire_header){view_of("bridge-error-seq"), seq};
+	headers[(*count)++] = (struct wire_header){view_of("bridge-error-record"), record};
+	return true;
 }
 
 /* Gives a record headers that say why it is a dead letter, in place of any that came in under these names. */
@@ -79,10 +107,9 @@ static bool put_error_headers(const struct chain *chain, uint32_t index, struct 
 {
 	struct wire_header *headers = scratch_alloc(scratch, (record->header_count + ERROR_HEADERS) * sizeof(*headers));
 	struct view words = scratch_copy(scratch, view_of(failure->message));
-	struct view cause = scratch_copy(scratch, view_of(failure->cause));
 	uint32_t count = 0;
 
-	if (!headers || !words.data || !cause.data)
+	if (!headers || !words.data)
 		return false;
 	for (uint32_t i = 0; i < record->header_count && count < WIRE_HEADERS_MAX - ERROR_HEADERS; i++)
 		if (!is_error_header(record->headers[i].key))
@@ -91,8 +118,8 @@ static bool put_error_headers(const struct chain *chain, uint32_t index, struct 
 	headers[count++] =
 	    (struct wire_header){view_of("bridge-error-step"), view_of(chain->segment->steps[index].name)};
 	headers[count++] = (struct wire_header){view_of("bridge-error-segment"), view_of(chain->segment->name)};
-	if (cause.size > 0)
-		headers[count++] = (struct wire_header){view_of("bridge-error-cause"), cause};
+	if (failure->crash && !put_crash_headers(headers, &count, scratch, failure))
+		return false;
 	record->headers = headers;
 	record->header_count = count;
 	return true;

@@ -18,6 +18,8 @@ struct failure {
 	uint32_t step;     /* index in the segment; set by the chain */
 	bool crash;        /* the input was passed over because workers died on it */
 	char cause[64];    /* how they died; else empty */
+	uint64_t seq;      /* crash: the message that the input came with, or was due in */
+	uint32_t record;   /* crash: of that message; of timers: so many units of them before */
 	char message[512]; /* UTF-8, NUL-terminated */
 };
 

@@ -1029,6 +1029,8 @@ static bool blame(struct session *session, const struct chain_input *input, stru
 	failure_set(failure, input->origin, "%s (%s): seq %" PRIu64 ", key \"%s\", input: %s", what, cause,
 		    suspect->seq, excerpt(input->key, key), excerpt(input->bytes, bytes));
 	failure->crash = true;
+	failure->seq = suspect->seq;
+	failure->record = session->at->done + input->origin;
 	snprintf(failure->cause, sizeof(failure->cause), "%s", cause);
 	return false;
 }

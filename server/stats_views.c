@@ -624,6 +624,8 @@ static void show_last_work(const struct supervisor *supervisor, struct report *r
 		    segment != NULL && death->step < segment->step_count ? segment->steps[death->step].name : NULL);
 	report_number(report, "seq", death->busy ? death->seq : 0, "");
 	report_number(report, "record", death->busy ? death->record : 0, "");
+	report_text(report, "key", death->shown ? death->key : NULL);
+	report_text(report, "input", death->shown ? death->input : NULL);
 }
 
 /* One row for each death, the last one first. */

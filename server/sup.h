@@ -106,6 +106,8 @@ struct death {
 	bool busy; /* the next four say what it was at; checked against the descriptor */
 	uint32_t segment, step, record;
 	uint64_t seq;
+	bool shown; /* the next two: the beginning of the input that a step had in hand */
+	char key[INPUT_TEXT_MAX], input[INPUT_TEXT_MAX];
 	char how[128];  /* the end in words */
 	char then[128]; /* what was done */
 };
@@ -279,6 +281,9 @@ void supervisor_child_died(struct supervisor *supervisor, struct child *child, c
 
 /* Why a child ended. */
 enum death_cause death_find_cause(struct supervisor *supervisor, const struct child *child, const siginfo_t *end);
+
+/* Copies what a dead worker showed of the input in hand, if it is text as it has to be: ended, UTF-8, without control characters. */
+bool death_read_input(const struct progress *progress, char key[INPUT_TEXT_MAX], char input[INPUT_TEXT_MAX]);
 
 /* Notes a death in the list; what it was at is taken from its words. */
 void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,

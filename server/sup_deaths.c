@@ -12,6 +12,7 @@
 
 #include "server/budget.h"
 #include "server/sup.h"
+#include "shared/wire.h"
 
 /* Whether a program's own fault raises this signal. */
 static bool is_own_fault(int number)
@@ -91,6 +92,31 @@ enum death_cause death_find_cause(struct supervisor *supervisor, const struct ch
 	return DEATH_OUTSIDE;
 }
 
+/* Whether bytes are a text that can be shown: it ends among them, is UTF-8, and has no control characters. */
+static bool is_showable(const char text[INPUT_TEXT_MAX])
+{
+	const uint8_t *at = (const uint8_t *)text;
+	size_t size = strnlen(text, INPUT_TEXT_MAX);
+
+	if (size == INPUT_TEXT_MAX || !utf8_valid((struct view){at, size}))
+		return false;
+	for (size_t i = 0; i < size; i++)
+		if (at[i] < 0x20 || at[i] == 0x7f || (at[i] == 0xc2 && at[i + 1] < 0xa0))
+			return false;
+	return true;
+}
+
+/* Copies what a dead worker showed. The copies are looked at, not its page: threads of it may not have ended. */
+bool death_read_input(const struct progress *progress, char key[INPUT_TEXT_MAX], char input[INPUT_TEXT_MAX])
+{
+	/* Acquire: pairs with the release store behind the texts. */
+	if (atomic_load_explicit(&progress->shown, memory_order_acquire) != 1)
+		return false;
+	memcpy(key, progress->key, INPUT_TEXT_MAX);
+	memcpy(input, progress->input, INPUT_TEXT_MAX);
+	return is_showable(key) && is_showable(input);
+}
+
 /* Notes what a worker was at, as far as it can be true. */
 static void note_work(const struct supervisor *supervisor, const struct child *child, struct death *death)
 {
@@ -104,6 +130,7 @@ static void note_work(const struct supervisor *supervisor, const struct child *c
 	death->record = atomic_load_explicit(&life->progress.record, memory_order_relaxed);
 	death->seq = counter_read(&life->progress.seq);
 	death->busy = death->segment < descriptor->segment_count;
+	death->shown = death->busy && death_read_input(&life->progress, death->key, death->input);
 }
 
 void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,

@@ -12,6 +12,8 @@
 #include "server/sup.h"
 #include "shared/units.h"
 
+enum { WORK_TEXT_MAX = 512 + 2 * INPUT_TEXT_MAX };
+
 /* What an exit code of ours means. */
 static const char *exit_words(int code)
 {
@@ -56,6 +58,16 @@ static void place_words(const struct descriptor *descriptor, uint32_t segment, u
 		snprintf(text, size, "segment \"%s\"", at->name);
 }
 
+/* What a careful worker showed of the input that a step had in hand, from ", " on; nothing of others. */
+static void input_words(const struct progress *progress, char *text, size_t size)
+{
+	char key[INPUT_TEXT_MAX], input[INPUT_TEXT_MAX];
+
+	text[0] = '\0';
+	if (death_read_input(progress, key, input))
+		snprintf(text, size, ", key \"%s\", input: %s", key, input);
+}
+
 /* What a worker was at when it died. */
 static void work_words(const struct supervisor *supervisor, const struct child *child, char *text, size_t size)
 {
@@ -69,7 +81,7 @@ static void work_words(const struct supervisor *supervisor, const struct child *
 	const struct progress *progress = &life->progress;
 	uint64_t since = atomic_load_explicit(&progress->since_ns, memory_order_acquire), now = clock_ns();
 	uint64_t done = counter_read(&life->frames_done);
-	char place[256], time[UNITS_TEXT_MAX];
+	char place[256], time[UNITS_TEXT_MAX], shown[2 * INPUT_TEXT_MAX + 32];
 
 	if (since == 0) {
 		snprintf(text, size, "idle, %" PRIu64 " frames done", done);
@@ -77,13 +89,14 @@ static void work_words(const struct supervisor *supervisor, const struct child *
 	}
 	place_words(supervisor->sidecar->descriptor, atomic_load_explicit(&progress->segment, memory_order_relaxed),
 		    atomic_load_explicit(&progress->step, memory_order_relaxed), place, sizeof(place));
+	input_words(progress, shown, sizeof(shown));
 	snprintf(text, size,
-		 "at work for %s on %s, seq %" PRIu64 ", record %u (channel %u, epoch %u), %" PRIu64
+		 "at work for %s on %s, seq %" PRIu64 ", record %u (channel %u, epoch %u)%s, %" PRIu64
 		 " frames done before",
 		 duration_rounded(time, now > since ? now - since : 0), place, counter_read(&progress->seq),
 		 atomic_load_explicit(&progress->record, memory_order_relaxed),
 		 atomic_load_explicit(&progress->channel, memory_order_relaxed),
-		 atomic_load_explicit(&progress->epoch, memory_order_relaxed), done);
+		 atomic_load_explicit(&progress->epoch, memory_order_relaxed), shown, done);
 }
 
 /* What the front was at. */
@@ -98,7 +111,7 @@ static void front_words(const struct supervisor *supervisor, char *text, size_t 
 void obituary_write(const struct supervisor *supervisor, const struct child *child, const siginfo_t *end,
 		    enum death_cause cause, const char *then)
 {
-	char name[16], death[128], work[512], lived[UNITS_TEXT_MAX];
+	char name[16], death[128], work[WORK_TEXT_MAX], lived[UNITS_TEXT_MAX];
 
 	child_name(child, name);
 	duration_rounded(lived, clock_ns() - child->born_ns);

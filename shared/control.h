@@ -145,6 +145,8 @@ struct front_page {
 	struct front_segment_counters segment[];      /* segment_count of them */
 };
 
+enum { INPUT_TEXT_MAX = 264 }; /* bytes of an excerpt of a key or a payload, with its NUL (worker/failure.h) */
+
 /* What a worker is at, for the obituary and the stats socket. */
 struct progress {
 	_Atomic uint64_t since_ns; /* CLOCK_MONOTONIC when the frame at hand was begun; 0: idle */
@@ -158,6 +160,9 @@ struct progress {
 	_Atomic uint32_t careful;
 	_Atomic uint32_t ordinal; /* among the inputs of the unit */
 	_Atomic uint64_t digest;
+	/* Likewise, for people alone. */
+	_Atomic uint32_t shown; /* 1: the next two are of the input that a step has now; release, after them */
+	char key[INPUT_TEXT_MAX], input[INPUT_TEXT_MAX]; /* excerpts, NUL-terminated */
 };
 
 /*

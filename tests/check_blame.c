@@ -479,6 +479,35 @@ START_TEST(a_dead_letter_says_where_it_was)
 }
 END_TEST
 
+/* A careful worker shows the input that it dies over, for the supervisor's list; one that is not careful, and what was shown before, show
+ * nothing. */
+START_TEST(the_input_in_hand_is_shown)
+{
+	const struct worker_page *page;
+	pid_t worker;
+
+	setup();
+	make(ON_ERROR_SKIP, _i == 1, NULL, 0);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, _i == 0 ? "a,segv \x1b[m,c" : "timer segv");
+	take_results(1, &worker, false);
+	if (_i == 1) {
+		rig_tick(&rig, 1, 6000);
+		doorbell_ring(rig.front.worker_bell);
+		take_results(1, &worker, false);
+	}
+	ck_assert_uint_eq(deaths, 2);
+	page = control_worker(&rig.sidecar.control, 0);
+	ck_assert_uint_eq(atomic_load(&page->lives[1].progress.shown), 0);
+	ck_assert_uint_eq(atomic_load(&page->lives[2].progress.shown), 1);
+	ck_assert_str_eq(page->lives[2].progress.key, _i == 0 ? "s" : "t");
+	ck_assert_str_eq(page->lives[2].progress.input, _i == 0 ? "segv \\x1b[m" : "segv");
+	ck_assert_uint_eq(atomic_load(&page->lives[3].progress.shown), 0);
+	stop(worker);
+}
+END_TEST
+
 START_TEST(a_deadly_record_fails_its_session)
 {
 	const char *way = ways[_i / PLACES];
@@ -953,6 +982,7 @@ static Suite *blame_suite(void)
 
 	tcase_add_loop_test(test, a_deadly_record_is_left_out, 0, 2 * WAYS * PLACES);
 	tcase_add_test(test, a_dead_letter_says_where_it_was);
+	tcase_add_loop_test(test, the_input_in_hand_is_shown, 0, 2);
 	tcase_add_loop_test(test, a_deadly_record_fails_its_session, 0, WAYS * PLACES);
 	tcase_add_test(test, an_input_behind_another_step_is_named);
 	tcase_add_test(test, the_state_is_as_if_it_had_not_been);

@@ -180,6 +180,52 @@ START_TEST(actions_say_what_they_do_or_why_not)
 }
 END_TEST
 
+/* Asserts that a row of the list has no input. */
+static void assert_row_shows_nothing(int row)
+{
+	jv death = jv_array_get(jv_object_get(answer_json("deaths json"), jv_string("deaths")), row);
+
+	ck_assert(jv_equal(jv_object_get(jv_copy(death), jv_string("key")), jv_null()));
+	ck_assert(jv_equal(jv_object_get(death, jv_string("input")), jv_null()));
+}
+
+/* What the dead worker showed of the input in hand is listed, and not believed: text without an end, with control characters, or that is
+ * no UTF-8 is left out. */
+START_TEST(the_input_in_hand_is_told_if_it_is_text)
+{
+	static const char *const bad[] = {"\x1b[2J", "a\nb", "\xc2\x9bm", "\xff", "\x7f", ""};
+	siginfo_t end = {.si_code = CLD_KILLED, .si_status = SIGSEGV};
+	struct progress *progress;
+
+	make();
+	progress = &owner_life(1)->progress;
+	atomic_store(&progress->segment, 0);
+	atomic_store(&progress->step, 1);
+	atomic_store(&progress->since_ns, clock_ns());
+	snprintf(progress->key, INPUT_TEXT_MAX, "J\xc3\xbcrgen");
+	snprintf(progress->input, INPUT_TEXT_MAX, "{\"a\":\\x00}");
+	atomic_store(&progress->shown, 1);
+	deaths_note(&supervisor, supervisor.keepers[1].owner, &end, DEATH_CODE, "");
+	jv deaths = answer_json("deaths json");
+	ck_assert_str_eq(text_at(jv_copy(deaths), "deaths.0.key"), "J\xc3\xbcrgen");
+	ck_assert_str_eq(text_at(deaths, "deaths.0.input"), "{\"a\":\\x00}");
+	assert_has(answer("deaths"), "J\xc3\xbcrgen");
+	assert_has(answer("deaths"), "{\"a\":\\x00}");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		char *text = i % 2 == 0 ? progress->key : progress->input;
+
+		snprintf(progress->key, INPUT_TEXT_MAX, "k");
+		snprintf(progress->input, INPUT_TEXT_MAX, "i");
+		snprintf(text, INPUT_TEXT_MAX, "%s", bad[i]);
+		if (bad[i][0] == '\0')
+			memset(text, 'x', INPUT_TEXT_MAX);
+		deaths_note(&supervisor, supervisor.keepers[1].owner, &end, DEATH_CODE, "");
+		assert_row_shows_nothing(0);
+	}
+	ck_assert_ptr_eq(strstr(answer("deaths"), "xxx"), NULL);
+}
+END_TEST
+
 START_TEST(deaths_are_told_with_what_was_known)
 {
 	siginfo_t end = {.si_code = CLD_KILLED, .si_status = SIGSEGV};
@@ -201,6 +247,7 @@ START_TEST(deaths_are_told_with_what_was_known)
 	ck_assert_double_eq(number_at(jv_copy(deaths), "deaths.0.seq"), 17);
 	ck_assert_double_eq(number_at(jv_copy(deaths), "deaths.0.record"), 3);
 	ck_assert_str_eq(text_at(deaths, "deaths.0.then"), "its heir takes over");
+	assert_row_shows_nothing(0);
 	/* Nonsense in the words of the dead is left out, and only the last ones are kept, the last first. */
 	atomic_store(&owner_life(1)->progress.segment, 77);
 	for (int i = 0; i < 100; i++)
@@ -639,6 +686,7 @@ static Suite *stats_suite(void)
 	tcase_add_test(answers, what_is_no_command_is_refused_with_a_hint);
 	tcase_add_test(answers, actions_say_what_they_do_or_why_not);
 	tcase_add_test(answers, deaths_are_told_with_what_was_known);
+	tcase_add_test(answers, the_input_in_hand_is_told_if_it_is_text);
 	tcase_add_test(answers, stats_shows_every_counter_of_the_table);
 	tcase_add_test(answers, segments_and_steps_are_summed_over_the_slots);
 	tcase_add_test(answers, sessions_are_shown_while_they_are_open);

@@ -62,7 +62,7 @@ START_TEST(a_killed_worker_is_replaced_and_the_others_stay)
 	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
 	WAIT_UNTIL(sut_logged("process 1) died of signal 9 (Killed) after"));
 	ck_assert(sut_logged("segment \"first\", step \"upper\", seq 17, record 3"));
-	ck_assert(sut_logged("812 frames done before; its heir takes over"));
+	ck_assert(sut_logged(", key \"k1\", input: a deadly one, 812 frames done before; its heir takes over"));
 	sut_stop();
 }
 END_TEST

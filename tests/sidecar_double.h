@@ -171,6 +171,9 @@ static inline void double_work(struct life *life, int frames)
 	atomic_store(&life->progress.step, 1);
 	atomic_store(&life->progress.seq, 17);
 	atomic_store(&life->progress.record, 3);
+	snprintf(life->progress.key, INPUT_TEXT_MAX, "k1");
+	snprintf(life->progress.input, INPUT_TEXT_MAX, "a deadly one");
+	atomic_store(&life->progress.shown, 1);
 	atomic_store(&life->progress.since_ns, clock_ns());
 }
 

@@ -4,6 +4,7 @@
 #include "worker/workspace.h"
 
 #include "shared/log.h"
+#include "worker/failure.h"
 
 /* Fills a workspace for a slot's worker. */
 void workspace_init(struct workspace *workspace, const struct sidecar *sidecar, uint32_t slot)
@@ -121,6 +122,7 @@ void progress_begin(const struct workspace *workspace, const struct frame *frame
 	atomic_store_explicit(&progress->step, UINT32_MAX, memory_order_relaxed);
 	atomic_store_explicit(&progress->record, 0, memory_order_relaxed);
 	atomic_store_explicit(&progress->careful, workspace->careful, memory_order_relaxed);
+	atomic_store_explicit(&progress->shown, 0, memory_order_relaxed);
 	atomic_store_explicit(&progress->since_ns, workspace->now_ns, memory_order_release);
 }
 
@@ -130,11 +132,25 @@ void progress_record(const struct workspace *workspace, uint32_t record)
 	atomic_store_explicit(&workspace->life->progress.record, record, memory_order_relaxed);
 }
 
+/* Shows the beginning of an input. */
+static void show_input(struct progress *progress, const struct chain_input *input)
+{
+	_Static_assert((int)INPUT_TEXT_MAX >= (int)EXCERPT_SIZE, "an excerpt fits");
+
+	atomic_store_explicit(&progress->shown, 0, memory_order_relaxed);
+	/* Release: who dies among the next stores has not shown anything. */
+	atomic_thread_fence(memory_order_release);
+	excerpt(input->key, progress->key);
+	excerpt(input->bytes, progress->input);
+	atomic_store_explicit(&progress->shown, 1, memory_order_release);
+}
+
 /* Says which input a step gets now. The step comes last: without one the rest is not looked at. */
 void progress_input(const struct workspace *workspace, const struct chain_input *input)
 {
 	struct progress *progress = &workspace->life->progress;
 
+	show_input(progress, input);
 	atomic_store_explicit(&progress->digest, input->digest, memory_order_relaxed);
 	atomic_store_explicit(&progress->ordinal, input->ordinal, memory_order_relaxed);
 	atomic_store_explicit(&progress->step, input->step, memory_order_release);
@@ -143,6 +159,7 @@ void progress_input(const struct workspace *workspace, const struct chain_input 
 /* Says that no input is at work. */
 void progress_no_input(const struct workspace *workspace)
 {
+	atomic_store_explicit(&workspace->life->progress.shown, 0, memory_order_relaxed);
 	atomic_store_explicit(&workspace->life->progress.step, UINT32_MAX, memory_order_release);
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 
 from conftest import BRIDGECTL, PATIENCE
@@ -52,6 +53,8 @@ def test_a_deadly_record_is_put_aside_as_it_came_to_the_step(workdir):
     assert ended.returncode == 0, ended.stderr
     assert numbers(workdir / "out.jsonl") == [n for n in range(COUNT) for _ in range(2) if n != DEADLY]
     assert (workdir / "failed.jsonl").read_text() == f'{{"n":{DEADLY},"v":"endless"}}\n' * 2
+    obituary = r'worker 0 .* died of our signal 9 .* step "shout", seq \d+, record \d+ .*, input: '
+    assert len(re.findall(obituary + re.escape(f'{{"n":{DEADLY},"v":"endless"}}, '), ended.stderr)) == 2, ended.stderr
 
 
 def test_a_deadly_record_fails_its_session_by_name(workdir):

@@ -169,6 +169,20 @@ def test_deaths_are_listed(bridged, client, bridgectl):
     assert "signal 6 (Aborted)" in bridgectl("deaths", "--stats", sidecar.stats_path).stdout
 
 
+def test_deaths_show_the_input_that_a_careful_worker_had_in_hand(bridged, client, bridgectl):
+    """The first death is over a message of three records; the second, of a careful worker, is over one record, with its first bytes."""
+    sidecar = bridged(ENDLESS, flags=["--unit-cpu-limit", "100ms", "--restart-delay", "1ms"])
+    session = client(sidecar.unix).session(sidecar)
+    session.send_records(*(session.proto.Record(payload=p, key=b"k\x1b") for p in (b"a", b"endless", b"b")))
+    assert session.end()[0] == grpc.StatusCode.INTERNAL
+    careful, first = json.loads(bridgectl("deaths", "--json", "--stats", sidecar.stats_path).stdout)["deaths"]
+    assert first["cause"] == careful["cause"] == "watchdog" and first["seq"] == careful["seq"] == 2
+    assert (first["step"], first["key"], first["input"]) == ("shout", None, None)
+    assert (careful["step"], careful["key"], careful["input"]) == ("shout", "k\\x1b", "endless")
+    assert "k\\x1b" in bridgectl("deaths", "--stats", sidecar.stats_path).stdout
+    assert f'record {careful["record"]} (channel' in sidecar.log() and ', key "k\\x1b", input: endless, ' in sidecar.log()
+
+
 @pytest.fixture
 def reload(bridgectl, workdir, compile):
     """Reloads a sidecar with another pipeline; the finished process."""

@@ -50,6 +50,20 @@ static uint64_t worker_page_bytes(const struct descriptor *descriptor)
 	return (bytes + 4095) / 4096 * 4096;
 }
 
+/* The processes of all slots. An heir that waits has loaded the code and nothing else, whatever it may come to have. */
+static void add_workers(struct budget *budget, const struct config *config)
+{
+	uint64_t slots = config->slots;
+
+	if (config->worker_memory == 0) {
+		add_line(budget, "worker processes and heirs", slots * (1 + (uint64_t)config->heirs), WORKER_ALLOWANCE,
+			 true);
+		return;
+	}
+	add_line(budget, "worker processes", slots, config->worker_memory, true);
+	add_line(budget, "heirs", slots * config->heirs, WORKER_ALLOWANCE, true);
+}
+
 void budget_compute(struct budget *budget, const struct config *config, const struct descriptor *descriptor)
 {
 	struct slot_sizes sizes = config_slot_sizes(config);
@@ -65,7 +79,7 @@ void budget_compute(struct budget *budget, const struct config *config, const st
 	if (config->state_dir == NULL)
 		add_line(budget, "state memory", slots, sizes.arena, true);
 	add_line(budget, "windows of unary clients", slots, config->window_bytes_max, true);
-	add_line(budget, "worker processes and heirs", slots * (1 + (uint64_t)config->heirs), WORKER_ALLOWANCE, true);
+	add_workers(budget, config);
 	add_line(budget, "worker counters", slots, worker_page_bytes(descriptor), true);
 	add_line(budget, "control memory", 1, control, false);
 	add_line(budget, "front process", 1, FRONT_ALLOWANCE, false);

@@ -21,6 +21,9 @@ enum { LISTEN_MAX = 8 };
 #define STATE_MEMORY_PLENTY (UINT64_C(256) << 20)
 #define STATE_MEMORY_MAX (UINT64_C(64) << 30)
 
+/* The least that a worker process can be bounded to: it has mapped about 40 MiB before its first record. */
+#define WORKER_MEMORY_MIN (UINT64_C(64) << 20)
+
 enum flag_type {
 	FLAG_TYPE_PATH,
 	FLAG_TYPE_ADDRESSES,
@@ -72,7 +75,8 @@ struct config {
 	char *state_dir;      /* where arenas are files, or NULL */
 	uint64_t delta_bytes; /* changed state that a session may have unsent between barriers */
 	uint32_t sessions_per_slot;
-	uint32_t heirs; /* processes that wait behind each slot's owner */
+	uint64_t worker_memory; /* bytes that a worker process may map of its own; 0: no limit */
+	uint32_t heirs;         /* processes that wait behind each slot's owner */
 	uint32_t connections_max;
 	uint64_t memory_limit; /* bytes for everything; 0: the container's or machine's */
 	uint64_t drain_timeout_ms;

@@ -166,6 +166,8 @@ void config_check(struct config *config, struct findings *findings)
 	check_ring(&config->session_ring, "session-ring", config->message_max, "message-max", findings);
 	check_ring(&config->unary_ring, "unary-ring", config->unary_message_max, "unary-message-max", findings);
 	check_state(config);
+	if (config->worker_memory != 0 && config->worker_memory < WORKER_MEMORY_MIN)
+		findings_add(findings, "--worker-memory: a worker needs 64MiB at least; 0 is no limit");
 	check_capture(config, findings);
 	check_rest(config, findings);
 	if (config->memory_limit == CONFIG_AUTO)

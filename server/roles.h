@@ -25,6 +25,7 @@ enum {
 	EXIT_ORPHAN = 5,     /* the supervisor was gone */
 	EXIT_DAMAGED = 6,    /* the slot's memory cannot be true; the log says what */
 	EXIT_UNMEANT = 7,    /* an heir whose turn came, and who was not meant to run */
+	EXIT_MEMORY = 8,     /* the worker's own memory is used up (--worker-memory); the log says on what */
 };
 
 /* The front: gRPC on one side, rings on the other (server/front.c). */

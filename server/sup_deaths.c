@@ -79,6 +79,8 @@ enum death_cause death_find_cause(struct supervisor *supervisor, const struct ch
 
 	if (exited && end->si_status == EXIT_DAMAGED)
 		return DEATH_DAMAGE;
+	if (exited && end->si_status == EXIT_MEMORY)
+		return DEATH_MEMORY;
 	if (exited && (end->si_status == EXIT_UNMEANT || (child->ordered && end->si_status == 0)))
 		return DEATH_ORDERED;
 	if (exited || is_own_fault(end->si_status))

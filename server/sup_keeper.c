@@ -299,6 +299,8 @@ static const char *reason_to_give_up(const struct keeper *keeper, const struct c
 		return NULL;
 	if (exit_code == EXIT_DAMAGED)
 		return "its memory cannot be true";
+	if (child->announced && exit_code == EXIT_MEMORY)
+		return "its worker had used up its memory";
 	if (child->announced && cause == DEATH_MEMORY)
 		return "its worker was killed for want of memory";
 	if (restart_gives_up(&keeper->history))

@@ -28,6 +28,8 @@ static const char *exit_words(int code)
 		return "it found that the slot's memory cannot be true";
 	case EXIT_UNMEANT:
 		return "it was not meant to run";
+	case EXIT_MEMORY:
+		return "it had used up its memory";
 	case EXIT_ORPHAN:
 		return "it found no supervisor";
 	default:

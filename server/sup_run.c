@@ -127,6 +127,12 @@ static bool death_fails_start(struct supervisor *supervisor, const struct child 
 		log_error("cannot start: %s", failure[0] == '\0' ? "the front could not bind an address" : failure);
 		return true;
 	}
+	if (child->role == ROLE_WORKER && end->si_status == EXIT_MEMORY) {
+		log_error("cannot start: worker %u has not enough memory to load the pipeline's steps: raise "
+			  "--worker-memory",
+			  child->slot);
+		return true;
+	}
 	if (child->role == ROLE_WORKER && end->si_status == EXIT_CHAIN) {
 		log_error(
 		    "cannot start: worker %u could not open the pipeline's steps; its own lines above say why, and "

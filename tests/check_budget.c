@@ -79,6 +79,17 @@ START_TEST(the_sum_is_that_of_its_lines_and_of_the_slots)
 }
 END_TEST
 
+START_TEST(a_bound_of_workers_counts_in_full)
+{
+	make(3);
+	uint64_t before = budget.total;
+	config.worker_memory = UINT64_C(512) << 20;
+	budget_compute(&budget, &config, &two_segments);
+	ck_assert_uint_eq(budget.total - before, 3 * (UINT64_C(488) << 20)); /* the heirs' are as they were */
+	config_deinit(&config);
+}
+END_TEST
+
 START_TEST(state_memory_that_nobody_asked_for_makes_room)
 {
 	make(4);
@@ -281,6 +292,7 @@ static Suite *budget_suite(void)
 
 	tcase_add_checked_fixture(tests, set_up, clean);
 	tcase_add_test(tests, the_sum_is_that_of_its_lines_and_of_the_slots);
+	tcase_add_test(tests, a_bound_of_workers_counts_in_full);
 	tcase_add_test(tests, state_memory_that_nobody_asked_for_makes_room);
 	tcase_add_test(tests, state_memory_that_was_asked_for_stays);
 	tcase_add_test(tests, the_machine_is_the_limit_where_there_is_no_other);

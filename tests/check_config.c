@@ -179,6 +179,10 @@ START_TEST(rings_and_limits_are_checked_against_each_other)
 	assert_found("--stats: /a is already given to --listen");
 	read_line("--descriptor d --listen :1 --restart-delay 20s");
 	assert_found("--restart-delay: 20s is more than --restart-delay-max (10s)");
+	read_line("--descriptor d --listen :1 --worker-memory 63MiB");
+	assert_found("--worker-memory: a worker needs 64MiB at least; 0 is no limit");
+	read_good("--descriptor d --listen :1 --worker-memory 64MiB");
+	ck_assert_uint_eq(config.worker_memory, UINT64_C(64) << 20);
 	read_line("--descriptor d --listen :1 --json");
 	assert_found("--json: goes with --check only");
 }

@@ -142,6 +142,18 @@ START_TEST(steps_that_cannot_be_opened_end_the_start)
 }
 END_TEST
 
+START_TEST(steps_that_do_not_fit_a_workers_memory_end_the_start)
+{
+	sut_create(2);
+	sut.script->worker_mode[1] = DOUBLE_STARVED;
+	sut_start();
+	ck_assert_int_eq(sut_wait(), 1);
+	ck_assert(sut_logged("cannot start: worker 1 has not enough memory to load the pipeline's steps: raise "
+			     "--worker-memory"));
+	ck_assert(sut_nobody_left());
+}
+END_TEST
+
 /* The pid of a process of slot 0 by its number; 0: none. */
 static pid_t pid_of(uint32_t number)
 {
@@ -325,6 +337,25 @@ START_TEST(memory_that_cannot_be_true_is_given_up)
 	WAIT_UNTIL(sut_generation(0) == 2 && sut_owned_by(0, 4));
 	ck_assert(sut_logged("slot 0: its memory cannot be true; its sessions fail"));
 	ck_assert_int_eq(cause_of(3), DEATH_DAMAGE);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_worker_that_used_up_its_memory_fails_its_slot)
+{
+	sut_create(1);
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	sut.script->worker_mode[0] = DOUBLE_STARVED;
+	signal_process(2, SIGKILL);
+	WAIT_UNTIL(waits(3));
+	sut.script->worker_mode[0] = DOUBLE_GOOD;
+	signal_process(1, SIGKILL);
+	WAIT_UNTIL(sut_generation(0) == 2 && sut_owned_by(0, 4));
+	ck_assert(sut_logged("slot 0: its worker had used up its memory; its sessions fail"));
+	ck_assert(sut_logged("exit code 8 (it had used up its memory)"));
+	ck_assert_int_eq(cause_of(3), DEATH_MEMORY);
+	ck_assert_uint_eq(SUP_COUNT(deaths_blamed), 0);
 	sut_stop();
 }
 END_TEST
@@ -609,6 +640,7 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, children_go_with_their_supervisor);
 	tcase_add_test(tests, an_address_that_cannot_be_bound_ends_the_start);
 	tcase_add_test(tests, steps_that_cannot_be_opened_end_the_start);
+	tcase_add_test(tests, steps_that_do_not_fit_a_workers_memory_end_the_start);
 	tcase_add_test(tests, an_heir_takes_over_with_all_that_is_in_the_memory);
 	tcase_add_test(tests, a_dead_heir_is_replaced_and_the_owner_stays);
 	tcase_add_test(tests, what_the_code_did_is_told_from_what_came_from_outside);
@@ -618,6 +650,7 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, owners_that_follow_quickly_are_told_apart);
 	tcase_add_test(tests, two_owners_at_once_cost_the_slot_its_memory);
 	tcase_add_test(tests, memory_that_cannot_be_true_is_given_up);
+	tcase_add_test(tests, a_worker_that_used_up_its_memory_fails_its_slot);
 	tcase_add_test(tests, memory_that_one_after_the_other_dies_of_is_given_up);
 	tcase_add_test(tests, who_does_not_get_on_is_killed_and_blamed);
 	tcase_add_test(tests, who_was_rung_for_and_does_not_wake_up_is_killed);

@@ -31,6 +31,7 @@ enum double_mode {
 	DOUBLE_SILENT,   /* never becomes ready */
 	DOUBLE_BRIEF,    /* becomes ready, and dies of SIGSEGV before it has done anything */
 	DOUBLE_DAMAGED,  /* becomes owner, and finds that the slot's memory cannot be true */
+	DOUBLE_STARVED,  /* becomes owner, and finds that it has used up its memory */
 	DOUBLE_GREEDY,   /* takes the slot without waiting for its turn */
 };
 
@@ -199,6 +200,8 @@ static inline void __attribute__((noreturn)) double_worker(struct sidecar *sidec
 	doorbell_ring(memory->supervisor_bell);
 	if (mode == DOUBLE_DAMAGED)
 		_exit(EXIT_DAMAGED);
+	if (mode == DOUBLE_STARVED)
+		_exit(EXIT_MEMORY);
 	atomic_store(&page->ready_generation, birth->generation);
 	double_work(life, sut.script->frames[slot]);
 	atomic_store(&life->ready_ns, clock_ns());

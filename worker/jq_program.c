@@ -19,6 +19,7 @@
 #include "shared/log.h"
 #include "worker/chain.h"
 #include "worker/failure.h"
+#include "worker/memory.h"
 
 enum { PATH_LONGEST = 32 };
 
@@ -228,6 +229,7 @@ static bool program_compile(struct jq_program *program)
 		snprintf(program->error, sizeof(program->error), "memory is out");
 		return false;
 	}
+	jq_set_nomem_handler(program->jq, memory_leave_jq, NULL);
 	jq_set_error_cb(program->jq, on_compile_error, program);
 	jq_set_debug_cb(program->jq, on_debug, NULL);
 	jq_set_input_cb(program->jq, on_input, NULL);

@@ -7,6 +7,8 @@
  */
 #include "worker/output.h"
 
+#include "worker/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,7 +89,7 @@ static void payload_aside(struct output *output, uint64_t size)
 {
 	output->aside = malloc(size + 1);
 	if (output->aside == NULL)
-		fatalx("no memory for an answer of %llu bytes that waits for its client", (unsigned long long)size);
+		memory_leave("an answer that waits for its client");
 	output->payload = output->aside;
 }
 

@@ -11,6 +11,7 @@
  * A value wanted in another form than it has goes through bytes: what a `text` step sees of a JSON value is its JSON.
  */
 #include "worker/run.h"
+#include "worker/memory.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -58,7 +59,7 @@ static bool run_reserve(struct run *run, uint32_t more)
 		capacity = RUN_RECORDS_MAX;
 	struct record *records = realloc(run->records, capacity * sizeof(*records));
 	if (!records)
-		return false;
+		memory_leave("the records of a unit of work");
 	run->records = records;
 	run->capacity = capacity;
 	return true;

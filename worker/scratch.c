@@ -10,6 +10,7 @@
  */
 #include <stdlib.h>
 
+#include "worker/memory.h"
 #include "worker/run.h"
 
 #ifndef __has_feature
@@ -100,7 +101,7 @@ static struct chunk *scratch_add(struct scratch *scratch, size_t size)
 
 	struct chunk *chunk = malloc(sizeof(*chunk) + wanted);
 	if (!chunk)
-		return NULL;
+		memory_leave("the bytes of a unit of work");
 	*chunk = (struct chunk){.size = wanted};
 	POISON(chunk->data, wanted);
 	scratch->total += wanted;

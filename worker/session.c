@@ -30,6 +30,7 @@
 #include "shared/log.h"
 #include "shared/units.h"
 #include "worker/capture.h"
+#include "worker/memory.h"
 
 enum {
 	RUN_RECORDS =
@@ -110,7 +111,7 @@ struct session *session_create(struct workspace *workspace, struct output *outpu
 	struct session *session = calloc(1, sizeof(*session));
 
 	if (session == NULL)
-		fatalx("no memory for a session");
+		memory_leave("a session");
 	session->workspace = workspace;
 	session->output = output;
 	session->at = at;

@@ -34,6 +34,7 @@
 #include "server/roles.h"
 #include "shared/log.h"
 #include "shared/spin.h"
+#include "worker/memory.h"
 #include "worker/serve.h"
 
 /* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over; and how long it leaves the
@@ -470,6 +471,7 @@ void worker_main(struct sidecar *sidecar, const struct birth *birth)
 	};
 
 	attach(&worker);
+	memory_bound(sidecar->config.worker_memory);
 	load_the_code(&worker);
 	own_the_slot(&worker);
 	become_owner(&worker);

@@ -133,6 +133,27 @@ def test_a_worker_that_never_gets_on_is_killed_and_the_slot_goes_on(bridged, cli
     sidecar.wait_for_log(r"worker 0 \(pid \d+\) has been at one unit of work for .* of processor time, and --unit-cpu-limit is 100ms")
 
 
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer's own mappings count as the worker's")
+def test_a_worker_that_eats_memory_fails_its_sessions_and_is_never_passed_over(bridged, client):
+    """Whatever the step's policy: the slot begins again on fresh memory, and the other slot notices nothing."""
+    eater = PIPELINE.replace("name: through", "name: through\non_error: skip").replace(
+        "ascii_upcase", 'if . == "eat" then [range(1e9)] | length | tostring else ascii_upcase end')
+    sidecar = bridged(eater, slots=2, flags=["--worker-memory", "96MiB", "--restart-delay", "1ms"])
+    hurt = client(sidecar.unix, metadata=[("bridge-slot", "0")])
+    session, other = hurt.session(sidecar, allocation_id="a"), client(sidecar.tcp).session(sidecar, allocation_id="b", job="other")
+    eaten, spared = session.ack.open_ack.slot, other.ack.open_ack.slot
+    assert eaten != spared and session.exchange(b"a") == [b"A"]
+    session.send_records(b"eat")
+    assert session.end()[0] == grpc.StatusCode.UNAVAILABLE
+    assert other.exchange(b"b") == [b"B"] and slot(sidecar, spared)["process"] == 1
+    wait_until(lambda: slot(sidecar, eaten)["generation"] == 2, "the slot to begin again")
+    causes = [death["cause"] for death in sidecar.stats_json("deaths")["deaths"] if death["slot"] == eaten and death["step"]]
+    assert causes[-1] == "memory" and set(causes) <= {"memory", "ordered"}  # an heir that had begun is told to leave
+    assert counters(sidecar)["deaths_blamed"] == 0
+    sidecar.wait_for_log(r"there is no memory for the values of a jq program: --worker-memory allows 96MiB")
+    assert "does not get the input" not in sidecar.log()
+
+
 def test_a_worker_is_restarted_on_demand(bridged, client, bridgectl):
     sidecar = bridged(PIPELINE, slots=2)
     session = client(sidecar.unix).session(sidecar)

@@ -13,6 +13,7 @@
  *   bench_takeover [--bin DIR] [--rounds N] [--state MB]...
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -157,7 +158,7 @@ static void sidecar_start(uint64_t state_bytes)
 	snprintf(listen, sizeof listen, "unix:%s/s", directory);
 	snprintf(descriptor, sizeof descriptor, "%s/descriptor.yaml", directory);
 	snprintf(stats_path, sizeof stats_path, "%s/stats", directory);
-	snprintf(memory, sizeof memory, "%llu", (unsigned long long)(state_bytes + state_bytes / 4 + (64 << 20)));
+	snprintf(memory, sizeof memory, "%" PRIu64, state_bytes + state_bytes / 4 + (UINT64_C(64) << 20));
 	sidecar = fork();
 	if (sidecar == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -459,7 +460,8 @@ static double load_through(struct event *event)
 	enum { MORE = 16 }; /* answers, behind the event's end */
 	uint64_t longest = 0, last = clock_ns();
 	pthread_t thread;
-	event->began_ns = event->over = 0;
+	event->began_ns = 0;
+	event->over = 0;
 	if (pthread_create(&thread, NULL, event_thread, event) != 0)
 		fatalx("no thread");
 	for (int more = MORE; more > 0; more -= event->over != 0) {

@@ -41,7 +41,7 @@ int cmd_check(int argc, char **argv)
 		diagnostics_print_json(&diagnostics, stdout);
 	else if (diagnostics.count > 0)
 		diagnostics_print(&diagnostics, stderr, load_wants_colour(stderr));
-	else if (!arguments_given(&arguments, "quiet"))
+	else if (descriptor != NULL && !arguments_given(&arguments, "quiet"))
 		print_fine(arguments.operands[0], descriptor, loaded, against);
 	code = diagnostics.count > 0 ? BRIDGECTL_FAILED : BRIDGECTL_OK;
 	diagnostics_free(&diagnostics);

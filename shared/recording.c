@@ -88,11 +88,11 @@ static void put_header(struct recording_writer *writer, const struct recording_h
 	TEXT_FIELDS(FIELD)
 #undef FIELD
 	uint8_t *bytes = size > RECORDING_MAX ? NULL : malloc(size);
-	struct wire_writer wire = {bytes, bytes + size, false};
 	if (bytes == NULL) {
 		note(writer, ENOMEM);
 		return;
 	}
+	struct wire_writer wire = {bytes, bytes + size, false};
 #define FIELD(number, member) wire_put_bytes_field(&wire, number, header->member);
 	TEXT_FIELDS(FIELD)
 #undef FIELD

@@ -143,7 +143,7 @@ START_TEST(an_arena_can_be_a_file_without_a_name)
 
 	ck_assert_ptr_nonnull(mkdtemp(path));
 	int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	snprintf(name, sizeof(name), "bridge-arena-%u", 1);
+	snprintf(name, sizeof(name), "bridge-arena-%u", 1U);
 	close(openat(directory, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 	ck_assert_int_eq(slot_memory_create(&other, 1, &sizes, directory), 0);
 	ck_assert_int_eq(fstat(other.arena_fd, &status), 0);

@@ -731,8 +731,7 @@ static uint64_t timers_of(struct model_rig *a, struct model_rig *b, enum state_t
 		if (b != NULL && state_timer_first(b->states[MODEL_TIMERS], domain) < first)
 			from = b;
 		if (state_timer_pop(from->states[MODEL_TIMERS], domain, INT64_MAX, &timer) != STATE_OK &&
-		    (b == NULL ||
-		     state_timer_pop((from = b)->states[MODEL_TIMERS], domain, INT64_MAX, &timer) != STATE_OK))
+		    (b == NULL || state_timer_pop(b->states[MODEL_TIMERS], domain, INT64_MAX, &timer) != STATE_OK))
 			break;
 		/* keys of two stores are not in one order: each timer is summed by itself, times are in order */
 		sum = sum * 1000003 + (uint64_t)timer.time_ms + 1;

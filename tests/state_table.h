@@ -67,9 +67,9 @@ static inline void table_put(struct table *table, const struct wire_entry *entry
 {
 	table_remove(table, entry);
 	struct row *row = malloc(sizeof(*row) + entry->key.size + entry->sub_key.size + entry->value.size);
-	uint8_t *at = row->bytes;
 	ck_assert_ptr_nonnull(row);
 	row->entry = *entry;
+	uint8_t *at = row->bytes;
 	row->entry.key = copy_to(&at, entry->key);
 	row->entry.sub_key = copy_to(&at, entry->sub_key);
 	row->entry.value = copy_to(&at, entry->value);

@@ -307,7 +307,7 @@ static bool check_sessions(const struct arena *arena, char *why)
 	for (uint32_t i = 0; i < arena->extent_count; i++) {
 		if (arena->extents[i] >= EXTENT_OWNED + SLOT_CHANNELS_MAX) {
 			snprintf(why, WHY_SIZE, "extent %u belongs to channel %u, which cannot be", i,
-				 arena->extents[i] - EXTENT_OWNED);
+				 (uint32_t)arena->extents[i] - EXTENT_OWNED);
 			return false;
 		}
 	}

@@ -121,7 +121,9 @@ struct view entry_value(struct state_store *store, const struct entry *entry)
 	if ((entry->flags & ENTRY_EXTERN) == 0)
 		return (struct view){(const uint8_t *)entry + entry_value_offset(entry), entry->value_size};
 	const struct large *large = entry_large(store, entry);
-	return large == NULL ? (struct view){0} : (struct view){(const uint8_t *)(large + 1), entry->value_size};
+	if (large == NULL)
+		return (struct view){0};
+	return (struct view){(const uint8_t *)(large + 1), entry->value_size};
 }
 
 /* Whether a live entry counts. */

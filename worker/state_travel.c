@@ -19,8 +19,9 @@ static bool describe(struct state_store *store, const struct entry *entry, struc
 	    .removed = removed,
 	    .key = entry_key(entry),
 	    .sub = entry_sub(entry),
-	    .value = removed ? (struct view){0} : entry_value(store, entry),
 	};
+	if (!removed)
+		to->value = entry_value(store, entry);
 	return store->arena->trouble == ARENA_FINE;
 }
 

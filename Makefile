@@ -73,7 +73,8 @@ SANITIZE       := -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE -fno-sanitize
 # Instrumented code confuses this warning of gcc; the other builds keep it.
 SANITIZE       += $(if $(CLANG),,-Wno-maybe-uninitialized)
 CFLAGS_asan    := $(SANITIZE) $(LDFLAGS_asan)
-CFLAGS_tsan    := $(SANITIZE) $(LDFLAGS_tsan)
+# gcc says that it does not see through fences; those that there are pair up between processes, where it does not look either.
+CFLAGS_tsan    := $(SANITIZE) $(LDFLAGS_tsan) $(if $(CLANG),,-Wno-tsan)
 CFLAGS_fuzz    := $(SANITIZE) $(LDFLAGS_fuzz)
 MALLOC         := $(if $(filter release debug,$(VARIANT)),-ljemalloc)
 

@@ -1,0 +1,171 @@
+"""The Python package as editors and tests have it, without a sidecar: messages, forms, results, words for what is wrong."""
+
+import doctest
+import importlib
+import json
+import pathlib
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "worker" / "hosts" / "python" / "package"
+sys.path.insert(0, str(PACKAGE))
+
+import flink_bridge as fb  # noqa: E402
+from flink_bridge import engine  # noqa: E402
+
+STEPS = '''
+import flink_bridge as fb
+number = 5
+def plain(message): return None
+def two(a, b): return a
+async def waits(message): return None
+class Empty: pass
+class Needs(fb.Step):
+    def __init__(self, what): pass
+    def process(self, message): return message
+'''
+
+
+def run(target, *messages):
+    """What a step makes of messages: (index, route, payload) of each output."""
+    runner = engine.Runner(target, backend=None)
+    runner.open()
+    feed = engine.Feed(messages)
+    runner.drive(feed)
+    feed.settle()
+    return [(index, route, output.payload) for index, route, output in feed.outputs]
+
+
+@pytest.mark.parametrize("name", ["flink_bridge", "flink_bridge.message", "flink_bridge.step", "flink_bridge.engine"])
+def test_the_examples_in_the_docs_of_the_package_hold(name):
+    found = doctest.testmod(importlib.import_module(name), extraglobs={each: getattr(fb, each) for each in fb.__all__})
+    assert found.failed == 0 and found.attempted > 0
+
+
+def test_every_public_name_has_a_sentence():
+    for name in fb.__all__:
+        if not isinstance(getattr(fb, name), fb.Codec):
+            assert getattr(fb, name).__doc__, name
+
+
+def test_a_message_says_what_it_is_and_cannot_be_changed():
+    message = fb.Message(b'{"a":1}', key="k", headers={"h": "v"}, timestamp=7)
+    assert (message.payload, message.key, message.timestamp, dict(message.headers)) == (b'{"a":1}', b"k", 7, {"h": "v"})
+    assert message.json() is message.json() and message.text() == '{"a":1}'
+    for name, value in (("payload", b""), ("key", b""), ("timestamp", 1), ("headers", {})):
+        with pytest.raises(AttributeError):
+            setattr(message, name, value)
+    with pytest.raises(TypeError):
+        message.headers["h"] = "w"
+    with pytest.raises(ValueError):
+        fb.Message(b"{").json()
+
+
+def test_a_view_is_gone_when_the_unit_ends():
+    message = fb.Message(b"abc")
+    view = message.view()
+    assert view.readonly and bytes(view) == b"abc"
+    message._release()
+    with pytest.raises(ValueError):
+        bytes(view)
+
+
+def test_replace_keeps_what_it_is_not_told():
+    message = fb.Message(b"x", key="k", headers={"h": "v"}, timestamp=7)
+    assert message.replace(b"y") == fb.Message(b"y", key="k", headers={"h": "v"}, timestamp=7)
+    assert message.replace(headers={}, timestamp=8) == fb.Message(b"x", key="k", timestamp=8)
+    assert message.replace(json=None).payload == b"null"
+    with pytest.raises(TypeError, match="not both"):
+        message.replace(b"y", json=1)
+
+
+@pytest.mark.parametrize(
+    ("result", "outputs"),
+    [
+        (None, []),
+        ([], []),
+        ("ä", [(None, "ä".encode())]),
+        (bytearray(b"x"), [(None, b"x")]),
+        ({"b": 1, "a": "ä"}, [(None, '{"b":1,"a":"ä"}'.encode())]),
+        (fb.Json([1]), [(None, b"[1]")]),
+        (fb.To("late", ["a", b"b"]), [("late", b"a"), ("late", b"b")]),
+        ((x for x in ("a", None, fb.To("late", "b"))), [(None, b"a"), ("late", b"b")]),
+    ],
+)
+def test_what_a_result_is(result, outputs):
+    assert run(lambda message: result, fb.Message()) == [(0, *output) for output in outputs]
+
+
+@pytest.mark.parametrize("result", [5, True, {1}, object(), [["a"]], [5], fb.To("a", fb.To("b", "x"))])
+def test_what_is_no_result_fails_in_words(result):
+    with pytest.raises(engine.StepError):
+        run(lambda message: result, fb.Message())
+
+
+def test_generators_run_before_the_next_message_comes():
+    order = []
+
+    def step(message):
+        order.append("called " + message.text())
+        return (order.append("ran " + message.text()) or message for _ in range(1))
+
+    assert [output for _, _, output in run(step, fb.Message("1"), fb.Message("2"))] == [b"1", b"2"]
+    assert order == ["called 1", "ran 1", "called 2", "ran 2"]
+
+
+def test_forms():
+    one, two = fb.Message("1"), fb.Message("22")
+    assert run(fb.filter(lambda message: len(message.payload) > 1), one, two) == [(1, None, b"22")]
+    assert run(fb.flat_map(lambda message: {message.text(): 0}.keys()), one) == [(0, None, b"1")]
+    assert run(fb.route(lambda message: "a" if message == one else ["a", "b"]), one, two) == [
+        (0, "a", b"1"), (1, "a", b"22"), (1, "b", b"22")]  # fmt: skip
+    assert run(fb.batch(lambda messages: [str(len(messages)), *messages, "more"]), one, two) == [
+        (0, None, b"2"), (1, None, b"1"), (1, None, b"22"), (1, None, b"more")]  # fmt: skip
+    for form, result in ((fb.map, None), (fb.map, ["a"]), (fb.flat_map, "abc"), (fb.batch, "abc")):
+        with pytest.raises(engine.StepError):
+            run(form(lambda _, result=result: result), one)
+
+
+@pytest.fixture
+def steps(tmp_path, monkeypatch):
+    (tmp_path / "package_steps.py").write_text(STEPS)
+    (tmp_path / "broken_steps.py").write_text("import there_is_no_such_thing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("package_steps", None)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("no_steps.at_all", "f", "no Python module `no_steps.at_all`"),
+        ("package_steps", "plan", "has no `plan`; is `plain` meant"),
+        ("package_steps", "number", "neither a function nor a class"),
+        ("package_steps", "two", "takes a message"),
+        ("package_steps", "Empty", "no method `process"),
+        ("package_steps", "Needs", "without arguments"),
+        ("package_steps", "waits", "async def"),
+    ],
+)
+def test_a_target_that_is_none_is_refused_in_words(steps, module, name, words):
+    with pytest.raises(engine.StepError, match=words):
+        engine.find_target(module, name)
+
+
+def test_a_module_that_does_not_import_says_what_it_misses(steps):
+    with pytest.raises(ModuleNotFoundError, match="there_is_no_such_thing"):
+        engine.find_target("broken_steps", "f")
+
+
+def test_failures_are_told_with_type_place_and_bounds():
+    def fails():
+        raise ValueError("x" * 10000)
+
+    with pytest.raises(ValueError) as raised:
+        fails()
+    kind, text, trace = engine.describe(raised.value)
+    assert kind == "ValueError" and len(text) == engine.MESSAGE_MAX and len(trace) <= engine.TRACEBACK_MAX
+    assert engine.short(raised.value).endswith("in fails)")
+    assert engine.describe(SystemExit(3))[1] == "3 (a step must not end its worker)"
+    assert json.dumps(engine.describe(ValueError("\ud800"))[1])

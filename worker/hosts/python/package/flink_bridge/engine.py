@@ -1,0 +1,412 @@
+"""How steps are run, by the host and by tests alike: what a name in a pipeline means, what a form does, what a result is.
+
+Not for users. The host and `flink_bridge.testing` stand on this:
+
+    target = find_target("app.steps", "clean")       # once per process: imports the module
+    runner = Runner(target, backend, context)        # once per subtask
+    runner.open()
+    runner.drive(feed)                                # for each run of messages
+    runner.on_timer(timer), runner.on_watermark(time) # results, to be settled
+    runner.close()
+
+A feed is what messages come from and results go to: an iterable of messages with `out`, the result for the message that came last. It settles
+that (`settle` below, or the same in C) before it hands out the next message, so that generators run while their own key is current.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .message import Json, Message, To, dumps
+from .step import FORM, Aggregate, Backend, Context, Form, Timer, ValueState
+
+TRACEBACK_MAX = 4096
+MESSAGE_MAX = 400
+
+
+class StepError(Exception):
+    """Something that a step is, returns or asks for cannot be. The message says what, and what to do."""
+
+
+# ---- What a name means -----------------------------------------------------------------------------------------------
+
+
+def find_target(module: str, name: str) -> Any:
+    """The function or class that a pipeline names, of a module that is imported for it. StepError says what is wrong."""
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            raise StepError(f"there is no Python module `{module}` (looked in: {', '.join(sys.path)})") from None
+        raise
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise StepError(f"the Python module `{module}` has no `{name}`{_similar(found, part)}")
+        found = getattr(found, part)
+    check_target(found, f"{module}.{name}")
+    return found
+
+
+def _similar(holder: object, name: str) -> str:
+    """A hint at what may be meant."""
+    import difflib
+
+    names = difflib.get_close_matches(name, [each for each in dir(holder) if not each.startswith("_")], 1)
+    return f"; is `{names[0]}` meant?" if names else ""
+
+
+def form_of(target: Any) -> Form:
+    """Which form a function or class is in."""
+    if inspect.isclass(target):
+        return Form("aggregate") if issubclass(target, Aggregate) else Form("class")
+    form = getattr(target, FORM, None)
+    return form if isinstance(form, Form) else Form("function")
+
+
+def check_target(target: Any, name: str) -> None:
+    """StepError when a target cannot be a step."""
+    if inspect.isclass(target):
+        if not issubclass(target, Aggregate) and not callable(getattr(target, "process", None)):
+            raise StepError(f"the class `{name}` has no method `process(self, message)`")
+        _check_arguments(target, name, 0, "a step class is made without arguments: what it needs it finds in open(self, context)")
+        return
+    if not callable(target):
+        raise StepError(f"`{name}` is neither a function nor a class: {type(target).__name__}")
+    if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
+        raise StepError(f"`{name}` is an `async def`: steps are plain functions and classes")
+    wanted = 2 if form_of(target).name == "reduce" else 1
+    words = {2: "a reduce function takes two values", 1: "a step function takes a message"}
+    _check_arguments(target, name, wanted, words[wanted])
+
+
+def _check_arguments(target: Any, name: str, count: int, words: str) -> None:
+    """StepError when something cannot be called with so many arguments."""
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return  # some of C have none
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        raise StepError(f"`{name}{signature}` cannot be called: {words}") from None
+
+
+# ---- Running ---------------------------------------------------------------------------------------------------------
+
+
+def _drive(function: Callable[[Message], Any], feed: Any) -> None:
+    for message in feed:
+        feed.out = function(message)
+
+
+def _drive_map(function: Callable[[Message], Any], feed: Any) -> None:
+    for message in feed:
+        out = function(message)
+        if out is None or isinstance(out, (list, tuple, Iterator)):
+            raise StepError(f"a map function makes exactly one output of each message; this is {_kind(out)}")
+        feed.out = out
+
+
+def _drive_filter(function: Callable[[Message], Any], feed: Any) -> None:
+    for message in feed:
+        feed.out = message if function(message) else None
+
+
+def _drive_flat_map(function: Callable[[Message], Any], feed: Any) -> None:
+    for message in feed:
+        out = function(message)
+        if out is not None:
+            if isinstance(out, (str, bytes, bytearray, memoryview, dict, Message, Json, To)):
+                raise StepError(f"a flat_map function returns or yields outputs; this is one by itself: {_kind(out)}")
+            feed.out = iter(out)
+
+
+def _drive_route(function: Callable[[Message], Any], feed: Any) -> None:
+    for message in feed:
+        names = function(message)
+        if type(names) is str:
+            feed.out = To(names, message)
+        elif names is not None:
+            feed.out = [To(name, message) for name in names]
+
+
+def _drive_batch(function: Callable[[list[Message]], Any], feed: Any) -> None:
+    messages = feed.take()
+    out = function(messages)
+    if out is not None and not isinstance(out, (list, tuple)):
+        raise StepError(f"a batch function returns a list of outputs; this is {_kind(out)}")
+    feed.out = out
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for messages."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+class _Reduce:
+    """A reduce function over its state."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def open(self, context: Context) -> None:
+        self.state: ValueState[Any] = context.state.value("reduced")
+
+    def process(self, message: Message) -> Json:
+        before, value = self.state.get(), message.json()
+        if before is not None:
+            value = self.function(before, value)
+        if value is None:
+            raise StepError("a reduce function returns a value; this is None")
+        self.state.set(value)
+        return Json(value)
+
+
+class _Aggregating:
+    """An Aggregate over its state."""
+
+    def __init__(self, aggregate: Aggregate[Any]) -> None:
+        self.aggregate = aggregate
+
+    def open(self, context: Context) -> None:
+        self.state: ValueState[Any] = context.state.value("aggregated", self.aggregate.codec)
+
+    def process(self, message: Message) -> Any:
+        accumulator = self.state.get()
+        if accumulator is None:
+            accumulator = self.aggregate.create()
+        accumulator = self.aggregate.add(accumulator, message)
+        self.state.set(accumulator)
+        return self.aggregate.result(accumulator)
+
+
+_DRIVERS: dict[str, Callable[[Any, Any], None]] = {
+    "map": _drive_map,
+    "filter": _drive_filter,
+    "flat_map": _drive_flat_map,
+    "route": _drive_route,
+    "batch": _drive_batch,
+}
+
+
+class Runner:
+    """A step as one subtask has it."""
+
+    def __init__(self, target: Any, backend: Backend, context: Context | None = None) -> None:
+        form = form_of(target)
+        self.context = context or Context(backend)
+        self.takes_all = form.name == "batch"
+        self._object: Any = None
+        if form.name == "class":
+            self._object = target()
+        elif form.name == "aggregate":
+            self._object = _Aggregating(target())
+        elif form.name == "reduce":
+            self._object = _Reduce(target)
+        self.function: Callable[..., Any] = target if self._object is None else self._object.process
+        self.driver = _DRIVERS.get(form.name, _drive)
+        self.on_timer: Callable[[Timer], Any] | None = getattr(self._object, "on_timer", None)
+        self.on_watermark: Callable[[int], Any] | None = getattr(self._object, "on_watermark", None)
+
+    def open(self) -> None:
+        """Runs the step's own `open`."""
+        opening = getattr(self._object, "open", None)
+        if opening is not None:
+            opening(self.context)
+            self.function = self._object.process  # which open may have chosen
+
+    def drive(self, feed: Any) -> None:
+        """Runs all messages of a feed through the step."""
+        self.driver(self.function, feed)
+
+    def close(self) -> None:
+        """Runs the step's own `close`."""
+        closing = getattr(self._object, "close", None)
+        if closing is not None:
+            closing()
+
+
+# ---- Results ---------------------------------------------------------------------------------------------------------
+
+
+def outputs_of(result: Any, message: Message, route: str | None = None) -> Iterator[tuple[str | None, Message]]:
+    """What a result is: pairs of route (None: the first) and message. Plain values take key, headers and timestamp of `message`.
+
+    >>> [(route, out.payload) for route, out in outputs_of(["a", To("late", {"b": 1})], Message())]
+    [(None, b'a'), ('late', b'{"b":1}')]
+    """
+    if result is None:
+        return
+    if isinstance(result, Message):
+        yield route, result
+    elif isinstance(result, (bytes, bytearray, memoryview, str)):
+        yield route, message.replace(result)
+    elif isinstance(result, dict):
+        yield route, message.replace(dumps(result))
+    elif isinstance(result, Json):
+        yield route, message.replace(dumps(result.value))
+    elif isinstance(result, To):
+        if route is not None:
+            raise StepError(f"an output goes to one route: {result!r} stands in one for `{route}`")
+        yield from outputs_of(result.value, message, result.route)
+    elif isinstance(result, (list, tuple, Iterator)):
+        for each in result:
+            if isinstance(each, (list, tuple, Iterator)):
+                raise StepError(f"an output is {_kind(each)} within many; a JSON array as a payload is Json([...])")
+            yield from outputs_of(each, message, route)
+    else:
+        raise StepError(
+            f"a step returned {_kind(result)}; it returns None, a Message, bytes, str, a dict (as JSON), Json(value), To(route, output), "
+            "or a list, tuple or iterator of these"
+        )
+
+
+class Feed:
+    """A feed over a list of messages: what the host's does, in Python. `outputs` has (index of the message, route, output).
+
+    >>> feed = Feed([Message("a"), Message("b")])
+    >>> for message in feed:
+    ...     feed.out = message.text() * 2
+    >>> [(index, out.payload) for index, route, out in feed.outputs]
+    [(0, b'aa'), (1, b'bb')]
+    """
+
+    def __init__(self, messages: Iterable[Message], on_message: Callable[[Message], None] | None = None) -> None:
+        self.messages = list(messages)
+        self.on_message = on_message
+        self.outputs: list[tuple[int, str | None, Message]] = []
+        self.out: Any = None
+        self.at = -1
+        self._all = False
+
+    def __iter__(self) -> Feed:
+        return self
+
+    def __next__(self) -> Message:
+        self.settle()
+        if self.at + 1 >= len(self.messages):
+            raise StopIteration
+        self.at += 1
+        message = self.messages[self.at]
+        if self.on_message is not None:
+            self.on_message(message)
+        return message
+
+    def take(self) -> list[Message]:
+        """All messages at once, for the batch form."""
+        self._all = True
+        self.at = len(self.messages) - 1
+        return list(self.messages)
+
+    def settle(self) -> None:
+        """Takes the result for the message at hand. Once more after the last one."""
+        out, self.out = self.out, None
+        if out is None:
+            return
+        if not self._all:
+            self.outputs += [(self.at, route, each) for route, each in outputs_of(out, self.messages[self.at])]
+            return
+        for place, each in enumerate(out):
+            index = min(place, len(self.messages) - 1)
+            self.outputs += [(index, route, output) for route, output in outputs_of(each, self.messages[index])]
+
+
+# ---- Words for failures ----------------------------------------------------------------------------------------------
+
+_OWN_FILES = (__file__,)
+
+
+def describe(error: BaseException) -> tuple[str, str, str]:
+    """Type, message and traceback of an exception, each bounded: what goes into the log and into a dead letter."""
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ in ("builtins", "__main__", __name__) else f"{kind.__module__}.{kind.__name__}"
+    try:
+        text = str(error)
+    except BaseException as inner:  # a __str__ of the user's
+        text = f"(its words cannot be had: {type(inner).__name__})"
+    if isinstance(error, StepError):
+        name = "StepError"
+    if isinstance(error, SystemExit):
+        text = f"{text or '0'} (a step must not end its worker)"
+    return name, _bounded(text, MESSAGE_MAX), _traceback_of(error)
+
+
+def _bounded(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _traceback_of(error: BaseException) -> str:
+    """The traceback without the frames of this package; of a long one the end."""
+    try:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__, limit=-40) if frame.filename not in _OWN_FILES]
+        text = "".join(traceback.format_list(frames) + traceback.format_exception_only(type(error), error)).rstrip()
+    except BaseException as inner:
+        return f"(the traceback cannot be had: {type(inner).__name__})"
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= TRACEBACK_MAX else "..." + text[3 - TRACEBACK_MAX :]
+
+
+def short(error: BaseException) -> str:
+    """One line: type, message, and the last line of code at fault."""
+    kind, text, _ = describe(error)
+    place = ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OWN_FILES]
+    if frames and not isinstance(error, StepError):
+        place = f" ({re.sub(r'^.*/', '', frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})"
+    return (text if isinstance(error, StepError) else f"{kind}: {text}" if text else kind) + place
+
+
+# ---- The worker's log ------------------------------------------------------------------------------------------------
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Callable[[int, str], None]) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception as error:  # a wrong format, an argument's __str__
+            text = f"{record.msg!r}: {type(error).__name__}: {error}"
+        self._log(record.levelno, text)
+
+
+class _Stream(io.TextIOBase):
+    """Standard output and error: whole lines go into the log."""
+
+    def __init__(self, log: Callable[[int, str], None], level: int) -> None:
+        self._log, self._level, self._held = log, level, ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._held = (self._held + text).split("\n")
+        for line in lines:
+            self._log(self._level, line)
+        if len(self._held) > 4096:
+            self._log(self._level, self._held)
+            self._held = ""
+        return len(text)
+
+
+def install_log(log: Callable[[int, str], None], level: int) -> None:
+    """Sends what Python code logs and prints to a function."""
+    root = logging.getLogger()
+    root.addHandler(_Handler(log))
+    root.setLevel(level)
+    sys.stdout = _Stream(log, logging.INFO)
+    sys.stderr = _Stream(log, logging.WARNING)

@@ -4,14 +4,13 @@
  * One thread polls one completion queue and the rings in turn. While something is in flight it spins for a while before
  * it blocks in the queue; before it blocks it says so (front_page.sleeps), looks once more, and from then on a worker
  * that has something rings the doorbell. A second thread does nothing but block on that doorbell and post an empty
- * event to the queue.
+ * event to the queue; a third accepts connections.
  *
  * What it leaves out: records (it never decodes one), state, and policy (it asks the supervisor for workers).
  */
 #include "server/front.h"
 
 #include <errno.h>
-#include <grpc/grpc_security.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,13 +127,12 @@ static _Noreturn void front_fail(struct front *front, const char *address, const
 	_exit(EXIT_FRONT_BIND);
 }
 
-/* The arguments of the server: limits of messages and metadata, no shared port. */
+/* The arguments of the server: limits of messages and metadata. */
 static grpc_server *server_create(const struct config *config)
 {
 	uint64_t message_max =
 	    config->message_max > config->unary_message_max ? config->message_max : config->unary_message_max;
 	grpc_arg arguments[] = {
-	    {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_ALLOW_REUSEPORT, .value.integer = 0},
 	    {.type = GRPC_ARG_INTEGER,
 	     .key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
 	     .value.integer = (int)message_max},
@@ -154,19 +152,13 @@ static grpc_server *server_create(const struct config *config)
 /* Binds all addresses. */
 static void server_listen(struct front *front)
 {
-	grpc_server_credentials *insecure = grpc_insecure_server_credentials_create();
-	for (uint32_t i = 0; i < front->config->listen_count; i++) {
-		const char *address = front->config->listen[i];
-		if (strncmp(address, "unix:", 5) == 0)
-			unlink(address + 5); /* the supervisor holds its lock: whatever lies there is stale */
-		errno = 0;
-		if (grpc_server_add_http2_port(front->server, address, insecure) == 0)
-			front_fail(front, address, errno ? strerror(errno) : "the address cannot be bound");
-	}
-	grpc_server_credentials_release(insecure);
+	const char *address = NULL;
+	const char *why = doors_open(front, &address);
+	if (why)
+		front_fail(front, address, why);
 }
 
-/* As many descriptors as there may be: a listener of gRPC 1.51 that cannot accept for want of one never accepts again. */
+/* As many descriptors as there may be: each client takes one. */
 static void raise_descriptors(void)
 {
 	struct rlimit limit;
@@ -243,6 +235,7 @@ static void front_drain(struct front *front)
 	log_info("stopping: no new calls, %llu in flight", (unsigned long long)front->in_flight);
 	front->draining = true;
 	atomic_store_explicit(&front->page->state, FRONT_DRAINING, memory_order_release);
+	doors_close(front);
 	grpc_server_shutdown_and_notify(front->server, front->queue, &stopped);
 	sessions_drain(front);
 	health_drain(front);
@@ -429,6 +422,7 @@ void front_main(struct sidecar *sidecar, uint32_t generation)
 	reflection_start_serving(&front);
 	stranger_post(&front);
 	bell_start(&front);
+	doors_start(&front);
 	front_ready(&front);
 	front_loop(&front);
 }

@@ -2,6 +2,7 @@
  * The inside of the front: what the front_*.c files share. Nobody else includes this.
  *
  *   front.c           the role: gRPC server, loop, doorbell thread, orderly stop
+ *   front_accept.c    listening sockets, and the thread that accepts
  *   front_slots.c     slots and channels: frames in and out, a worker's death, giving memory back
  *   front_unary.c     the four unary calls and the refusal of unknown methods
  *   front_sessions.c  the Session stream
@@ -9,7 +10,7 @@
  *   front_health.c    grpc.health.v1
  *   front_reflection.c  grpc.reflection, for tools
  *
- * One thread runs all of it (the doorbell thread only posts an event). Everything that gRPC completes is a struct tag;
+ * One thread runs all of it (the doorbell's only posts an event, the one that accepts has its own memory). Everything that gRPC completes is a struct tag;
  * everything a worker does shows as a bit in its slot's ready_for_front.
  */
 #ifndef SERVER_FRONT_H
@@ -36,6 +37,19 @@ struct tag {
 	void (*done)(void *owner, bool ok);
 	void *owner;
 };
+
+/* ---- Connections (front_accept.c) ---- */
+
+struct doors;
+
+/* Listens on all addresses of the configuration. NULL; or why it cannot on *address, good until the next call of the C library. */
+const char *doors_open(struct front *front, const char **address);
+
+/* Accepts from now on, in a thread of its own. */
+void doors_start(struct front *front);
+
+/* Accepts nobody any more. Who is connected stays. */
+void doors_close(struct front *front);
 
 /* ---- Slots and channels (front_slots.c) ---- */
 
@@ -239,6 +253,7 @@ struct front {
 	uint32_t generation;
 	grpc_server *server;
 	grpc_completion_queue *queue;
+	struct doors *doors;
 	bool draining, cut; /* the latter: those who stay connected for nothing have been cut off */
 	uint64_t quiet_ns;  /* while draining: since when there has been nothing to finish; 0: there is something */
 	bool slots_changed; /* slots_refresh is due */

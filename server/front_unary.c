@@ -8,7 +8,7 @@
  */
 #include "server/front.h"
 
-#include <grpc/grpc_security.h>
+#include <grpc/support/alloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,11 +58,8 @@ struct unary {
 	unsigned made, inside;
 	struct unary_call *free;
 	uint64_t waiting_bytes;
-	/* Which slot a connection's calls go to: dealt out in turn. */
-	struct {
-		const void *connection;
-		uint32_t slot;
-	} known[CONNECTIONS_KNOWN];
+	/* Which slot a connection's calls go to, by a hash of its name: dealt out in turn. 0: not dealt yet, else one more. */
+	uint32_t slot_of_peer[CONNECTIONS_KNOWN];
 	uint32_t next_slot;
 };
 
@@ -204,19 +201,17 @@ static struct view metadata_value(const grpc_metadata_array *metadata, const cha
 	return (struct view){NULL, 0};
 }
 
-/* The slot of a connection: all of a connection's calls share one auth context, which is the only name it has. */
+/* The slot of a connection: the peer's name is that of its descriptor, which a later connection may have again. */
 static uint32_t slot_of_connection(struct unary_call *call)
 {
 	struct unary *unary = call->front->unary;
-	grpc_auth_context *context = grpc_call_auth_context(call->call);
-	uint64_t place = (uint64_t)(uintptr_t)context * UINT64_C(0x9E3779B97F4A7C15) >> 52;
-	if (context)
-		grpc_auth_context_release(context);
-	if (unary->known[place].connection != context) {
-		unary->known[place].connection = context;
-		unary->known[place].slot = unary->next_slot++ % call->front->slot_count;
-	}
-	return unary->known[place].slot;
+	char *peer = grpc_call_get_peer(call->call);
+	struct view name = view_of(peer);
+	uint32_t place = (uint32_t)key_hash_of(name) % CONNECTIONS_KNOWN;
+	gpr_free(peer);
+	if (unary->slot_of_peer[place] == 0)
+		unary->slot_of_peer[place] = unary->next_slot++ % call->front->slot_count + 1;
+	return unary->slot_of_peer[place] - 1;
 }
 
 /* The slot of a window: all calls for it must meet. */

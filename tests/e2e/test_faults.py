@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import resource
 import signal
 import socket
 import struct
@@ -346,3 +347,47 @@ def named(sidecar, comm):
             if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == comm:
                 return pid
     return None
+
+
+def connect(sidecar):
+    """A bare connection that says nothing."""
+    stranger = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stranger.connect(sidecar.unix.removeprefix("unix:"))
+    return stranger
+
+
+def test_descriptors_that_run_out(bridged, client):
+    """While the front has no descriptor left nobody is let in; those inside are served, and so is who came too early, once there is room."""
+    sidecar = bridged(PIPELINE)
+    inside = client(sidecar.unix)
+    assert inside.process(CALL, b"before")[0].payload == b"before"
+    front = named(sidecar, "bridged-front")
+    room = len(os.listdir(f"/proc/{front}/fd")) + 5
+    resource.prlimit(front, resource.RLIMIT_NOFILE, (room, room))
+    crowd = [connect(sidecar) for _ in range(40)]
+    sidecar.wait_for_log("cannot accept a connection, will try again: Too many open files")
+    assert inside.process(CALL, b"meanwhile")[0].payload == b"meanwhile"
+    late = client(sidecar.unix)
+    answer = late.worker.ProcessMessage.future(
+        late.proto.worker.ProcessMessageRequest(message=late.proto.worker.Message(payload=b"late"), segment_id=CALL),
+        timeout=PATIENCE,
+    )
+    for stranger in crowd:
+        stranger.close()
+    assert len(answer.result().messages) == 1
+    assert sidecar.log().count("cannot accept a connection") < 40
+
+
+def test_connections_that_never_speak(bridged, client):
+    """They wait in a table of 1,024; the one that has been silent for longest makes room for the next, and none of them for a client."""
+    sidecar = bridged(PIPELINE)
+    silent = [connect(sidecar) for _ in range(1024)]
+    front = named(sidecar, "bridged-front")
+    wait_until(lambda: len(os.listdir(f"/proc/{front}/fd")) > 1024, "all to be let in")
+    extra = connect(sidecar)
+    silent[0].settimeout(PATIENCE)
+    assert silent[0].recv(1) == b""
+    assert client(sidecar.unix).process(CALL, b"hello")[0].payload == b"hello"
+    for stranger in [*silent, extra]:
+        stranger.close()
+    wait_until(lambda: len(os.listdir(f"/proc/{front}/fd")) < 100, "them to be gone")

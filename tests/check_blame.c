@@ -56,7 +56,7 @@ static void die_of(struct view payload)
 	}
 }
 
-/* "3*x" becomes x three times. */
+/* "3*x" becomes x three times; of what begins with '!' the key is not where it says. */
 static bool copies_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct run out;
@@ -69,6 +69,8 @@ static bool copies_process(struct step *step, struct run *run, struct step_time 
 
 		copy.payload.data += 2;
 		copy.payload.size -= 2;
+		if (copy.payload.data[0] == '!')
+			copy.key = (struct view){(const uint8_t *)sizeof(copy), sizeof(copy)};
 		while (count-- > 0)
 			CHECK(run_push_copy(&out, &copy) != NULL);
 	}
@@ -549,6 +551,23 @@ START_TEST(an_input_behind_another_step_is_named)
 }
 END_TEST
 
+/* What a worker dies of between two inputs is not blamed on the one before: no input is passed over for it. */
+START_TEST(a_death_between_inputs_is_nobody_s)
+{
+	const enum step_kind before[] = {STEP_flat_map};
+	pid_t worker;
+
+	setup();
+	make(ON_ERROR_SKIP, false, before, 1);
+	worker = start_worker();
+	open_session(1, &worker);
+	send_batch(1, "2*a,2*!,2*b");
+	take_crash(1, &worker, "", 1, "in no step");
+	ck_assert_uint_eq(deaths, 2);
+	stop(worker);
+}
+END_TEST
+
 /* What the input did to the state before the step died is undone, like all of it. */
 START_TEST(the_state_is_as_if_it_had_not_been)
 {
@@ -985,6 +1004,7 @@ static Suite *blame_suite(void)
 	tcase_add_loop_test(test, the_input_in_hand_is_shown, 0, 2);
 	tcase_add_loop_test(test, a_deadly_record_fails_its_session, 0, WAYS * PLACES);
 	tcase_add_test(test, an_input_behind_another_step_is_named);
+	tcase_add_test(test, a_death_between_inputs_is_nobody_s);
 	tcase_add_test(test, the_state_is_as_if_it_had_not_been);
 	tcase_add_loop_test(test, a_deadly_timer_is_left_out, 0, 2);
 	tcase_add_test(test, a_deadly_timer_fails_its_session);

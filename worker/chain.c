@@ -134,7 +134,9 @@ void chain_begin(struct chain *chain, struct step_time time, struct scratch *scr
 
 void chain_at(const struct chain *chain, uint32_t step)
 {
-	if (chain->progress)
+	if (chain->guard.about_to)
+		chain->guard.past(chain->guard.context, step);
+	else if (chain->progress)
 		chain->progress(chain->progress_context, step);
 }
 

@@ -33,9 +33,11 @@ struct chain_input {
 };
 
 /* Who is asked before a step gets an input; all inputs come one at a time then. False: it is not to get it; `failure` has the words, and
- * the step's policy says what becomes of the input. */
+ * the step's policy says what becomes of the input. `past` says that no input is at work any more, nor any other yet: what goes on
+ * before the next is the chain's own doing, for a step. */
 struct chain_guard {
 	bool (*about_to)(void *context, const struct chain_input *input, struct failure *failure);
+	void (*past)(void *context, uint32_t step);
 	void *context;
 };
 

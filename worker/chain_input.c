@@ -196,6 +196,14 @@ static bool ask_record(struct chain *chain, uint32_t index, const struct record 
 	return ask(chain, &input, failure);
 }
 
+/* Says that an input is through, before anything else is done: who dies of that did not die of the input. Returns `good`. */
+static bool past(const struct chain *chain, uint32_t index, bool good)
+{
+	if (chain->guard.about_to)
+		chain->guard.past(chain->guard.context, index);
+	return good;
+}
+
 /* ---- Records ---- */
 
 /* Keeps a run as it is. Values that still have their bytes are kept as these. */
@@ -225,13 +233,14 @@ static bool process_one(struct chain *chain, uint32_t index, const struct record
 {
 	struct step *step = &chain->steps[index];
 	struct run *single = &chain->single;
-	bool asked = ask_record(chain, index, record, out->scratch, failure);
 	uint64_t here = mark(chain, step);
 
 	run_clear(single);
 	if (!run_push_copy(single, record))
 		return failure_set(failure, record->origin, "no memory for a record");
-	if (asked && step->ops->process(step, single, time, failure))
+	if (past(chain, index,
+		 ask_record(chain, index, record, out->scratch, failure) &&
+		     step->ops->process(step, single, time, failure)))
 		return run_append(out, single) || failure_set(failure, record->origin, "no memory for records");
 	run_clear(single);
 	if (in_trouble(chain))
@@ -308,8 +317,9 @@ bool chain_fire_input(struct chain *chain, uint32_t index, enum state_time domai
 	uint64_t here = picky ? mark(chain, step) : 0;
 	uint32_t before = out->count;
 
-	if (ask_record(chain, index, &record, out->scratch, failure) &&
-	    step->ops->fire(step, domain, timer, time, out, failure))
+	if (past(chain, index,
+		 ask_record(chain, index, &record, out->scratch, failure) &&
+		     step->ops->fire(step, domain, timer, time, out, failure)))
 		return true;
 	if (!picky || in_trouble(chain))
 		return false;
@@ -324,5 +334,5 @@ bool chain_release_input(struct chain *chain, uint32_t index, enum release_cause
 	struct step *step = &chain->steps[index];
 	struct chain_input input = {.step = index, .digest = cause};
 
-	return ask(chain, &input, failure) && step->ops->release(step, cause, time, out, failure);
+	return past(chain, index, ask(chain, &input, failure) && step->ops->release(step, cause, time, out, failure));
 }

@@ -28,7 +28,7 @@ struct chain {
 /* Begins a call: what time it is for states, nothing left of the call before. */
 void chain_begin(struct chain *chain, struct step_time time, struct scratch *scratch);
 
-/* Says that a step is at work now. */
+/* Says that a step is at work now; where it is guarded, that none of its inputs is yet. */
 void chain_at(const struct chain *chain, uint32_t step);
 
 /* Runs one step over a run and counts it. */

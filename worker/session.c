@@ -682,8 +682,6 @@ static bool judge_chain(struct session *session, bool good, const struct failure
 {
 	struct workspace *workspace = session->workspace;
 
-	if (workspace->careful)
-		progress_no_input(workspace);
 	if (workspace_in_trouble(workspace))
 		return false;
 	if (session->fatal)
@@ -1077,10 +1075,19 @@ static bool about_to(void *context, const struct chain_input *input, struct fail
 	return blame(session, input, failure, "workers died of this input");
 }
 
+/* Says that none is at work. */
+static void past(void *context, uint32_t step)
+{
+	struct session *session = context;
+
+	session->workspace->step = step;
+	progress_no_input(session->workspace);
+}
+
 /* Has the chain ask before each input, or not. */
 static void set_guard(struct session *session)
 {
-	const struct chain_guard guard = {about_to, session};
+	const struct chain_guard guard = {about_to, past, session};
 
 	if (session->chain == NULL || session->guarded == session->workspace->careful)
 		return;

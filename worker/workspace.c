@@ -55,7 +55,7 @@ bool workspace_turn_is_over(struct workspace *workspace)
 bool workspace_trouble(struct workspace *workspace, enum trouble trouble)
 {
 	workspace->unit.trouble = trouble;
-	workspace->unit.step = atomic_load_explicit(&workspace->life->progress.step, memory_order_relaxed);
+	workspace->unit.step = workspace->step;
 	return false;
 }
 
@@ -72,8 +72,9 @@ void workspace_arena_trouble(struct workspace *workspace)
 /* Names the step at work; called by chains. */
 static void step_began(void *context, uint32_t step)
 {
-	const struct workspace *workspace = context;
+	struct workspace *workspace = context;
 
+	workspace->step = step;
 	atomic_store_explicit(&workspace->life->progress.step, step, memory_order_relaxed);
 }
 
@@ -111,10 +112,11 @@ struct worker_segment_counters *workspace_segment_counters(const struct workspac
 }
 
 /* Says what is at hand; `since_ns` comes last, because it tells readers that the rest holds. */
-void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel)
+void progress_begin(struct workspace *workspace, const struct frame *frame, uint32_t channel)
 {
 	struct progress *progress = &workspace->life->progress;
 
+	workspace->step = UINT32_MAX;
 	atomic_store_explicit(&progress->seq, frame->seq, memory_order_relaxed);
 	atomic_store_explicit(&progress->segment, frame->segment, memory_order_relaxed);
 	atomic_store_explicit(&progress->channel, channel, memory_order_relaxed);

@@ -52,7 +52,8 @@ struct workspace {
 	struct run run;          /* the unit at hand; on scratch */
 
 	struct unit unit;
-	bool careful; /* workers died over the message at hand: one input at a time, named before a step gets it */
+	uint32_t step; /* the last one that was at work in it; UINT32_MAX: none */
+	bool careful;  /* workers died over the message at hand: one input at a time, named before a step gets it */
 
 	uint64_t now_ns;      /* CLOCK_MONOTONIC, read between frames and between units */
 	uint64_t deadline_ns; /* when the channel at hand has had its share of the turn, if others wait for theirs */
@@ -100,7 +101,7 @@ struct worker_segment_counters *workspace_segment_counters(const struct workspac
 void progress_done(const struct workspace *workspace, uint32_t messages);
 
 /* Says in the progress words what is at hand, and that nothing is any more (which also counts the frame). */
-void progress_begin(const struct workspace *workspace, const struct frame *frame, uint32_t channel);
+void progress_begin(struct workspace *workspace, const struct frame *frame, uint32_t channel);
 void progress_record(const struct workspace *workspace, uint32_t record);
 
 /* In careful mode: which input a step gets now; and that none is at work any more. */

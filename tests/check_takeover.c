@@ -734,6 +734,75 @@ START_TEST(nobody_serves_over_damaged_state_of_unary_calls)
 }
 END_TEST
 
+/* The same where it is a channel's outbox that is overwritten: nothing of it is followed, wherever it leads. */
+START_TEST(a_damaged_outbox_is_not_followed)
+{
+	struct session_position *words;
+
+	setup();
+	rig_start(&rig);
+	rig_open(&rig, 2, 1);
+	rig_batch(&rig, 2, "10000", NULL);
+	rig_serve(&rig);
+	words = arena_session(&rig.workspace.arena, 2);
+	ck_assert(!outbox_is_empty(&words->outbox));
+	if (_i == 0)
+		words->outbox.first = UINT32_MAX;
+	else if (_i == 1)
+		memset(arena_at(&rig.workspace.arena, words->outbox.first), 0xff, 16);
+	else
+		memset((uint8_t *)arena_at(&rig.workspace.arena, words->outbox.first) + 8, 0, sizeof(struct frame));
+	rig_adopt(&rig);
+	ck_assert_int_eq(serve_turn(rig.serve), SERVE_DAMAGED);
+	ck_assert_int_eq(rig.workspace.arena.trouble, ARENA_BROKEN);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* And where it is that of unary calls, whose front is gone. */
+START_TEST(a_damaged_outbox_is_not_freed)
+{
+	struct session_position *words;
+
+	setup();
+	rig_start(&rig);
+	rig_open_channel(&rig, UNARY_CHANNEL, 0);
+	rig_serve(&rig);
+	words = arena_session(&rig.workspace.arena, UNARY_CHANNEL);
+	words->outbox = (struct outbox){.first = UINT32_MAX, .last = UINT32_MAX, .bytes = 100};
+	serve_reset(rig.serve);
+	ck_assert_int_eq(serve_turn(rig.serve), SERVE_DAMAGED);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* And the watermarks of unary calls. */
+START_TEST(damaged_watermarks_are_not_read)
+{
+	struct slot_memory *memory = &rig.sidecar.slots[0];
+	const struct segment *segment = NULL;
+	struct session_position *words;
+	struct failure failure;
+	char why[128];
+
+	rig_init(&rig);
+	rig_segment(&rig);
+	rig_start(&rig);
+	words = arena_session(&rig.workspace.arena, UNARY_CHANNEL);
+	if (_i == 0)
+		words->watermarks = UINT32_MAX;
+	else
+		*(int64_t *)arena_at(&rig.workspace.arena, words->watermarks) = INT64_MAX;
+	rig_forget(&rig);
+	workspace_init(&rig.workspace, &rig.sidecar, 0);
+	ck_assert_int_eq(arena_open(&rig.workspace.arena, memory->arena, memory->sizes.arena, 0, why), ARENA_OK);
+	ck_assert_ptr_null(serve_create(&rig.workspace, memory, 1, &segment, &failure));
+	ck_assert_int_eq(rig.workspace.arena.trouble, ARENA_BROKEN);
+	workspace_deinit(&rig.workspace);
+	rig_stop(&rig);
+}
+END_TEST
+
 /* ---- Killed at any moment ------------------------------------------------------------------------------------------ */
 
 static uint32_t processes; /* of the slot, so far */
@@ -931,6 +1000,9 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
 	tcase_add_test(test, a_damaged_arena_is_left_as_it_is);
 	tcase_add_test(test, nobody_serves_over_damaged_state_of_unary_calls);
+	tcase_add_loop_test(test, a_damaged_outbox_is_not_followed, 0, 3);
+	tcase_add_test(test, a_damaged_outbox_is_not_freed);
+	tcase_add_loop_test(test, damaged_watermarks_are_not_read, 0, 2);
 	tcase_add_test(test, a_unit_beyond_the_undo_log_is_made_smaller);
 	tcase_add_test(test, without_room_anywhere_a_session_waits_for_its_client);
 	tcase_add_loop_test(test, workers_killed_at_random_lose_and_double_nothing, 0, 3);

@@ -50,7 +50,9 @@ static void keep(struct suspect *suspect, struct arena *arena, uint32_t channel)
 		suspect->others = arena_alloc(arena, channel, SUSPECTS_MAX * sizeof(struct proven));
 	if (suspect->others == 0 || suspect->other_count++ >= SUSPECTS_MAX)
 		return;
-	others = arena_at(arena, suspect->others);
+	others = arena_find(arena, suspect->others, SUSPECTS_MAX * sizeof(*others));
+	if (others == NULL)
+		return;
 	*(struct proven *)arena_write(arena, &others[suspect->other_count - 1], sizeof(proven)) = proven;
 }
 
@@ -85,15 +87,20 @@ static enum verdict compare(uint64_t digest, const struct chain_input *input)
 }
 
 /* What is to be done about an input. */
-enum verdict suspect_judge(const struct suspect *suspect, const struct arena *arena, uint64_t seq, uint32_t done,
+enum verdict suspect_judge(const struct suspect *suspect, struct arena *arena, uint64_t seq, uint32_t done,
 			   const struct chain_input *input)
 {
-	const struct proven *others = suspect->others == 0 ? NULL : arena_at(arena, suspect->others);
+	const struct proven *others = NULL;
 
 	if (suspect->seq != seq)
 		return VERDICT_RUN;
 	if (suspect->other_count > SUSPECTS_MAX)
 		return VERDICT_MANY;
+	if (suspect->others != 0) {
+		others = arena_find(arena, suspect->others, SUSPECTS_MAX * sizeof(*others));
+		if (others == NULL)
+			return VERDICT_MANY; /* the unit comes to nothing anyway */
+	}
 	for (uint32_t i = 0; others != NULL && i < suspect->other_count; i++)
 		if (others[i].done == done && others[i].step == input->step && others[i].ordinal == input->ordinal)
 			return compare(others[i].digest, input);

@@ -111,7 +111,7 @@ enum verdict {
 };
 
 /* What is to be done about an input. */
-enum verdict suspect_judge(const struct suspect *suspect, const struct arena *arena, uint64_t seq, uint32_t done,
+enum verdict suspect_judge(const struct suspect *suspect, struct arena *arena, uint64_t seq, uint32_t done,
 			   const struct chain_input *input);
 
 /* Counts an input that is to be passed over; false when that would be more than `most` in this hour of the wall clock. */

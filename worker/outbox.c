@@ -22,14 +22,29 @@ static size_t block_size(uint32_t payload)
 	return sizeof(struct outbox_block) + payload;
 }
 
+/* A block that is in the list, whole; NULL and ARENA_BROKEN when it cannot be. */
+static struct outbox_block *block_find(struct arena *arena, arena_ref ref)
+{
+	struct outbox_block *block = arena_find(arena, ref, sizeof(*block));
+
+	if (block == NULL || arena_find(arena, ref, block_size(block->size)) == NULL)
+		return NULL;
+	if (block->size <= PART_MAX)
+		return block;
+	arena_set_broken(arena, "a block of an outbox is none");
+	return NULL;
+}
+
 /* Hangs a block behind the last one. */
 static void link_last(struct outbox *outbox, struct arena *arena, arena_ref block)
 {
 	if (outbox->last == 0) {
 		outbox->first = block;
 	} else {
-		struct outbox_block *last = arena_at(arena, outbox->last);
+		struct outbox_block *last = block_find(arena, outbox->last);
 
+		if (last == NULL)
+			return;
 		arena_write(arena, &last->next, sizeof(last->next));
 		last->next = block;
 	}
@@ -75,49 +90,69 @@ bool outbox_append(struct outbox *outbox, struct arena *arena, uint32_t channel,
 }
 
 /* The header of the first frame. */
-struct frame outbox_first(const struct outbox *outbox, const struct arena *arena)
+bool outbox_first(const struct outbox *outbox, struct arena *arena, struct frame *header)
 {
-	const struct outbox_block *first = arena_at(arena, outbox->first);
+	const struct outbox_block *first = block_find(arena, outbox->first);
 
-	CHECK(!outbox_is_empty(outbox) && first->header.length >= sizeof(struct frame));
-	return first->header;
+	if (first == NULL)
+		return false;
+	*header = first->header;
+	if (header->length >= sizeof(*header) && header->length <= outbox->bytes)
+		return true;
+	arena_set_broken(arena, "a frame in an outbox is none");
+	return false;
 }
 
-/* Frees the first block; returns its bytes of payload, which stand until the unit commits. */
-static uint32_t first_free(struct outbox *outbox, struct arena *arena, uint32_t channel)
+/* Frees the first block, which holds so much of what is left of its frame; its payload stands until the unit commits. False when the
+ * arena is broken. */
+static bool first_free(struct outbox *outbox, struct arena *arena, uint32_t channel, uint64_t *left,
+		       const uint8_t **payload, uint32_t *size)
 {
 	arena_ref ref = outbox->first;
-	const struct outbox_block *block = arena_at(arena, ref);
-	uint32_t size = block->size;
+	const struct outbox_block *block = block_find(arena, ref);
 
+	if (block == NULL)
+		return false;
+	if (block->size > *left || (block->size == 0 && *left > 0)) {
+		arena_set_broken(arena, "the parts of a frame in an outbox are not its length");
+		return false;
+	}
+	*payload = block->payload;
+	*size = block->size;
+	*left -= block->size;
 	outbox->first = block->next;
 	if (outbox->first == 0)
 		outbox->last = 0;
-	arena_free(arena, channel, ref, block_size(size));
-	return size;
+	arena_free(arena, channel, ref, block_size(*size));
+	return arena->trouble != ARENA_BROKEN;
 }
 
-/* Copies the payload of the first frame and takes the frame out. */
-void outbox_take(struct outbox *outbox, struct arena *arena, uint32_t channel, uint8_t *payload)
+/* Takes the first frame out, and copies its payload where that is wanted. */
+bool outbox_take(struct outbox *outbox, struct arena *arena, uint32_t channel, uint8_t *to)
 {
-	uint32_t length = outbox_first(outbox, arena).length;
-	uint64_t left = length - sizeof(struct frame);
+	struct frame header;
+	const uint8_t *payload;
+	uint32_t size;
 
-	outbox->bytes -= length;
+	if (!outbox_first(outbox, arena, &header))
+		return false;
+	uint64_t left = header.length - sizeof(header);
+	outbox->bytes -= header.length;
 	do {
-		const struct outbox_block *block = arena_at(arena, outbox->first);
-
-		CHECK(block->size <= left);
-		memcpy(payload, block->payload, block->size);
-		payload += block->size;
-		left -= first_free(outbox, arena, channel);
+		if (!first_free(outbox, arena, channel, &left, &payload, &size))
+			return false;
+		if (to != NULL) {
+			memcpy(to, payload, size);
+			to += size;
+		}
 	} while (left > 0);
+	return true;
 }
 
 /* Frees all frames. */
 void outbox_clear(struct outbox *outbox, struct arena *arena, uint32_t channel)
 {
-	while (!outbox_is_empty(outbox))
-		first_free(outbox, arena, channel);
+	while (!outbox_is_empty(outbox) && outbox_take(outbox, arena, channel, NULL))
+		;
 	outbox->bytes = 0;
 }

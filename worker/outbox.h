@@ -5,7 +5,8 @@
  *      struct outbox            blocks of the session's heap in the arena
  *      first ---> [header, payload] ---> [goes on] ---> [header, payload] <--- last
  *
- * It is part of what a unit commits, so a frame is in the ring or in the outbox, once, whenever the worker dies.
+ * It is part of what a unit commits, so a frame is in the ring or in the outbox, once, whenever the worker dies. What is read of it is
+ * looked at first: where it cannot be true the arena is broken.
  */
 #ifndef WORKER_OUTBOX_H
 #define WORKER_OUTBOX_H
@@ -29,11 +30,11 @@ static inline bool outbox_is_empty(const struct outbox *outbox)
 bool outbox_append(struct outbox *outbox, struct arena *arena, uint32_t channel, struct frame header,
 		   const uint8_t *payload, uint64_t size);
 
-/* The header of the first frame. */
-struct frame outbox_first(const struct outbox *outbox, const struct arena *arena);
+/* The header of the first frame. False: the arena is broken. */
+bool outbox_first(const struct outbox *outbox, struct arena *arena, struct frame *header);
 
-/* Copies the payload of the first frame and takes the frame out. */
-void outbox_take(struct outbox *outbox, struct arena *arena, uint32_t channel, uint8_t *payload);
+/* Copies the payload of the first frame, unless `to` is NULL, and takes the frame out. False: the arena is broken. */
+bool outbox_take(struct outbox *outbox, struct arena *arena, uint32_t channel, uint8_t *to);
 
 /* Frees all frames. */
 void outbox_clear(struct outbox *outbox, struct arena *arena, uint32_t channel);

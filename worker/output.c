@@ -371,20 +371,35 @@ void output_status(struct output *output, enum frame_kind kind, uint32_t code, c
 	payload_end(output, kind, true);
 }
 
+/* The header of the first waiting frame, which is none larger than a ring carries. False: the arena is broken. */
+static bool first_waiting(struct output *output, struct frame *header)
+{
+	if (!outbox_first(output->outbox, output->arena, header))
+		return false;
+	if (header->length - sizeof(*header) <= ring_payload_max(output->ring->size))
+		return true;
+	arena_set_broken(output->arena, "a frame in an outbox is larger than frames are");
+	return false;
+}
+
 /* Moves the first waiting frame to the ring; false when there is no room for it. */
 static bool flush_first(struct output *output)
 {
-	struct frame header = outbox_first(output->outbox, output->arena);
-	uint64_t size = header.length - sizeof(header);
 	enum ring_result result;
+	struct frame header;
 	uint8_t *payload;
+	uint64_t size;
 
+	if (!first_waiting(output, &header))
+		return false;
+	size = header.length - sizeof(header);
 	result = ring_reserve(output->ring, size, &payload);
 	if (result == RING_DAMAGED)
 		output->damaged = true;
 	if (result != RING_OK)
 		return false;
-	outbox_take(output->outbox, output->arena, output->channel, payload);
+	if (!outbox_take(output->outbox, output->arena, output->channel, payload))
+		return false;
 	ring_append(output->ring, header, size);
 	return true;
 }
@@ -403,9 +418,13 @@ uint32_t output_flush(struct output *output)
 bool output_wait_for_room(struct output *output)
 {
 	uint64_t size = output->room;
+	struct frame header;
 
-	if (output_is_parked(output))
-		size = outbox_first(output->outbox, output->arena).length - sizeof(struct frame);
+	if (output_is_parked(output)) {
+		if (!first_waiting(output, &header))
+			return false;
+		size = header.length - sizeof(header);
+	}
 	return ring_wait_for_room(output->ring, size);
 }
 

@@ -358,6 +358,10 @@ static void channel_drop(struct serve *serve, uint32_t index)
 	}
 	serve->channels[index].at = left;
 	words_store(serve, index);
+	if (arena->trouble == ARENA_BROKEN) {
+		serve_give_up(serve, arena->broken);
+		return;
+	}
 	arena_commit(arena);
 }
 
@@ -580,11 +584,14 @@ static bool channel_flush(struct serve *serve, uint32_t index)
 			serve->workspace->unit.begun = true;
 			continue;
 		}
+		bool room = output_wait_for_room(&channel->output);
 		if (channel->output.damaged)
 			serve_give_up(serve, RING_LIES);
+		if (serve->workspace->arena.trouble == ARENA_BROKEN)
+			serve_give_up(serve, serve->workspace->arena.broken);
 		if (serve->damaged)
 			return false;
-		if (!output_wait_for_room(&channel->output)) {
+		if (!room) {
 			counter_add(&serve->workspace->page->counters.response_ring_full, 1);
 			return false;
 		}
@@ -658,6 +665,8 @@ enum serve_result serve_turn(struct serve *serve)
 	uint64_t ready = serve->left | ready_take(&serve->memory->channels->ready_for_worker);
 	uint32_t first = serve->first;
 
+	if (serve->damaged)
+		return SERVE_DAMAGED;
 	if (serve->awaits != 0)
 		ready |= causes_known(serve);
 	serve->left = 0;

@@ -70,20 +70,37 @@ static bool segment_open(struct unary *unary, const struct segment *segment, str
 	return true;
 }
 
-/* Finds the watermarks of the segments, or makes them. False: the arena is full. */
+/* Finds the watermarks of a predecessor, and how many there are. NULL: the arena is broken. */
+static int64_t *watermarks_find(struct arena *arena, arena_ref ref, size_t *count)
+{
+	int64_t *watermarks = arena_find(arena, ref, sizeof(*watermarks));
+
+	if (watermarks == NULL)
+		return NULL;
+	*count = (size_t)watermarks[0];
+	if (watermarks[0] > 0 && *count < ARENA_BLOCK_MAX / sizeof(*watermarks) &&
+	    arena_find(arena, ref, (*count + 1) * sizeof(*watermarks)) != NULL)
+		return watermarks;
+	arena_set_broken(arena, "the watermarks of unary calls are none");
+	return NULL;
+}
+
+/* Finds the watermarks of the segments, or makes them. False: the arena is full, or broken. */
 static bool watermarks_open(struct unary *unary)
 {
 	struct arena *arena = &unary->workspace->arena;
 	size_t count = unary->workspace->descriptor->segment_count, size = (count + 1) * sizeof(int64_t);
 	struct session_position *words = arena_session(arena, UNARY_CHANNEL);
 	int64_t *watermarks;
+	size_t before;
 
 	unary->watermarks = words->watermarks;
 	if (words->watermarks != 0) {
-		watermarks = arena_at(arena, words->watermarks);
-		if (watermarks[0] == (int64_t)count)
+		if (watermarks_find(arena, words->watermarks, &before) == NULL)
+			return false;
+		if (before == count)
 			return true;
-		arena_free(arena, UNARY_CHANNEL, words->watermarks, ((size_t)watermarks[0] + 1) * sizeof(int64_t));
+		arena_free(arena, UNARY_CHANNEL, words->watermarks, (before + 1) * sizeof(int64_t));
 	}
 	unary->watermarks = arena_alloc(arena, UNARY_CHANNEL, size);
 	if (unary->watermarks == 0)

@@ -24,6 +24,7 @@ struct shared {
 	_Atomic uint32_t loops;   /* a step is in its endless loop */
 	_Atomic uint32_t calls;   /* inputs that the deadly step has had, ever */
 	_Atomic uint32_t healthy; /* from now on nobody dies */
+	_Atomic uint32_t greedy;  /* channel 1 is to have all state memory that there is */
 };
 
 static struct shared *shared;
@@ -152,6 +153,14 @@ const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {
 static uint32_t processes; /* of the slot, so far */
 static uint32_t deaths;
 
+/* Takes all memory that a channel can get, in blocks of the size that suspects are kept in. */
+static void eat_state_memory(struct arena *arena, uint32_t channel)
+{
+	while (arena_alloc(arena, channel, SUSPECTS_MAX * sizeof(struct proven)) != 0)
+		arena_commit(arena);
+	arena_rollback(arena);
+}
+
 /* A worker of the slot: begins its words, takes the slot over and serves it until it dies. */
 static void __attribute__((noreturn)) be_worker(uint32_t number)
 {
@@ -170,6 +179,8 @@ static void __attribute__((noreturn)) be_worker(uint32_t number)
 	rig.workspace.life = life;
 	atomic_store(&life->predecessor, atomic_load(&page->owner));
 	atomic_store(&page->owner, number);
+	if (atomic_exchange(&shared->greedy, 0))
+		eat_state_memory(&rig.workspace.arena, 1);
 	serve_adopt(rig.serve);
 	for (;;) {
 		struct pollfd bell = {.fd = memory->worker_bell, .events = POLLIN};
@@ -547,6 +558,24 @@ START_TEST(an_input_behind_another_step_is_named)
 	send_batch(1, "2*a,2*segv 1,2*b");
 	ck_assert_str_eq(take_results(1, &worker, false), "a:0,a:0,b:0,b:0");
 	ck_assert_uint_eq(deaths, 3); /* one over the message, and one for each copy */
+	stop(worker);
+}
+END_TEST
+
+/* Where the state memory has no room to note a second one, that is what the session hears, and not that its step had no room. */
+START_TEST(suspects_without_room_fail_their_session)
+{
+	const enum step_kind before[] = {STEP_flat_map};
+	pid_t worker;
+
+	setup();
+	make(ON_ERROR_SKIP, false, before, 1);
+	worker = start_worker();
+	open_session(1, &worker);
+	atomic_store(&shared->greedy, 1);
+	send_batch(1, "2*a,2*segv 1,2*b");
+	take_crash(1, &worker, "deadly", 1, "the state memory has no room to note them");
+	ck_assert_uint_eq(deaths, 3);
 	stop(worker);
 }
 END_TEST
@@ -1005,6 +1034,7 @@ static Suite *blame_suite(void)
 	tcase_add_loop_test(test, a_deadly_record_fails_its_session, 0, WAYS * PLACES);
 	tcase_add_test(test, an_input_behind_another_step_is_named);
 	tcase_add_test(test, a_death_between_inputs_is_nobody_s);
+	tcase_add_test(test, suspects_without_room_fail_their_session);
 	tcase_add_test(test, the_state_is_as_if_it_had_not_been);
 	tcase_add_loop_test(test, a_deadly_timer_is_left_out, 0, 2);
 	tcase_add_test(test, a_deadly_timer_fails_its_session);

@@ -40,12 +40,16 @@ void suspect_clear(struct suspect *suspect, struct arena *arena, uint32_t channe
 }
 
 /* Puts a proven suspect with the others, before another one takes its place. */
-static void keep(struct suspect *suspect, struct arena *arena, uint32_t channel)
+static void keep(struct suspect *suspect, struct arena *arena, uint32_t channel, bool room)
 {
 	struct proven proven = {
 	    .done = suspect->done, .step = suspect->step, .ordinal = suspect->ordinal, .digest = suspect->digest};
 	struct proven *others;
 
+	if (suspect->others == 0 && !room) {
+		suspect->other_count = SUSPECTS_NO_ROOM;
+		return;
+	}
 	if (suspect->others == 0)
 		suspect->others = arena_alloc(arena, channel, SUSPECTS_MAX * sizeof(struct proven));
 	if (suspect->others == 0 || suspect->other_count++ >= SUSPECTS_MAX)
@@ -58,7 +62,7 @@ static void keep(struct suspect *suspect, struct arena *arena, uint32_t channel)
 
 /* Notes a death. */
 void suspect_note(struct suspect *suspect, struct arena *arena, uint32_t channel, const struct last_words *words,
-		  uint64_t next_seq)
+		  uint64_t next_seq, bool room)
 {
 	if (words->seq < next_seq)
 		return;
@@ -71,7 +75,7 @@ void suspect_note(struct suspect *suspect, struct arena *arena, uint32_t channel
 	if (!words->careful)
 		return;
 	if (suspect_is_proven(suspect, words->seq) && suspect->done == words->record)
-		keep(suspect, arena, channel);
+		keep(suspect, arena, channel, room);
 	suspect->number = words->number;
 	suspect->cause = DEATH_UNKNOWN;
 	suspect->done = words->record;
@@ -95,7 +99,7 @@ enum verdict suspect_judge(const struct suspect *suspect, struct arena *arena, u
 	if (suspect->seq != seq)
 		return VERDICT_RUN;
 	if (suspect->other_count > SUSPECTS_MAX)
-		return VERDICT_MANY;
+		return suspect->others == 0 ? VERDICT_NO_ROOM : VERDICT_MANY;
 	if (suspect->others != 0) {
 		others = arena_find(arena, suspect->others, SUSPECTS_MAX * sizeof(*others));
 		if (others == NULL)

@@ -26,21 +26,21 @@
 
 /* Session words. */
 struct suspect {
-	uint64_t seq;     /* of the message that a worker died over; 0: none */
-	uint64_t digest;  /* of the suspect */
-	uint32_t number;  /* the careful process that died over the suspect; 0: there is none yet */
-	uint32_t cause;   /* enum death_cause, why it did */
-	uint32_t until;   /* with so many records of the message done it is past, if no suspect says it better */
-	uint32_t done;    /* records, or units of timers, that were done before the suspect */
-	uint32_t step;    /* that had it; UINT32_MAX: none */
-	uint32_t ordinal; /* of the suspect in its unit */
-	uint32_t hour;    /* in which inputs were passed over, since the epoch */
-	uint32_t passed;  /* how many */
-	arena_ref others; /* SUSPECTS_MAX struct proven: suspects before this one in the same unit; 0: none */
-	uint32_t other_count;
+	uint64_t seq;         /* of the message that a worker died over; 0: none */
+	uint64_t digest;      /* of the suspect */
+	uint32_t number;      /* the careful process that died over the suspect; 0: there is none yet */
+	uint32_t cause;       /* enum death_cause, why it did */
+	uint32_t until;       /* with so many records of the message done it is past, if no suspect says it better */
+	uint32_t done;        /* records, or units of timers, that were done before the suspect */
+	uint32_t step;        /* that had it; UINT32_MAX: none */
+	uint32_t ordinal;     /* of the suspect in its unit */
+	uint32_t hour;        /* in which inputs were passed over, since the epoch */
+	uint32_t passed;      /* how many */
+	arena_ref others;     /* SUSPECTS_MAX struct proven: suspects before this one in the same unit; 0: none */
+	uint32_t other_count; /* of those; above SUSPECTS_MAX: not all could be kept */
 };
 
-enum { SUSPECTS_MAX = 16 };
+enum { SUSPECTS_MAX = 16, SUSPECTS_NO_ROOM = SUSPECTS_MAX + 2 /* the arena had no room for them */ };
 
 /* An input of which it is known that workers died of it. */
 struct proven {
@@ -59,9 +59,10 @@ struct last_words {
 /* Reads the last words of a process; false when it had nothing at hand, or the words are not there any more. */
 bool blame_last_words(const struct worker_page *page, uint32_t number, struct last_words *words);
 
-/* Notes a death over the session on a channel, of which all messages before `next_seq` are done. May get the arena into trouble. */
+/* Notes a death over the session on a channel, of which all messages before `next_seq` are done. May get the arena into trouble, unless
+ * it is known to have no room: then not more than one suspect is kept, which its session will hear. */
 void suspect_note(struct suspect *suspect, struct arena *arena, uint32_t channel, const struct last_words *words,
-		  uint64_t next_seq);
+		  uint64_t next_seq, bool room);
 
 /* Whether a message is to be worked on carefully when so much of it is done. */
 static inline bool suspect_is_near(const struct suspect *suspect, uint64_t seq, uint32_t done)
@@ -108,6 +109,7 @@ enum verdict {
 	VERDICT_PASS,    /* the step is not to get it */
 	VERDICT_CHANGED, /* it is not what it was, though it stands in its place */
 	VERDICT_MANY,    /* workers died of more inputs of one unit than can be kept */
+	VERDICT_NO_ROOM, /* the same, because the state memory has no room for them */
 };
 
 /* What is to be done about an input. */

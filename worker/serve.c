@@ -404,6 +404,23 @@ static bool channel_follow(struct serve *serve, uint32_t index)
 	return channel->epoch != 0;
 }
 
+/* Notes that a worker died over a channel. That must not fail for want of state memory, which was not what it died of. */
+static void death_note(struct serve *serve, uint32_t index, const struct last_words *died)
+{
+	struct channel *channel = &serve->channels[index];
+	struct arena *arena = &serve->workspace->arena;
+
+	log_warn("channel %u, epoch %u: a worker died over seq %" PRIu64 "; careful from there", index,
+		 channel->at.epoch, died->seq);
+	suspect_note(&channel->at.suspect, arena, index, died, channel->at.seq + 1, true);
+	if (arena->trouble == ARENA_FULL) {
+		channel_rollback(serve, index);
+		suspect_note(&channel->at.suspect, arena, index, died, channel->at.seq + 1, false);
+	}
+	serve->workspace->unit.begun = true;
+	channel_commit(serve, index);
+}
+
 /* Takes one channel over: its session goes on when the front still has it open, else it is dropped and the front's state followed
  * as usual. */
 static void channel_adopt(struct serve *serve, uint32_t index, const struct last_words *died)
@@ -422,13 +439,8 @@ static void channel_adopt(struct serve *serve, uint32_t index, const struct last
 	channel_take(serve, index);
 	ring_consumer_resume(&channel->requests, channel->at.consumed);
 	ring_producer_resume(&channel->answers, channel->at.produced);
-	if (died != NULL && died->epoch == channel->at.epoch) {
-		log_warn("channel %u, epoch %u: a worker died over seq %" PRIu64 "; careful from there", index,
-			 channel->at.epoch, died->seq);
-		suspect_note(&channel->at.suspect, &serve->workspace->arena, index, died, channel->at.seq + 1);
-		serve->workspace->unit.begun = true;
-		channel_commit(serve, index);
-	}
+	if (died != NULL && died->epoch == channel->at.epoch)
+		death_note(serve, index, died);
 	channel->cause_due_ns = serve->workspace->now_ns + CAUSE_PATIENCE_NS;
 	if (channel->session != NULL)
 		session_adopt(channel->session);

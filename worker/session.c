@@ -1051,7 +1051,9 @@ static bool about_to(void *context, const struct chain_input *input, struct fail
 	struct session *session = context;
 	struct session_position *at = session->at;
 	uint32_t most = session->workspace->config->max_skips_per_hour;
+	struct chain_input of_suspect = *input; /* when it is the record as a whole: by the step that workers died in */
 
+	of_suspect.step = at->suspect.step;
 	progress_input(session->workspace, input);
 	if (session->fatal)
 		return false; /* what is left of the unit is for nothing */
@@ -1062,7 +1064,12 @@ static bool about_to(void *context, const struct chain_input *input, struct fail
 		return blame_fatally(session, input, failure,
 				     "workers died here, and the input is another one each time");
 	case VERDICT_MANY:
-		return blame_fatally(session, input, failure, "workers died of too many inputs made of one record");
+		return blame_fatally(session, &of_suspect, failure,
+				     "workers died of too many inputs made of one record");
+	case VERDICT_NO_ROOM:
+		return blame_fatally(session, &of_suspect, failure,
+				     "workers died of several inputs made of one record, and the state memory has no "
+				     "room to note them (--state-memory)");
 	case VERDICT_PASS:
 		break;
 	}

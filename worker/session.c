@@ -535,6 +535,7 @@ void session_adopt(struct session *session)
 
 	if (!at->opened || at->finished)
 		return;
+	close_steps(session); /* of a try that got into trouble */
 	output_answer(session->output, &words, at->seq + 1);
 	session->workspace->unit.begun = true;
 	if (at->segment >= session->workspace->descriptor->segment_count) {

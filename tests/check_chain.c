@@ -260,6 +260,8 @@ START_TEST(test_counters)
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
 	run_clear(&run);
 	ck_assert(release(chain, RELEASE_END, at_zero));
+	ck_assert_uint_eq(counter_read(&counters[0].records_in), 0);
+	chain_committed(chain);
 	static const uint64_t in[] = {4, 3, 3}, out[] = {3, 3, 2};
 	for (int i = 0; i < 3; i++) {
 		ck_assert_uint_eq(counter_read(&counters[i].records_in), in[i]);
@@ -271,6 +273,11 @@ START_TEST(test_counters)
 	push("{\"v\":\"x\"}");
 	push("x");
 	ck_assert(!chain_process(chain, &run, at_zero, &failure));
+	chain_rolled_back(chain); /* that unit was undone, and done once more */
+	push("x");
+	ck_assert(!chain_process(chain, &run, at_zero, &failure));
+	chain_committed(chain);
+	ck_assert_uint_eq(counter_read(&counters[0].records_in), 5);
 	ck_assert_uint_eq(counter_read(&counters[0].errors), 1);
 	ck_assert_uint_eq(counter_read(&counters[1].records_in), 3);
 	chain_destroy(chain);
@@ -348,6 +355,7 @@ START_TEST(test_skip)
 	ck_assert(chain_process(chain, &run, at_zero, &failure));
 	ck_assert_str_eq(payloads(), "2\n3\n4");
 	ck_assert_uint_eq(run.records[2].origin, 2);
+	chain_committed(chain);
 	ck_assert_uint_eq(counter_read(&counters[1].records_in), 5);
 	ck_assert_uint_eq(counter_read(&counters[1].records_out), 3);
 	ck_assert_uint_eq(counter_read(&counters[1].errors), 2);

@@ -223,6 +223,7 @@ START_TEST(a_failing_record_is_undone)
 	push("c", "k");
 	push("d", "other");
 	ck_assert_str_eq(process(), "<c:3> <d:1>");
+	chain_committed(chain);
 	ck_assert_uint_eq(counter_read(&counters[0].errors), 2);
 	ck_assert_uint_eq(counter_read(&counters[0].skipped), _i == 0 ? 2 : 0);
 	ck_assert_uint_eq(counter_read(&counters[0].dead_letters), _i == 0 ? 0 : 2);

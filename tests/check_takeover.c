@@ -641,6 +641,8 @@ START_TEST(a_unit_beyond_the_undo_log_is_made_smaller)
 	}
 	ck_assert_uint_eq(records, 4);
 	ck_assert_uint_eq(counter_read(&workspace_segment_counters(&rig.workspace, 0)->records_in), 4);
+	ck_assert_uint_eq(counter_read(&control_worker_step(&rig.sidecar.control, 0, 0)->records_in), 4);
+	ck_assert_uint_eq(counter_read(&control_worker_step(&rig.sidecar.control, 0, 0)->records_out), 4);
 	ck_assert_uint_gt(rig_position(&rig, 1)->limit, 0);
 	for (int i = 0; i < 100; i++) { /* and larger again after some without trouble */
 		rig_batch(&rig, 1, "0", NULL);
@@ -656,6 +658,8 @@ START_TEST(a_unit_beyond_the_undo_log_is_made_smaller)
 	answer_free(&answer);
 	rig_take_failure(&rig, 1, FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE, GRPC_STATUS_RESOURCE_EXHAUSTED,
 			 "step \"select\" record 1: one record changes more state than can be undone");
+	ck_assert_uint_eq(counter_read(&workspace_segment_counters(&rig.workspace, 0)->errors), 1);
+	ck_assert_uint_eq(counter_read(&control_worker_step(&rig.sidecar.control, 0, 0)->errors), 0);
 	rig_stop(&rig);
 }
 END_TEST

@@ -5,6 +5,7 @@
  * what time it is, what a failure means to a session, and how outputs are written, which are the caller's.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "shared/counters.h"
@@ -75,7 +76,8 @@ struct chain *chain_create(const struct segment *segment, struct state_store *st
 	chain->counters = counters;
 	chain->identity = true;
 	chain->steps = calloc(segment->step_count + 1, sizeof(*chain->steps));
-	CHECK(chain->steps);
+	chain->tallies = calloc(segment->step_count + 1, sizeof(*chain->tallies));
+	CHECK(chain->steps && chain->tallies);
 	for (uint32_t i = 0; i < segment->step_count; i++) {
 		if (chain_open_step(chain, i, failure))
 			continue;
@@ -99,8 +101,38 @@ void chain_destroy(struct chain *chain)
 	run_deinit(&chain->kept);
 	run_deinit(&chain->single);
 	run_deinit(&chain->dead);
+	free(chain->tallies);
 	free(chain->steps);
 	free(chain);
+}
+
+/* Adds what a unit has done to the counters. */
+void chain_committed(struct chain *chain)
+{
+	for (uint32_t i = 0; i < chain->step_count && chain->counters; i++) {
+#define ADD_COUNTER(name)                                                                                              \
+	if (chain->tallies[i].name > 0)                                                                                \
+		counter_add(&chain->counters[i].name, chain->tallies[i].name);
+#define ADD_HISTOGRAM(name)
+#define WSTEP_COUNTER(name, type, unit, help) ADD_##type(name)
+#include "shared/counters.def"
+	}
+	chain_rolled_back(chain);
+}
+
+/* Forgets it. */
+void chain_rolled_back(struct chain *chain)
+{
+	memset(chain->tallies, 0, chain->step_count * sizeof(*chain->tallies));
+}
+
+/* Counts what steps were not called for. */
+void chain_count_identity(struct chain *chain, uint32_t records)
+{
+	for (uint32_t i = 0; i < chain->step_count; i++) {
+		chain->tallies[i].records_in += records;
+		chain->tallies[i].records_out += records;
+	}
 }
 
 void chain_on_progress(struct chain *chain, chain_progress *progress, void *context)
@@ -145,8 +177,7 @@ bool chain_failed(struct chain *chain, uint32_t step, struct run *run, struct fa
 	failure->step = step;
 	run_clear(run);
 	run_clear(&chain->dead);
-	if (chain->counters)
-		counter_add(&chain->counters[step].errors, 1);
+	chain->tallies[step].errors++;
 	return false;
 }
 
@@ -163,18 +194,15 @@ static bool chain_process_step(struct chain *chain, uint32_t index, struct run *
 
 bool chain_step(struct chain *chain, uint32_t index, struct run *run, struct step_time time, struct failure *failure)
 {
-	struct worker_step_counters *counters = chain->counters ? &chain->counters[index] : NULL;
+	uint64_t start = chain->counters ? now_ns() : 0;
 
 	chain_at(chain, index);
-	if (!counters)
-		return chain_process_step(chain, index, run, time, failure) || chain_failed(chain, index, run, failure);
-
-	uint64_t start = now_ns();
-	counter_add(&counters->records_in, run->count);
+	chain->tallies[index].records_in += run->count;
 	if (!chain_process_step(chain, index, run, time, failure))
 		return chain_failed(chain, index, run, failure);
-	counter_add(&counters->records_out, run->count);
-	histogram_add(&counters->latency, now_ns() - start);
+	chain->tallies[index].records_out += run->count;
+	if (chain->counters)
+		histogram_add(&chain->counters[index].latency, now_ns() - start);
 	return true;
 }
 

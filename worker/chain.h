@@ -13,7 +13,8 @@ struct worker_step_counters;
 typedef void chain_progress(void *context, uint32_t step);
 
 /* Opens all steps of a segment, whose states are, or come to be, in `store`; NULL: the chain is only opened to see whether it
- * opens. `counters`: step_count of them, or NULL. On failure NULL and `failure`. */
+ * opens. `counters`: step_count of them, or NULL; times go there at once, records when their unit is committed. On failure NULL and
+ * `failure`. */
 struct chain *chain_create(const struct segment *segment, struct state_store *store,
 			   struct worker_step_counters *counters, struct failure *failure);
 
@@ -61,6 +62,13 @@ bool chain_next_timer(const struct chain *chain, enum release_cause cause, struc
 
 /* The earliest processing time in ms at which a step wants a tick; INT64_MAX: none. */
 int64_t chain_next_wakeup(const struct chain *chain);
+
+/* The unit at hand has been committed: what it did counts; or undone: it does not. */
+void chain_committed(struct chain *chain);
+void chain_rolled_back(struct chain *chain);
+
+/* Counts records that an identity chain's steps let through without being called. */
+void chain_count_identity(struct chain *chain, uint32_t records);
 
 /* Whether the chain hands records on untouched (no step, or passthrough alone). */
 bool chain_is_identity(const struct chain *chain);

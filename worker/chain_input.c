@@ -20,7 +20,6 @@
 
 #include <xxhash.h>
 
-#include "shared/counters.h"
 #include "shared/log.h"
 #include "worker/chain_parts.h"
 #include "worker/json_text.h"
@@ -142,17 +141,16 @@ static bool put_aside(struct chain *chain, uint32_t index, const struct record *
 bool chain_leave_out(struct chain *chain, uint32_t index, const struct record *record, struct scratch *scratch,
 		     struct failure *failure)
 {
-	struct worker_step_counters *counters = chain->counters ? &chain->counters[index] : NULL;
+	struct step_tally *tally = &chain->tallies[index];
 	enum error_policy policy = chain->segment->steps[index].policy;
 
 	if (policy == ON_ERROR_FAIL)
 		return false;
 	if (policy == ON_ERROR_DEAD_LETTER && !put_aside(chain, index, record, scratch, failure))
 		return false;
-	if (counters) {
-		counter_add(&counters->errors, 1);
-		counter_add(policy == ON_ERROR_SKIP ? &counters->skipped : &counters->dead_letters, 1);
-	}
+	tally->errors++;
+	tally->skipped += policy == ON_ERROR_SKIP;
+	tally->dead_letters += policy == ON_ERROR_DEAD_LETTER;
 	return true;
 }
 

@@ -4,6 +4,14 @@
 
 #include "worker/chain.h"
 
+/* What the unit at hand adds to a step's counters when it commits: all that are no histograms. */
+struct step_tally {
+#define STEP_TALLY_COUNTER(name) uint64_t name;
+#define STEP_TALLY_HISTOGRAM(name)
+#define WSTEP_COUNTER(name, type, unit, help) STEP_TALLY_##type(name)
+#include "shared/counters.def"
+};
+
 struct chain {
 	const struct segment *segment;
 	struct step *steps;
@@ -14,6 +22,7 @@ struct chain {
 	bool stateful;                         /* a step has states */
 	struct state_store *store;             /* or NULL */
 	struct worker_step_counters *counters; /* or NULL */
+	struct step_tally *tallies;            /* of each step */
 	chain_progress *progress;
 	void *progress_context;
 	struct chain_guard guard; /* about_to NULL: none */

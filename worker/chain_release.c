@@ -5,7 +5,6 @@
  * own go behind it, and so on. So what comes out is in the order in which it went in. Where a wave is cut short by the number of
  * timers, no step behind the one with timers left lets anything of its own go: the next wave begins where this one stopped.
  */
-#include "shared/counters.h"
 #include "worker/chain_parts.h"
 
 /* A release on its way through the steps. */
@@ -116,8 +115,7 @@ static bool wave_step(struct wave *wave, uint32_t index)
 	chain_at(chain, index);
 	if (!wave_let_go(wave, index))
 		return chain_failed(chain, index, wave->out, wave->failure);
-	if (chain->counters)
-		counter_add(&chain->counters[index].records_out, wave->out->count - before);
+	chain->tallies[index].records_out += wave->out->count - before;
 	return true;
 }
 

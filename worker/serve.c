@@ -198,6 +198,8 @@ static void channel_rollback(struct serve *serve, uint32_t index)
 	ring_rewind(&channel->requests, channel->at.consumed);
 	if (channel->session != NULL)
 		session_rolled_back(channel->session);
+	else
+		unary_rolled_back(serve->unary);
 	workspace->unit = (struct unit){0};
 }
 
@@ -268,6 +270,8 @@ static void channel_commit(struct serve *serve, uint32_t index)
 	arena_commit(&workspace->arena);
 	if (channel->session != NULL)
 		session_committed(channel->session);
+	else
+		unary_committed(serve->unary);
 	counter_add(&workspace->page->counters.frames, workspace->unit.messages);
 	if (workspace->unit.messages > 0 || workspace->unit.records > 0)
 		progress_done(workspace, workspace->unit.messages);

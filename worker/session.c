@@ -43,7 +43,7 @@ enum {
 
 /* What the unit at hand adds to the segment's counters when it commits. */
 struct tally {
-	uint64_t records_in, bytes_in, records_out, bytes_out;
+	uint64_t records_in, bytes_in, records_out, bytes_out, errors;
 };
 
 struct session {
@@ -158,7 +158,10 @@ void session_committed(struct session *session)
 		counter_add(&counters->bytes_in, tally->bytes_in);
 		counter_add(&counters->records_out, tally->records_out);
 		counter_add(&counters->bytes_out, tally->bytes_out);
+		counter_add(&counters->errors, tally->errors);
 	}
+	if (session->chain != NULL)
+		chain_committed(session->chain);
 	session->tally = (struct tally){0};
 	if (session->at->finished)
 		close_steps(session);
@@ -168,6 +171,8 @@ void session_committed(struct session *session)
 void session_rolled_back(struct session *session)
 {
 	session->tally = (struct tally){0};
+	if (session->chain != NULL)
+		chain_rolled_back(session->chain);
 	if (!session->at->opened)
 		close_steps(session);
 	snapshot_rolled_back(&session->snapshot);
@@ -228,8 +233,7 @@ fail(struct session *session, struct fault fault, const char *format, ...)
 	output_drop(session->output);
 	write_error(session, &fault, text);
 	output_status(session->output, FRAME_END, fault.status, text);
-	if (session->segment != NULL)
-		counter_add(&workspace_segment_counters(session->workspace, session->segment->id)->errors, 1);
+	session->tally.errors++;
 	log_warn("session of segment %u, channel %u, epoch %u ends: %s", session->output->header.segment,
 		 session->channel, session->at->epoch, text);
 	session->at->finished = 1;
@@ -708,7 +712,7 @@ static bool run_pass(struct session *session, uint64_t rest)
 	result = output_records(session->output, batch->records, batch->count, batch->headers, rest, &size);
 	if (!judge_output(session, result, size))
 		return false;
-	workspace_count_identity(session->workspace, session->segment, batch->count);
+	chain_count_identity(session->chain, batch->count);
 	count_in(session, batch->count, bytes);
 	count_out(session, batch->count, bytes);
 	return true;

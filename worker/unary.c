@@ -8,7 +8,7 @@
  * window whose trigger is refused stays, and so does what steps hold, for the client to ask again; a window's age bounds it.
  *
  * Windows are process memory, which no rollback reaches: so a call that changes one ends its unit, and changes it when nothing
- * else can go wrong. Counters of a call that is worked on again, because the unit that it was in had to be given up, count it twice.
+ * else can go wrong. Counters count a call when its unit commits.
  */
 #include "worker/unary.h"
 
@@ -30,7 +30,9 @@ enum {
 struct unary_segment {
 	struct chain *chain;
 	bool identity;
-	bool keys; /* the last step sets keys */
+	bool keys;    /* the last step sets keys */
+	bool touched; /* by the unit at hand, which adds this when it commits: */
+	uint64_t records_in, bytes_in, records_out, bytes_out, errors;
 };
 
 struct unary {
@@ -164,6 +166,46 @@ void unary_destroy(struct unary *unary)
 	free(unary);
 }
 
+/* Counts what a segment's calls have come to. */
+static void segment_count(const struct unary *unary, struct unary_segment *state, uint32_t segment)
+{
+	struct worker_segment_counters *counters = workspace_segment_counters(unary->workspace, segment);
+
+	counter_add(&counters->records_in, state->records_in);
+	counter_add(&counters->bytes_in, state->bytes_in);
+	counter_add(&counters->records_out, state->records_out);
+	counter_add(&counters->bytes_out, state->bytes_out);
+	counter_add(&counters->errors, state->errors);
+	chain_committed(state->chain);
+}
+
+/* The unit is over. */
+static void unit_over(struct unary *unary, bool committed)
+{
+	for (uint32_t i = 0; i < unary->workspace->descriptor->segment_count; i++) {
+		struct unary_segment *state = &unary->segments[i];
+
+		if (!state->touched)
+			continue;
+		if (committed)
+			segment_count(unary, state, i);
+		else
+			chain_rolled_back(state->chain);
+		state->touched = false;
+		state->records_in = state->bytes_in = state->records_out = state->bytes_out = state->errors = 0;
+	}
+}
+
+void unary_committed(struct unary *unary)
+{
+	unit_over(unary, true);
+}
+
+void unary_rolled_back(struct unary *unary)
+{
+	unit_over(unary, false);
+}
+
 const struct state_store *unary_state(const struct unary *unary)
 {
 	return unary->store;
@@ -187,8 +229,8 @@ refuse(struct call *call, grpc_status_code code, const char *format, ...)
 	va_end(arguments);
 	output_drop(call->output);
 	output_status(call->output, FRAME_REFUSAL, code, text);
-	if (call->segment != NULL)
-		counter_add(&workspace_segment_counters(call->unary->workspace, call->segment->id)->errors, 1);
+	if (call->state != NULL)
+		call->state->errors++;
 	return false;
 }
 
@@ -213,11 +255,8 @@ static bool refuse_memory(struct call *call)
 /* Counts records of the segment. */
 static void count(const struct call *call, bool in, uint64_t records, uint64_t bytes)
 {
-	struct worker_segment_counters *counters =
-	    workspace_segment_counters(call->unary->workspace, call->segment->id);
-
-	counter_add(in ? &counters->records_in : &counters->records_out, records);
-	counter_add(in ? &counters->bytes_in : &counters->bytes_out, bytes);
+	*(in ? &call->state->records_in : &call->state->records_out) += records;
+	*(in ? &call->state->bytes_in : &call->state->bytes_out) += bytes;
 }
 
 /* Adds the headers that say key and route to an output, in place of any that came in under these names. False when memory
@@ -357,7 +396,7 @@ static bool process_batch(struct call *call)
 		bytes += batch->records[i].payload.size;
 	count(call, true, batch->count, bytes);
 	if (call->state->identity) {
-		workspace_count_identity(workspace, call->segment, batch->count);
+		chain_count_identity(call->state->chain, batch->count);
 		return reply_batch(call);
 	}
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
@@ -512,6 +551,7 @@ static bool work(struct call *call, struct view request)
 			      call->request.segment, descriptor->pipeline, descriptor->segment_count - 1);
 	call->segment = &descriptor->segments[call->request.segment];
 	call->state = &call->unary->segments[call->request.segment];
+	call->state->touched = true;
 	call->output->header.segment = call->request.segment;
 	switch (call->frame->kind) {
 	case FRAME_PROCESS_MESSAGE:

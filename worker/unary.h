@@ -28,6 +28,10 @@ enum work_result unary_work(struct unary *unary, struct output *output, const st
 enum work_result unary_refuse(struct unary *unary, struct output *output, const struct frame *frame,
 			      const struct unit *unit);
 
+/* The unit at hand has been committed, or undone: what it did counts, or does not. */
+void unary_committed(struct unary *unary);
+void unary_rolled_back(struct unary *unary);
+
 /* Drops windows that are too old. Returns the CLOCK_MONOTONIC ns at which the next one will be; UINT64_MAX: there is none. */
 uint64_t unary_expire(struct unary *unary);
 

@@ -93,18 +93,6 @@ struct chain *workspace_chain(struct workspace *workspace, const struct segment 
 	return chain;
 }
 
-/* Counts records that passed the steps of an identity chain. */
-void workspace_count_identity(const struct workspace *workspace, const struct segment *segment, uint32_t records)
-{
-	for (size_t i = 0; i < segment->step_count; i++) {
-		struct worker_step_counters *counters =
-		    control_worker_step(workspace->control, workspace->slot, segment->steps[i].index);
-
-		counter_add(&counters->records_in, records);
-		counter_add(&counters->records_out, records);
-	}
-}
-
 /* The counters of a segment. */
 struct worker_segment_counters *workspace_segment_counters(const struct workspace *workspace, uint32_t segment)
 {

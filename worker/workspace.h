@@ -91,9 +91,6 @@ static inline bool workspace_in_trouble(struct workspace *workspace)
 struct chain *workspace_chain(struct workspace *workspace, const struct segment *segment, struct state_store *store,
 			      struct failure *failure);
 
-/* Counts records that an identity chain's steps let through without being called. */
-void workspace_count_identity(const struct workspace *workspace, const struct segment *segment, uint32_t records);
-
 /* The counters of a segment, or of all steps of a segment one after the other. */
 struct worker_segment_counters *workspace_segment_counters(const struct workspace *workspace, uint32_t segment);
 

@@ -7,6 +7,7 @@ VARIANT ?= release
 V       ?= 0
 PREFIX  ?= /usr/local
 SETUP   ?= yes
+ENGINE  ?= flink
 ifeq ($(origin CC),default)
 CC      := gcc
 endif
@@ -97,9 +98,10 @@ endef
 
 # ---- What the machine must have: setup/packages.txt; some targets install it, the others only look -------------------
 
-INSTALLING  := $(filter run test test-full chaos bench bench-% fuzz lint setup,$(MAKECMDGOALS))
+INSTALLING  := $(filter run test test-full chaos bench bench-% fuzz lint setup bridge flink-up flink-run,$(MAKECMDGOALS))
 SETUP_GROUP := $(or $(if $(filter setup lint fuzz test-full,$(MAKECMDGOALS))$(CLANG),lint),$(if \
-                    $(filter test chaos bench bench-% tests venv,$(MAKECMDGOALS)),test),build)
+                    $(filter test test-java chaos bench bench-% tests venv,$(MAKECMDGOALS)),test),$(if \
+                    $(filter bridge lint-java flink-up flink-run,$(MAKECMDGOALS))$(if $(filter flink,$(ENGINE)),$(filter run,$(MAKECMDGOALS))),flink),build)
 ifeq ($(SETUP),yes)
 HAVE        := build/setup/$(SETUP_GROUP).ok
 endif
@@ -112,7 +114,7 @@ venv: $(VENV)
 
 build/setup/%.ok: setup/packages.txt setup/install.sh
 	@setup/install.sh $(if $(INSTALLING),,--check) $*
-	@mkdir -p build/setup && touch $(addprefix build/setup/,$(addsuffix .ok,build $(if $(filter build,$*),,test) $*))
+	@mkdir -p build/setup && touch $(addprefix build/setup/,$(addsuffix .ok,build $(if $(filter build,$*),,flink) $(if $(filter build flink,$*),,test) $*))
 
 $(VENV): setup/requirements.txt | $(HAVE)
 	@echo "  VENV  build/venv (setup/requirements.txt)"
@@ -199,6 +201,27 @@ $(B)/tests/make_corpus: $(B)/tests/make_corpus.o $(B)/libbridge.a
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
+# ---- The Flink application: Maven does it all; nothing runs while nothing has changed ----------------------------------
+
+.PHONY: bridge test-java lint-java
+BRIDGE_JAR   := build/bridge/flink-bridge-$(VERSION).jar
+JAVA_SOURCES := bridge/pom.xml proto/flink_bridge.proto $(shell find bridge/src -type f 2>/dev/null)
+bridge: $(BRIDGE_JAR)
+	@:
+$(BRIDGE_JAR): $(JAVA_SOURCES) | $(HAVE)
+	$(call say,MAVEN $@)
+	$(Q)setup/maven.sh package package -DskipTests
+	@touch $@
+
+# The Java tests alone; CLASSES=CodecTest picks classes, SIZE=full is the large run.
+SIZE    ?= small
+CLASSES ?= java
+test-java: all $(HAVE)
+	@python3 tests/run.py --java $(SIZE) $(CLASSES)
+lint-java: | $(HAVE)
+	$(call say,LINT  google-java-format)
+	$(Q)setup/maven.sh format spotless:check
+
 # ---- Test: the last line is "N passed, N failed, N skipped" -----------------------------------------------------------
 
 .PHONY: test test-full chaos fuzz corpus
@@ -207,7 +230,7 @@ test: $(HAVE) $(VENV)
 	@$(MAKE) VARIANT=release all tests
 	@$(MAKE) VARIANT=asan tests replays
 	@$(MAKE) VARIANT=tsan tsan-tests
-	@$(PYTHON) tests/run.py --unit release,asan --threaded tsan --replay asan --e2e release $(SUITES)
+	@$(PYTHON) tests/run.py --unit release,asan --threaded tsan --replay asan --e2e release --java small $(SUITES)
 
 VARIANTS := release debug asan tsan
 EVERY    := release,debug,asan,tsan,release-clang,debug-clang,asan-clang,tsan-clang
@@ -216,12 +239,12 @@ test-full: $(HAVE) $(VENV)
 		echo "== $$cc $$v"; $(MAKE) CC=$$cc VARIANT=$$v all tests || exit 1; done; done
 	@$(MAKE) VARIANT=asan replays
 	@$(MAKE) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
-	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang $(SUITES)
+	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang --java full $(SUITES)
 
 CHAOS_SECONDS ?= 60
 chaos: $(HAVE) $(VENV)
 	@$(MAKE) VARIANT=release all
-	@CHAOS_SECONDS=$(CHAOS_SECONDS) $(PYTHON) tests/run.py --e2e release --timeout $$((2 * $(CHAOS_SECONDS) + 300)) chaos
+	@CHAOS_SECONDS=$(CHAOS_SECONDS) $(PYTHON) tests/run.py --e2e release --java chaos --timeout $$((2 * $(CHAOS_SECONDS) + 300)) chaos
 
 FUZZ_SECONDS ?= 60
 ifeq ($(VARIANT),fuzz)
@@ -268,12 +291,12 @@ bench-transport: all $(B)/bench/bench_transport
 .PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell install clean help
 C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(wildcard cli/*.c tests/*.c bench/*.c)
 C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h cli/*.h tests/*.h bench/*.h)
-SCRIPTS   := setup/install.sh .ci/run $(wildcard examples/*/*.sh tests/*.sh)
+SCRIPTS   := setup/install.sh setup/maven.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
 TIDY      := $(C_SOURCES:%.c=build/lint/%.ok)
 # Wrong about readdir, NULL as a last argument, designated initialisers, mmap(-1), ends of linked-in data; the compilers and clang-tidy look at these as well.
 CPPCHECK_WRONG := missingIncludeSystem readdirCalled legacyUninitvar invalidFunctionArg ctuuninitvar comparePointers varFuncNullUB
 
-lint: lint-format lint-tidy lint-cppcheck lint-shell
+lint: lint-format lint-tidy lint-cppcheck lint-shell lint-java
 	@echo "lint: clean"
 lint-format: | $(HAVE)
 	$(call say,LINT  clang-format)
@@ -313,15 +336,17 @@ clean:
 
 help:
 	@echo 'make                  build bridged and bridgectl into $(B)'
+	@echo 'make bridge           build the Flink application: build/bridge/flink-bridge-$(VERSION).jar'
 	@echo 'make run              run examples/quickstart on two slots'
 	@echo 'make test             all tests (about 5 minutes on two cores); SUITES="check_ring test_unary" picks some'
+	@echo 'make test-java        the tests of the Flink application alone; CLASSES="KafkaBrokerTest" SIZE=full'
 	@echo 'make test-full        every suite with every variant and both compilers, end-to-end tests under ASan, fuzzing'
 	@echo 'make chaos            processes killed at random under load; CHAOS_SECONDS=60'
 	@echo 'make fuzz             libFuzzer on the parsers; FUZZ_SECONDS=60 for each'
 	@echo 'make corpus           the made part of tests/corpus anew'
 	@echo 'make bench            speed and memory; results in build/bench'
 	@echo 'make bench-state      the state API alone; barriers and restores'
-	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck'
+	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck, google-java-format'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'
 	@echo 'make clean            remove build/, but for the Python packages in build/venv'

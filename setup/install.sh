@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing of setup/packages.txt on Debian or Ubuntu.
 #
-#   setup/install.sh [--check] GROUP        GROUP: build, test or lint (each includes the groups before it)
+#   setup/install.sh [--check] GROUP        GROUP: build, flink, test or lint (each includes the groups before it)
 #
 # --check only looks. As root, or with sudo (without a password, or on a terminal where it can ask for one), the missing packages
 # are installed; otherwise the exact command is printed. Exit status: 0 all there, 1 apt failed, 2 something is missing or misused.
@@ -12,8 +12,9 @@ check=
 [ "${1:-}" = --check ] && { check=1; shift; }
 case "${1:-}" in
 build) groups=" build " ;;
-test) groups=" build test " ;;
-lint) groups=" build test lint " ;;
+flink) groups=" build flink " ;;
+test) groups=" build flink test " ;;
+lint) groups=" build flink test lint " ;;
 *) sed -n '2,7p' "$0" >&2; exit 2 ;;
 esac
 

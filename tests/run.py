@@ -1,9 +1,10 @@
 """The test runner: every unit suite, fuzz replay and end-to-end file as a job of its own, two at a time.
 
-    tests/run.py [--unit VARIANT,...] [--threaded VARIANT,...] [--replay VARIANT,...] [--e2e VARIANT,...] [NAME...]
+    tests/run.py [--unit VARIANT,...] [--threaded VARIANT,...] [--replay VARIANT,...] [--e2e VARIANT,...] [--java SIZE] [NAME...]
 
-A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. NAMEs pick jobs: check_ring, test_unary (all of them when none is named). What is counted are
-single tests: Check's, each file of a replayed corpus, pytest's. A job that hangs is killed with everything it started, and counts
+A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. --java runs the tests of the Flink application, all classes in one
+run of Maven, against build/release: `small`, `full`, or `chaos` (only the *Chaos classes, for CHAOS_SECONDS). NAMEs pick jobs: check_ring, test_unary, CodecTest
+(all of them when none is named). What is counted are single tests: Check's, each file of a replayed corpus, pytest's, JUnit's. A job that hangs is killed with everything it started, and counts
 as one failure. Failures show the job's whole output, and again by name at the end; the last line is always
 
     N passed, N failed, N skipped
@@ -17,6 +18,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +33,10 @@ SANITIZERS = {
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     "TSAN_OPTIONS": f"halt_on_error=0:second_deadlock_stack=1:exitcode=66:suppressions={TOP}/tests/tsan.supp",
 }
+
+
+# By how much longer than another job this one may take: it is all of the Java tests.
+JAVA_TIMES = {"small": 4, "full": 12, "chaos": 1}
 
 
 @dataclasses.dataclass
@@ -71,6 +77,10 @@ def collect(options: argparse.Namespace) -> list[Job]:
             prefix = fixed if "san" in variant and kind != "e2e" else []
             jobs.append(Job(name, variant, kind, [*prefix, *command], options.timeout))
 
+    java = java_classes("Chaos" if options.java == "chaos" else "Test", [name for name in options.names if name != "chaos"])
+    if options.java and java:
+        command = ["setup/maven.sh", "test", "test", f"-Dtest={','.join(java)}", f"-Dbridge.size={options.java}"]
+        jobs.append(Job("java", "release", "java", command, options.timeout * JAVA_TIMES[options.java]))
     chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
     for variant in options.e2e:
         for path in sorted((TOP / "tests" / "e2e").glob("test_*.py")) + chaos:
@@ -85,6 +95,12 @@ def collect(options: argparse.Namespace) -> list[Job]:
             target = source.stem.removeprefix("fuzz_")
             add("replay", f"replay_{target}", variant, [f"build/{variant}/tests/replay_{target}", f"tests/corpus/{target}"])
     return jobs
+
+
+def java_classes(ending: str, names: list[str]) -> list[str]:
+    """The Java test classes with this ending that the names pick; all when there are none."""
+    classes = sorted(path.stem for path in (TOP / "bridge" / "src" / "test").glob(f"**/*{ending}.java"))
+    return [name for name in classes if not names or name in names or "java" in names]
 
 
 class Runner:
@@ -108,11 +124,14 @@ class Runner:
             if job.kind in ("unit", "threaded"):
                 environment |= {"CK_TAP_LOG_FILE_NAME": str(report), "CK_DEFAULT_TIMEOUT": "60"}
             command = [*job.command, f"--junitxml={report}"] if job.kind == "e2e" else job.command
+            if job.kind == "java":
+                report = TOP / "build" / "bridge" / "surefire-reports"
+                shutil.rmtree(report, ignore_errors=True)
             started = time.monotonic()
             code, words = self.wait(job, command, environment, log)
             text = log.read_text(errors="replace") + words
             outcome = READERS[job.kind](job, code, text, report)
-        outcome.output = text
+        outcome.output = outcome.output or text
         outcome.seconds = time.monotonic() - started
         if code != 0 and not outcome.failed:
             outcome.failed = [f"{job.name}: exit status {code}, though no test failed"]
@@ -191,7 +210,33 @@ def read_junit(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome:
     return outcome
 
 
-READERS = {"unit": read_tap, "threaded": read_tap, "replay": read_replay, "e2e": read_junit}
+def read_surefire(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome:
+    """Surefire's reports, a file for each class. What failed is put into words: the message, and where in our own code."""
+    outcome = Outcome()
+    for path in sorted(report.glob("TEST-*.xml")):
+        for case in xml.etree.ElementTree.parse(path).getroot().iter("testcase"):
+            problem = case.find("failure") if case.find("failure") is not None else case.find("error")
+            if problem is not None:
+                name = f"{(case.get('classname') or path.stem).rpartition('.')[2]}.{case.get('name')}"
+                outcome.failed.append(f"{job.name}: {name}")
+                outcome.output += f"{name}: {describe_problem(problem.text or '')}\n"
+            elif case.find("skipped") is not None:
+                outcome.skipped += 1
+            else:
+                outcome.passed += 1
+    if not outcome.failed and (code != 0 or outcome.passed == 0):
+        outcome.failed.append(f"{job.name}: {describe_end(code)}, {outcome.passed} tests reported")
+    outcome.output += text
+    return outcome
+
+
+def describe_problem(trace: str) -> str:
+    """A Java stack trace without the frames of libraries."""
+    lines = [line for line in trace.splitlines() if not line.lstrip().startswith("at ") or "io.flinkbridge." in line]
+    return "\n".join(lines[:40])
+
+
+READERS = {"unit": read_tap, "threaded": read_tap, "replay": read_replay, "e2e": read_junit, "java": read_surefire}
 
 
 def describe_end(code: int) -> str:
@@ -217,6 +262,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for kind in ("unit", "threaded", "replay", "e2e"):
         parser.add_argument(f"--{kind}", type=lambda text: text.split(","), default=[], metavar="VARIANT,...")
+    parser.add_argument("--java", choices=["small", "full", "chaos"])
     parser.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 2))
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one job")
     parser.add_argument("names", nargs="*", metavar="NAME")

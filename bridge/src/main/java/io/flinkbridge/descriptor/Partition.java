@@ -1,0 +1,15 @@
+package io.flinkbridge.descriptor;
+
+import java.util.Locale;
+
+/** How records reach a segment or sink from what feeds it. */
+public enum Partition {
+  FORWARD,
+  REBALANCE,
+  HASH;
+
+  /** As the descriptor writes it. */
+  public String word() {
+    return name().toLowerCase(Locale.ROOT);
+  }
+}

@@ -27,9 +27,9 @@ class Needs(fb.Step):
 '''
 
 
-def run(target, *messages):
+def run(target, *messages, form="process"):
     """What a step makes of messages: (index, route, payload) of each output."""
-    runner = engine.Runner(target, backend=None)
+    runner = engine.Runner(target, backend=None, form=form)
     runner.open()
     feed = engine.Feed(messages)
     runner.drive(feed)
@@ -122,9 +122,23 @@ def test_forms():
         (0, "a", b"1"), (1, "a", b"22"), (1, "b", b"22")]  # fmt: skip
     assert run(fb.batch(lambda messages: [str(len(messages)), *messages, "more"]), one, two) == [
         (0, None, b"2"), (1, None, b"1"), (1, None, b"22"), (1, None, b"more")]  # fmt: skip
+    assert run(lambda message: message == two, one, two, form="filter") == [(1, None, b"22")]
     for form, result in ((fb.map, None), (fb.map, ["a"]), (fb.flat_map, "abc"), (fb.batch, "abc")):
         with pytest.raises(engine.StepError):
             run(form(lambda _, result=result: result), one)
+
+
+def test_what_an_output_does_not_say_is_that_of_the_message_at_hand():
+    message = fb.Message("in", key="k", headers={"h": "v"}, timestamp=7)
+    for result, expected in (
+        ("x", fb.Message("x", key="k", headers={"h": "v"}, timestamp=7)),
+        (fb.Message("x"), fb.Message("x", key="k", headers={"h": "v"}, timestamp=7)),
+        (fb.Message("x", headers={}, timestamp=8), fb.Message("x", key="k", timestamp=8)),
+        (message.replace("x", headers={"a": "b"}), fb.Message("x", key="k", headers={"a": "b"}, timestamp=7)),
+    ):
+        assert [output for _, output in engine.outputs_of(result, message)] == [expected]
+    with pytest.raises(engine.StepError, match="cannot leave here"):
+        run(lambda _: fb.Message("x", key="other"), message)
 
 
 @pytest.fixture
@@ -165,7 +179,7 @@ def test_failures_are_told_with_type_place_and_bounds():
     with pytest.raises(ValueError) as raised:
         fails()
     kind, text, trace = engine.describe(raised.value)
-    assert kind == "ValueError" and len(text) == engine.MESSAGE_MAX and len(trace) <= engine.TRACEBACK_MAX
-    assert engine.short(raised.value).endswith("in fails)")
+    assert kind == "ValueError" and text.startswith("x") and len(text) <= engine.MESSAGE_MAX + 80 and len(trace) <= engine.TRACEBACK_MAX
+    assert text.endswith("in fails)")
     assert engine.describe(SystemExit(3))[1] == "3 (a step must not end its worker)"
     assert json.dumps(engine.describe(ValueError("\ud800"))[1])

@@ -2,7 +2,7 @@
 
 Not for users. The host and `flink_bridge.testing` stand on this:
 
-    target = find_target("app.steps", "clean")       # once per process: imports the module
+    target = find_target("app.steps", "clean")        # once per process: imports the module
     runner = Runner(target, backend, context)        # once per subtask
     runner.open()
     runner.drive(feed)                                # for each run of messages
@@ -22,11 +22,11 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .message import Json, Message, To, dumps
-from .step import FORM, Aggregate, Backend, Context, Form, Timer, ValueState
+from .step import FORM, Aggregate, Backend, Context, Form, Timer, Transient, ValueState
 
 TRACEBACK_MAX = 4096
 MESSAGE_MAX = 400
@@ -39,7 +39,7 @@ class StepError(Exception):
 # ---- What a name means -----------------------------------------------------------------------------------------------
 
 
-def find_target(module: str, name: str) -> Any:
+def find_target(module: str, name: str, form: str = "process") -> Any:
     """The function or class that a pipeline names, of a module that is imported for it. StepError says what is wrong."""
     try:
         found: Any = importlib.import_module(module)
@@ -51,7 +51,7 @@ def find_target(module: str, name: str) -> Any:
         if not hasattr(found, part):
             raise StepError(f"the Python module `{module}` has no `{name}`{_similar(found, part)}")
         found = getattr(found, part)
-    check_target(found, f"{module}.{name}")
+    check_target(found, f"{module}.{name}", form)
     return found
 
 
@@ -63,17 +63,21 @@ def _similar(holder: object, name: str) -> str:
     return f"; is `{names[0]}` meant?" if names else ""
 
 
-def form_of(target: Any) -> Form:
-    """Which form a function or class is in."""
+def form_of(target: Any, form: str = "process") -> Form:
+    """Which form a function or class is in: as the pipeline says, or, where that says `process`, as it is decorated."""
     if inspect.isclass(target):
         return Form("aggregate") if issubclass(target, Aggregate) else Form("class")
+    if form != "process":
+        return Form(form)
     form = getattr(target, FORM, None)
     return form if isinstance(form, Form) else Form("function")
 
 
-def check_target(target: Any, name: str) -> None:
+def check_target(target: Any, name: str, form: str = "process") -> None:
     """StepError when a target cannot be a step."""
     if inspect.isclass(target):
+        if form != "process":
+            raise StepError(f"the class `{name}` cannot have the form `{form}`: that is for functions")
         if not issubclass(target, Aggregate) and not callable(getattr(target, "process", None)):
             raise StepError(f"the class `{name}` has no method `process(self, message)`")
         _check_arguments(target, name, 0, "a step class is made without arguments: what it needs it finds in open(self, context)")
@@ -82,7 +86,7 @@ def check_target(target: Any, name: str) -> None:
         raise StepError(f"`{name}` is neither a function nor a class: {type(target).__name__}")
     if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
         raise StepError(f"`{name}` is an `async def`: steps are plain functions and classes")
-    wanted = 2 if form_of(target).name == "reduce" else 1
+    wanted = 2 if form_of(target, form).name == "reduce" else 1
     words = {2: "a reduce function takes two values", 1: "a step function takes a message"}
     _check_arguments(target, name, wanted, words[wanted])
 
@@ -203,21 +207,22 @@ _DRIVERS: dict[str, Callable[[Any, Any], None]] = {
 class Runner:
     """A step as one subtask has it."""
 
-    def __init__(self, target: Any, backend: Backend, context: Context | None = None) -> None:
-        form = form_of(target)
+    def __init__(self, target: Any, backend: Backend, context: Context | None = None, form: str = "process") -> None:
+        form_at_hand = form_of(target, form)
         self.context = context or Context(backend)
-        self.takes_all = form.name == "batch"
+        self.takes_all = form_at_hand.name == "batch"
         self._object: Any = None
-        if form.name == "class":
+        if form_at_hand.name == "class":
             self._object = target()
-        elif form.name == "aggregate":
+        elif form_at_hand.name == "aggregate":
             self._object = _Aggregating(target())
-        elif form.name == "reduce":
+        elif form_at_hand.name == "reduce":
             self._object = _Reduce(target)
         self.function: Callable[..., Any] = target if self._object is None else self._object.process
-        self.driver = _DRIVERS.get(form.name, _drive)
+        self.driver = _DRIVERS.get(form_at_hand.name, _drive)
         self.on_timer: Callable[[Timer], Any] | None = getattr(self._object, "on_timer", None)
         self.on_watermark: Callable[[int], Any] | None = getattr(self._object, "on_watermark", None)
+        self.on_end: Callable[[], Any] | None = getattr(self._object, "on_end", None)
 
     def open(self) -> None:
         """Runs the step's own `open`."""
@@ -240,8 +245,11 @@ class Runner:
 # ---- Results ---------------------------------------------------------------------------------------------------------
 
 
-def outputs_of(result: Any, message: Message, route: str | None = None) -> Iterator[tuple[str | None, Message]]:
-    """What a result is: pairs of route (None: the first) and message. Plain values take key, headers and timestamp of `message`.
+def outputs_of(
+    result: Any, message: Message, route: str | None = None, inputs: Sequence[Message] = ()
+) -> Iterator[tuple[str | None, Message]]:
+    """What a result is: pairs of route (None: the first) and message. What is not given is that of `message`; `inputs` are all that the
+    step had at once.
 
     >>> [(route, out.payload) for route, out in outputs_of(["a", To("late", {"b": 1})], Message())]
     [(None, b'a'), ('late', b'{"b":1}')]
@@ -249,7 +257,10 @@ def outputs_of(result: Any, message: Message, route: str | None = None) -> Itera
     if result is None:
         return
     if isinstance(result, Message):
-        yield route, result
+        try:
+            yield route, result._as_output(message, inputs)
+        except ValueError as error:
+            raise StepError(str(error)) from None
     elif isinstance(result, (bytes, bytearray, memoryview, str)):
         yield route, message.replace(result)
     elif isinstance(result, dict):
@@ -259,12 +270,12 @@ def outputs_of(result: Any, message: Message, route: str | None = None) -> Itera
     elif isinstance(result, To):
         if route is not None:
             raise StepError(f"an output goes to one route: {result!r} stands in one for `{route}`")
-        yield from outputs_of(result.value, message, result.route)
+        yield from outputs_of(result.value, message, result.route, inputs)
     elif isinstance(result, (list, tuple, Iterator)):
         for each in result:
             if isinstance(each, (list, tuple, Iterator)):
                 raise StepError(f"an output is {_kind(each)} within many; a JSON array as a payload is Json([...])")
-            yield from outputs_of(each, message, route)
+            yield from outputs_of(each, message, route, inputs)
     else:
         raise StepError(
             f"a step returned {_kind(result)}; it returns None, a Message, bytes, str, a dict (as JSON), Json(value), To(route, output), "
@@ -319,7 +330,7 @@ class Feed:
             return
         for place, each in enumerate(out):
             index = min(place, len(self.messages) - 1)
-            self.outputs += [(index, route, output) for route, output in outputs_of(each, self.messages[index])]
+            self.outputs += [(index, route, output) for route, output in outputs_of(each, self.messages[index], None, self.messages)]
 
 
 # ---- Words for failures ----------------------------------------------------------------------------------------------
@@ -339,7 +350,20 @@ def describe(error: BaseException) -> tuple[str, str, str]:
         name = "StepError"
     if isinstance(error, SystemExit):
         text = f"{text or '0'} (a step must not end its worker)"
-    return name, _bounded(text, MESSAGE_MAX), _traceback_of(error)
+    return name, _bounded(text, MESSAGE_MAX) + _place_of(error), _traceback_of(error)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether doing it again may help: what a retry policy is about."""
+    return isinstance(error, (Transient, ConnectionError, TimeoutError))
+
+
+def _place_of(error: BaseException) -> str:
+    """The last line of the user's code, short."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OWN_FILES]
+    if not frames or isinstance(error, StepError):
+        return ""
+    return _bounded(f" ({re.sub(r'^.*/', '', frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})", 80)
 
 
 def _bounded(text: str, limit: int) -> str:
@@ -356,16 +380,6 @@ def _traceback_of(error: BaseException) -> str:
         return f"(the traceback cannot be had: {type(inner).__name__})"
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= TRACEBACK_MAX else "..." + text[3 - TRACEBACK_MAX :]
-
-
-def short(error: BaseException) -> str:
-    """One line: type, message, and the last line of code at fault."""
-    kind, text, _ = describe(error)
-    place = ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OWN_FILES]
-    if frames and not isinstance(error, StepError):
-        place = f" ({re.sub(r'^.*/', '', frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})"
-    return (text if isinstance(error, StepError) else f"{kind}: {text}" if text else kind) + place
 
 
 # ---- The worker's log ------------------------------------------------------------------------------------------------

@@ -7,32 +7,34 @@ same behaviour, over the memory that the record came in.
 from __future__ import annotations
 
 import json as _json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 _NOTHING: Any = object()
-_encode = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 def dumps(value: Any) -> bytes:
-    """The bytes that a JSON value becomes as a payload: UTF-8, shortest form, keys in their order.
+    """The bytes that a JSON value becomes as a payload: UTF-8, shortest form, keys in their order. ValueError for what JSON has not.
 
     >>> dumps({"a": [1, "ü"]})
     b'{"a":[1,"\\xc3\\xbc"]}'
     """
-    return _encode(value).encode("utf-8", "surrogatepass")
+    return _encode(value).encode()
 
 
 class Message:
     """A record: payload, key, headers and event time. It cannot be changed; `replace` makes another one.
+
+    Of one that a step makes and returns, what is not given (headers, timestamp) is that of the message that is worked on.
 
     >>> message = Message(b'{"user": "ada"}', key="ada", timestamp=1000)
     >>> message.json()["user"], message.key, message.timestamp
     ('ada', b'ada', 1000)
     """
 
-    __slots__ = ("_headers", "_json", "_key", "_payload", "_timestamp", "_views")
+    __slots__ = ("_headers", "_json", "_key", "_origin", "_payload", "_timestamp", "_views")
 
     def __init__(
         self,
@@ -40,12 +42,13 @@ class Message:
         *,
         key: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
-        timestamp: int = 0,
+        timestamp: int | None = None,
     ) -> None:
         self._payload = payload.encode() if isinstance(payload, str) else bytes(payload)
         self._key = key.encode() if isinstance(key, str) else key
-        self._headers = MappingProxyType(dict(headers or {}))
+        self._headers = None if headers is None else MappingProxyType(dict(headers))
         self._timestamp = timestamp
+        self._origin: Message | None = None
         self._json = _NOTHING
         self._views: list[memoryview] = []
 
@@ -62,12 +65,12 @@ class Message:
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers, read-only."""
-        return self._headers
+        return MappingProxyType({}) if self._headers is None else self._headers
 
     @property
     def timestamp(self) -> int:
-        """Event time in milliseconds since the epoch."""
-        return self._timestamp
+        """Event time in milliseconds since the epoch; 0 when it is not set."""
+        return self._timestamp or 0
 
     def view(self) -> memoryview:
         """The payload without a copy, read-only. It is released when the unit of work ends; to use it later raises ValueError.
@@ -116,11 +119,30 @@ class Message:
             if payload is not _NOTHING:
                 raise TypeError("replace() takes a payload or a json value, not both")
             payload = dumps(json)
-        return Message(
+        other = Message(
             self._payload if payload is _NOTHING else payload,
             key=self._key,
             headers=self._headers if headers is _NOTHING else headers,
             timestamp=self._timestamp if timestamp is _NOTHING else timestamp,
+        )
+        other._origin = self._origin or self
+        return other
+
+    def _as_output(self, base: Message, inputs: Sequence[Message]) -> Message:
+        """The message as an output of a step that works on `base`, or on `inputs` in the batch form."""
+        if self is base or any(self is each for each in inputs):
+            return self
+        if self._origin is not None and (self._origin is base or any(self._origin is each for each in inputs)):
+            base = self._origin
+        elif self._key is not None and self._key != base._key:
+            raise ValueError(
+                f"a message with the key {self._key!r} cannot leave here: an output has the key that is worked on; emit its payload"
+            )
+        return Message(
+            self._payload,
+            key=base._key,
+            headers=base._headers if self._headers is None else self._headers,
+            timestamp=base._timestamp if self._timestamp is None else self._timestamp,
         )
 
     def _release(self) -> None:
@@ -144,6 +166,12 @@ class Message:
     def __repr__(self) -> str:
         shown = self.payload if len(self.payload) <= 64 else self.payload[:64] + b"..."
         return f"<Message {shown!r} key={self.key!r} timestamp={self.timestamp}>"
+
+
+try:  # in a worker, its own
+    from _flink_bridge import Message  # type: ignore[import-not-found, no-redef] # noqa: F811
+except ImportError:
+    pass
 
 
 class To:

@@ -398,8 +398,16 @@ class Step:
     def on_watermark(self, watermark: int) -> Any:
         """Called when event time has moved, behind the timers. There is no current key. Returns outputs."""
 
+    def on_end(self) -> Any:
+        """Called when the input has ended, behind the timers. There is no current key. Returns outputs."""
+
     def close(self) -> None:
         """Called when the subtask's work is done; not when the worker dies."""
+
+
+class Transient(Exception):
+    """A failure that may pass: raise it where doing the same again may help, and give the step the policy `retry`. ConnectionError and
+    TimeoutError count as such, too."""
 
 
 # ---- Forms of functions ----------------------------------------------------------------------------------------------

@@ -1,0 +1,490 @@
+package io.flinkbridge.operator;
+
+import flink_bridge.FlinkBridgeOuterClass.BarrierAck;
+import flink_bridge.FlinkBridgeOuterClass.Limits;
+import flink_bridge.FlinkBridgeOuterClass.Open;
+import io.flinkbridge.record.BridgeRecord;
+import io.flinkbridge.session.Answer;
+import io.flinkbridge.session.Batch;
+import io.flinkbridge.session.ProtocolException;
+import io.flinkbridge.session.ResultsReader;
+import io.flinkbridge.session.Session;
+import io.flinkbridge.session.SessionException;
+import java.util.ArrayDeque;
+import java.util.List;
+import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.ScheduledFuture;
+import org.apache.flink.api.common.TaskInfo;
+import org.apache.flink.api.common.operators.MailboxExecutor;
+import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.runtime.state.StateSnapshotContext;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.streaming.api.operators.BoundedOneInput;
+import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
+import org.apache.flink.streaming.api.watermark.Watermark;
+import org.apache.flink.streaming.runtime.streamrecord.LatencyMarker;
+import org.apache.flink.streaming.runtime.streamrecord.RecordAttributes;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
+import org.apache.flink.util.OutputTag;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One subtask of a segment: its logic runs in the sidecar, over one session.
+ *
+ * <p><b>One sequence.</b> Records, watermarks, statuses and markers go through {@link #inFlight} in
+ * the order in which they came. The sidecar answers in the order in which it was asked; when the
+ * last answer to a message is there, what stands behind it and needs no answer goes on, too. So
+ * nothing overtakes anything.
+ *
+ * <p><b>Who runs when.</b> All of this belongs to the task's thread. gRPC's threads post a mail
+ * that runs {@link #drain}. Mails run between two elements, and inside {@link
+ * MailboxExecutor#yield}, which an element waits in when the window is full, and a barrier until
+ * its ack. Timers are mails, too; therefore what they do ({@link #sendDue}) never waits.
+ *
+ * <p><b>Barriers.</b> From {@code Barrier} until the snapshot is taken nothing is sent, and what
+ * comes behind the ack stays in the inbox: its results would leave before Flink's barrier, and its
+ * changes of state would be about more than the position in the input.
+ */
+final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
+    implements OneInputStreamOperator<BridgeRecord, BridgeRecord>, BoundedOneInput {
+  private static final long serialVersionUID = 1L;
+
+  /**
+   * Messages that are sent however little they carry; with one at work and one behind it the
+   * sidecar never waits for the next.
+   */
+  private static final int MESSAGES_AT_ONCE = 2;
+
+  /** What a message takes beside its records: see the sidecar's own default of the record limit. */
+  private static final int MESSAGE_OVERHEAD = 64;
+
+  /** Where the operator is in a checkpoint. */
+  private enum Cut {
+    NONE,
+    SENT,
+    ANSWERED
+  }
+
+  /** What was sent, or waits in the sequence without being sent (seq 0). */
+  private record InFlight(
+      long seq, Kind kind, int records, int bytes, long sentAt, @Nullable Object element) {
+    private enum Kind {
+      BATCH,
+      WATERMARK,
+      STATUS,
+      TICK,
+      BARRIER,
+      END,
+      MARKER,
+      ATTRIBUTES
+    }
+  }
+
+  private final SegmentSettings settings;
+  private final MailboxExecutor mailbox;
+  private final List<OutputTag<BridgeRecord>> tags;
+  private final ArrayDeque<InFlight> inFlight = new ArrayDeque<>();
+  private final InFlightWindow window;
+  private final Batch batch;
+  private final ResultsReader results = new ResultsReader();
+  private final StreamRecord<BridgeRecord> reused = new StreamRecord<>(null);
+
+  private transient Session session;
+  private int batchBytesMax;
+  private int recordBytesMax;
+  private long lastWatermark = Long.MIN_VALUE;
+  private Cut cut = Cut.NONE;
+  private long cutCheckpoint;
+  private boolean isDraining;
+  private long nextWakeup;
+  private boolean isTickDue;
+  private boolean isTickInFlight;
+  private @Nullable ScheduledFuture<?> timer;
+  private long timerAt;
+
+  BridgeOperator(StreamOperatorParameters<BridgeRecord> parameters, SegmentSettings settings) {
+    super(parameters);
+    this.settings = settings;
+    this.mailbox = parameters.getMailboxExecutor();
+    this.tags =
+        settings.routes().stream().map(route -> Routes.tag(settings.stepName(), route)).toList();
+    this.window = new InFlightWindow(settings.inFlightTime(), settings.inFlightBytes());
+    this.batch = new Batch(settings.batchBytes(), settings.keyed() ? settings.maxParallelism() : 0);
+  }
+
+  // ---- The beginning ----
+
+  @Override
+  public void initializeState(StateInitializationContext context) throws Exception {
+    super.initializeState(context);
+  }
+
+  @Override
+  public void open() throws Exception {
+    super.open();
+    SessionOpener opener =
+        new SessionOpener(describe(), settings.address(), settings.connectTimeout());
+    SessionOpener.Opened opened =
+        opener.open(this::openRequest, getProcessingTimeService()::getCurrentProcessingTime);
+    session = opened.session();
+    Limits limits = opened.ack().getLimits();
+    recordBytesMax =
+        Math.min(limits.getMaxRecordBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
+    batchBytesMax = Math.min(settings.batchBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
+    session.setWakeup(this::postDrain);
+  }
+
+  private String describe() {
+    TaskInfo info = getRuntimeContext().getTaskInfo();
+    return String.format(
+        "segment \"%s\" (%d/%d)",
+        settings.stepName(), info.getIndexOfThisSubtask() + 1, info.getNumberOfParallelSubtasks());
+  }
+
+  private Open openRequest() {
+    TaskInfo info = getRuntimeContext().getTaskInfo();
+    return Open.newBuilder()
+        .setProtocolVersion(1)
+        .setJob(getRuntimeContext().getJobInfo().getJobId().toHexString())
+        .setPipeline(settings.pipeline())
+        .setSegment(settings.id())
+        .setTopologyHash(settings.topologyHash())
+        .setAllocationId(info.getAllocationIDAsString())
+        .setAttemptId(getContainingTask().getEnvironment().getExecutionId().toString())
+        .setSubtask(info.getIndexOfThisSubtask())
+        .setParallelism(info.getNumberOfParallelSubtasks())
+        .setMaxParallelism(settings.maxParallelism())
+        .setKeyGroupFirst(0)
+        .setKeyGroupLast(settings.maxParallelism() - 1)
+        .setJvmUuid(JvmIdentity.uuid())
+        .setOpenToken(JvmIdentity.nextToken())
+        .build();
+  }
+
+  // ---- What comes from upstream ----
+
+  @Override
+  public void processElement(StreamRecord<BridgeRecord> element) throws Exception {
+    BridgeRecord record = element.getValue();
+    long timestamp = element.hasTimestamp() ? element.getTimestamp() : record.timestamp;
+    int size = batch.sizeOf(record, timestamp);
+    if (size > recordBytesMax) {
+      throw new SessionException(
+          describe()
+              + ": a record of "
+              + size
+              + " bytes; the sidecar takes "
+              + recordBytesMax
+              + " (see its --record-max)");
+    }
+    if (settings.keyed() && record.key == null) {
+      throw new IllegalStateException(
+          describe() + " is partitioned by key, and a record without one has come");
+    }
+    if (batch.records() > 0 && batch.bytes() + Batch.sizeWithHead(size) > batchBytesMax) {
+      flush();
+    }
+    batch.add(record, timestamp, size);
+    if (batch.records() >= window.batchRecords() || batch.bytes() >= batchBytesMax) {
+      flush();
+    } else if (window.messages() < MESSAGES_AT_ONCE && canSend()) {
+      sendBatch();
+    }
+  }
+
+  @Override
+  public void processWatermark(Watermark mark) throws Exception {
+    if (mark.getTimestamp() > lastWatermark) {
+      flush();
+      awaitRoom();
+      lastWatermark = mark.getTimestamp();
+      sent(session.sendWatermark(lastWatermark), InFlight.Kind.WATERMARK, mark);
+    }
+  }
+
+  @Override
+  public void processWatermarkStatus(WatermarkStatus status) throws Exception {
+    flush();
+    awaitRoom();
+    sent(session.sendWatermarkStatus(status.isIdle()), InFlight.Kind.STATUS, status);
+  }
+
+  @Override
+  public void processLatencyMarker(LatencyMarker marker) throws Exception {
+    queue(InFlight.Kind.MARKER, marker);
+  }
+
+  @Override
+  public void processRecordAttributes(RecordAttributes attributes) throws Exception {
+    queue(InFlight.Kind.ATTRIBUTES, attributes);
+  }
+
+  /** Puts what the sidecar need not see behind all that came before it. */
+  private void queue(InFlight.Kind kind, Object element) throws Exception {
+    flush();
+    inFlight.add(new InFlight(0, kind, 0, 0, 0, element));
+    releaseHead();
+  }
+
+  @Override
+  public void endInput() throws Exception {
+    flush();
+    sent(session.sendEndInput(), InFlight.Kind.END, null);
+    while (!inFlight.isEmpty()) {
+      mailbox.yield();
+    }
+  }
+
+  /** The key of Flink's state is a bucket, set where state is written; records need none. */
+  @Override
+  @SuppressWarnings("rawtypes")
+  public void setKeyContextElement1(StreamRecord record) {}
+
+  @Override
+  public boolean hasKeyContext1() {
+    return false;
+  }
+
+  // ---- Sending ----
+
+  private boolean canSend() {
+    return cut == Cut.NONE && window.hasRoom() && session.isReady();
+  }
+
+  private void awaitRoom() throws InterruptedException {
+    cut = cut == Cut.ANSWERED ? Cut.NONE : cut; // its snapshot never came: that checkpoint is over
+    while (!canSend()) {
+      mailbox.yield();
+    }
+  }
+
+  /** Sends what is in the batch; waits until there is room for it. */
+  private void flush() throws InterruptedException {
+    if (batch.records() > 0) {
+      awaitRoom();
+      if (batch.records() > 0) { // a mail may have sent it meanwhile
+        sendBatch();
+      }
+    }
+  }
+
+  private void sendBatch() {
+    int records = batch.records();
+    int bytes = batch.bytes();
+    long seq = session.send(batch);
+    inFlight.add(new InFlight(seq, InFlight.Kind.BATCH, records, bytes, System.nanoTime(), null));
+    window.sent(seq, records, bytes);
+  }
+
+  /** Takes note of a message that is no batch. */
+  private void sent(long seq, InFlight.Kind kind, @Nullable Object element) {
+    inFlight.add(new InFlight(seq, kind, 1, MESSAGE_OVERHEAD, System.nanoTime(), element));
+    window.sent(seq, 1, MESSAGE_OVERHEAD);
+  }
+
+  /** Sends what has waited for its time or for room, as far as that goes without waiting. */
+  private void sendDue() {
+    if (isTickDue && !isTickInFlight && canSend()) {
+      isTickDue = false;
+      isTickInFlight = true;
+      sent(session.sendTimerTick(), InFlight.Kind.TICK, null);
+    }
+    if (batch.records() > 0 && window.messages() < MESSAGES_AT_ONCE && canSend()) {
+      sendBatch();
+    }
+  }
+
+  // ---- What comes from the sidecar ----
+
+  /** Any thread: has the task look into the inbox. */
+  private void postDrain() {
+    try {
+      mailbox.execute(this::drain, "answers of the sidecar");
+    } catch (RejectedExecutionException e) {
+      // The task has ended; nobody asks any more.
+    }
+  }
+
+  /** Takes what has come, up to the ack of a barrier. */
+  private void drain() throws Exception {
+    if (isDraining) {
+      return;
+    }
+    isDraining = true;
+    try {
+      while (cut != Cut.ANSWERED) {
+        Answer answer = session.poll();
+        if (answer == null) {
+          break;
+        }
+        take(answer);
+      }
+    } catch (SessionException e) {
+      throw new SessionException(describe() + ": " + e.getMessage());
+    } finally {
+      isDraining = false;
+    }
+    sendDue();
+  }
+
+  private void take(Answer answer) throws Exception {
+    switch (answer.kind()) {
+      case RESULTS -> {
+        InFlight head = expect(answer);
+        boolean isLast = emit(answer);
+        if (isLast && head.kind != InFlight.Kind.END && head.kind != InFlight.Kind.BARRIER) {
+          answered(head, answer);
+        }
+      }
+      case BARRIER_ACK -> {
+        InFlight head = expect(answer, InFlight.Kind.BARRIER);
+        long checkpoint = answer.parse(BarrierAck.parser()).getCheckpointId();
+        if (checkpoint != cutCheckpoint) {
+          throw new ProtocolException(
+              "the ack of checkpoint " + checkpoint + " in place of " + cutCheckpoint);
+        }
+        cut = Cut.ANSWERED;
+        answered(head, answer);
+      }
+      case END_ACK -> answered(expect(answer, InFlight.Kind.END), answer);
+      case ERROR ->
+          LOG.warn("{}: the sidecar says {}", describe(), Session.describe(session.lastError()));
+      case STATE_DELTA, OPEN_ACK, RESTORE_ACK ->
+          throw new ProtocolException("a " + answer.kind() + " where none is expected");
+    }
+  }
+
+  private InFlight expect(Answer answer) {
+    InFlight head = inFlight.peek();
+    if (head == null || head.seq != answer.seq()) {
+      throw new ProtocolException(
+          "an answer to message "
+              + answer.seq()
+              + " in place of "
+              + (head == null ? "none" : String.valueOf(head.seq)));
+    }
+    return head;
+  }
+
+  private InFlight expect(Answer answer, InFlight.Kind kind) {
+    InFlight head = expect(answer);
+    if (head.kind != kind) {
+      throw new ProtocolException(answer.kind() + " for a " + head.kind);
+    }
+    return head;
+  }
+
+  /** Emits the records of a Results; returns whether it is the last of its seq. */
+  private boolean emit(Answer answer) {
+    results.over(answer);
+    for (BridgeRecord record = results.next(); record != null; record = results.next()) {
+      if (record.timestamp == BridgeRecord.NO_TIMESTAMP) {
+        reused.replace(record);
+        reused.eraseTimestamp();
+      } else {
+        reused.replace(record, record.timestamp);
+      }
+      if (tags.isEmpty()) {
+        output.collect(reused);
+      } else if (record.route >= 0 && record.route < tags.size()) {
+        output.collect(tags.get(record.route), reused);
+      } else {
+        throw new ProtocolException("a record of route " + record.route + " of " + tags.size());
+      }
+    }
+    return !results.hasMore();
+  }
+
+  /**
+   * The last answer to the head of the sequence is there: it goes on, and so does what need not
+   * wait behind it.
+   */
+  private void answered(InFlight head, Answer answer) throws Exception {
+    nextWakeup = answer.nextWakeup();
+    window.answered(head.seq, head.records, head.bytes, System.nanoTime() - head.sentAt);
+    inFlight.poll();
+    if (head.kind == InFlight.Kind.TICK) {
+      isTickInFlight = false;
+    }
+    release(head);
+    releaseHead();
+    scheduleTick();
+  }
+
+  private void releaseHead() throws Exception {
+    while (!inFlight.isEmpty() && inFlight.peek().seq == 0) {
+      release(inFlight.poll());
+    }
+  }
+
+  private void release(InFlight item) throws Exception {
+    switch (item.kind) {
+      case WATERMARK -> super.processWatermark((Watermark) item.element);
+      case STATUS -> super.processWatermarkStatus((WatermarkStatus) item.element);
+      case MARKER -> super.processLatencyMarker((LatencyMarker) item.element);
+      case ATTRIBUTES -> super.processRecordAttributes((RecordAttributes) item.element);
+      case BATCH, TICK, BARRIER, END -> {}
+    }
+  }
+
+  // ---- Processing time ----
+
+  /** Sets the timer to what the steps last asked for. */
+  private void scheduleTick() {
+    if (timer != null && (nextWakeup == 0 || timerAt != nextWakeup)) {
+      timer.cancel(false);
+      timer = null;
+    }
+    if (timer == null && nextWakeup != 0 && !isTickDue && !isTickInFlight) {
+      timerAt = nextWakeup;
+      timer = getProcessingTimeService().registerTimer(nextWakeup, this::onTimer);
+    }
+  }
+
+  private void onTimer(long time) {
+    timer = null;
+    isTickDue = nextWakeup != 0;
+    sendDue();
+  }
+
+  // ---- Checkpoints ----
+
+  @Override
+  public void prepareSnapshotPreBarrier(long checkpoint) throws Exception {
+    super.prepareSnapshotPreBarrier(checkpoint);
+    flush();
+    awaitRoom();
+    cut = Cut.SENT;
+    cutCheckpoint = checkpoint;
+    sent(session.sendBarrier(checkpoint), InFlight.Kind.BARRIER, null);
+    while (cut != Cut.ANSWERED) {
+      mailbox.yield();
+    }
+  }
+
+  @Override
+  public void snapshotState(StateSnapshotContext context) throws Exception {
+    super.snapshotState(context);
+    if (cut != Cut.ANSWERED) {
+      throw new IllegalStateException(describe() + ": a snapshot without its barrier");
+    }
+    cut = Cut.NONE;
+    postDrain();
+  }
+
+  // ---- The end ----
+
+  @Override
+  public void close() throws Exception {
+    if (session != null) {
+      if (inFlight.isEmpty() && batch.records() == 0 && !session.hasInput()) {
+        session.finish("the task ended");
+      } else {
+        session.close();
+      }
+    }
+    super.close();
+  }
+}

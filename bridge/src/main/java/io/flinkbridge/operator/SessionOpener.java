@@ -1,0 +1,124 @@
+package io.flinkbridge.operator;
+
+import flink_bridge.FlinkBridgeOuterClass.Open;
+import flink_bridge.FlinkBridgeOuterClass.OpenAck;
+import io.flinkbridge.session.Answer;
+import io.flinkbridge.session.Session;
+import io.flinkbridge.session.SessionException;
+import io.grpc.Status;
+import java.time.Duration;
+import java.util.function.LongSupplier;
+import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** Opens a session, and waits for a sidecar that is not there yet. */
+final class SessionOpener {
+  private static final Logger LOG = LoggerFactory.getLogger(SessionOpener.class);
+  private static final Duration RETRY_FIRST = Duration.ofMillis(50);
+  private static final Duration RETRY_MAX = Duration.ofSeconds(1);
+  private static final Duration LOG_EVERY = Duration.ofSeconds(10);
+
+  private final String name;
+  private final String address;
+  private final Duration timeout;
+  private volatile boolean isWaiting;
+
+  SessionOpener(String name, String address, Duration timeout) {
+    this.name = name;
+    this.address = address;
+    this.timeout = timeout;
+  }
+
+  /** Whether there is no sidecar yet; for the gauge. */
+  boolean isWaiting() {
+    return isWaiting;
+  }
+
+  /** A session, and what its sidecar said to Open. */
+  record Opened(Session session, OpenAck ack) {}
+
+  /** Opens a session; {@code request} makes each try's Open, for each has a token of its own. */
+  Opened open(Supplier<Open> request, LongSupplier clock)
+      throws SessionException, InterruptedException {
+    long begin = System.nanoTime();
+    long deadline = begin + timeout.toNanos();
+    long logAt = begin;
+    Duration pause = RETRY_FIRST;
+    while (true) {
+      Session session = new Session(address, clock);
+      boolean isOpen = false;
+      try {
+        session.sendOpen(request.get());
+        Opened opened = new Opened(session, awaitAck(session, deadline));
+        isOpen = true;
+        if (isWaiting) {
+          LOG.info(
+              "{}: the sidecar at {} is there after {} ms",
+              name,
+              address,
+              (System.nanoTime() - begin) / 1_000_000);
+        }
+        return opened;
+      } catch (SessionException e) {
+        if (!isWorthAnotherTry(session)) {
+          throw new SessionException(name + ": " + e.getMessage());
+        }
+        if (deadline - System.nanoTime() <= 0) {
+          throw new SessionException(
+              name
+                  + ": no sidecar at "
+                  + address
+                  + " for "
+                  + timeout.toSeconds()
+                  + " s; start bridged there, or raise the connect timeout ("
+                  + e.getMessage()
+                  + ")");
+        }
+        if (System.nanoTime() - logAt >= 0) {
+          LOG.warn(
+              "{}: no sidecar at {} yet, waiting for up to {} s ({})",
+              name,
+              address,
+              timeout.toSeconds(),
+              e.getMessage());
+          logAt = System.nanoTime() + LOG_EVERY.toNanos();
+        }
+      } finally {
+        if (!isOpen) {
+          session.close();
+        }
+      }
+      isWaiting = true;
+      Thread.sleep(
+          Math.max(1, Math.min(pause.toMillis(), (deadline - System.nanoTime()) / 1_000_000)));
+      pause = pause.multipliedBy(2).compareTo(RETRY_MAX) > 0 ? RETRY_MAX : pause.multipliedBy(2);
+    }
+  }
+
+  /** Nobody was there, and so nothing was refused. */
+  private static boolean isWorthAnotherTry(Session session) {
+    Status status = session.status();
+    return status != null && status.getCode() == Status.Code.UNAVAILABLE;
+  }
+
+  private OpenAck awaitAck(Session session, long deadline)
+      throws SessionException, InterruptedException {
+    while (true) {
+      long left = deadline - System.nanoTime();
+      if (left <= 0) {
+        throw new SessionException(
+            "the sidecar at "
+                + address
+                + " did not answer Open within "
+                + timeout.toSeconds()
+                + " s");
+      }
+      Answer answer = session.await(Duration.ofNanos(left));
+      if (answer != null && answer.kind() == Answer.Kind.OPEN_ACK) {
+        isWaiting = false;
+        return answer.parse(OpenAck.parser());
+      }
+    }
+  }
+}

@@ -1,0 +1,324 @@
+package io.flinkbridge.session;
+
+import com.google.protobuf.MessageLite;
+import flink_bridge.FlinkBridgeOuterClass.Barrier;
+import flink_bridge.FlinkBridgeOuterClass.Close;
+import flink_bridge.FlinkBridgeOuterClass.EndInput;
+import flink_bridge.FlinkBridgeOuterClass.Error;
+import flink_bridge.FlinkBridgeOuterClass.Open;
+import flink_bridge.FlinkBridgeOuterClass.RestoreEnd;
+import flink_bridge.FlinkBridgeOuterClass.TimerTick;
+import flink_bridge.FlinkBridgeOuterClass.Watermark;
+import flink_bridge.FlinkBridgeOuterClass.WatermarkStatus;
+import io.grpc.CallOptions;
+import io.grpc.ClientCall;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.Status;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.LongSupplier;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * One Session stream. It numbers and times what is sent, and keeps what has come until somebody
+ * asks for it.
+ *
+ * <p>All methods belong to one thread (the task's). gRPC's threads only put what comes into {@link
+ * #inbox} and run the wake-up; they never see state of a session. Each session has a connection of
+ * its own: over a shared one, HTTP/2's window of the connection would let a session whose results
+ * nobody takes hold up all others.
+ *
+ * <p>A message is copied out of its array while {@code sendMessage} runs, if the transport is
+ * ready; before that it may be kept for later, and so gets an array of its own.
+ */
+public final class Session implements AutoCloseable {
+  /** What a wake-up without news in the inbox is about: more may be sent. */
+  private static final Object READY = new Object();
+
+  private static final int INBOUND_MAX = 64 << 20;
+  private static final int MESSAGES_AHEAD = 16;
+  private static final int ON_READY_BYTES = 512 << 10;
+  private static final Runnable NOBODY = () -> {};
+
+  private final String address;
+  private final LongSupplier clock;
+  private final ManagedChannel channel;
+  private final ClientCall<Outgoing, byte[]> call;
+  private final LinkedBlockingQueue<Object> inbox = new LinkedBlockingQueue<>();
+  private final AtomicBoolean isAwake = new AtomicBoolean();
+  private final Answer answer = new Answer();
+  private volatile Runnable wakeup = NOBODY;
+  private long seq;
+  private long time;
+  private @Nullable Error lastError;
+  private boolean isClosed;
+
+  /** Begins to connect; {@code clock} is the processing time that messages carry. */
+  public Session(String address, LongSupplier clock) {
+    this.address = address;
+    this.clock = clock;
+    channel =
+        Grpc.newChannelBuilder(target(address), InsecureChannelCredentials.create())
+            .overrideAuthority("localhost")
+            .directExecutor()
+            .disableRetry()
+            .maxInboundMessageSize(INBOUND_MAX)
+            .build();
+    call =
+        channel.newCall(Outgoing.METHOD, CallOptions.DEFAULT.withOnReadyThreshold(ON_READY_BYTES));
+    call.start(new Listener(), new Metadata());
+    call.request(MESSAGES_AHEAD);
+  }
+
+  /** gRPC's name of an address as the sidecar writes it. */
+  private static String target(String address) {
+    return address.startsWith("unix:/") && !address.startsWith("unix://")
+        ? "unix://" + address.substring("unix:".length())
+        : address;
+  }
+
+  public String address() {
+    return address;
+  }
+
+  /**
+   * Has this run, by any thread, when there is something to {@link #poll}, or when more may be
+   * sent; at most once before the next poll.
+   */
+  public void setWakeup(Runnable runnable) {
+    wakeup = runnable;
+    isAwake.set(false);
+    if (!inbox.isEmpty()) {
+      wake();
+    }
+  }
+
+  /** Whether the transport takes more. */
+  public boolean isReady() {
+    return call.isReady();
+  }
+
+  /** The number of the last message sent. */
+  public long lastSeq() {
+    return seq;
+  }
+
+  /** What the sidecar last complained about. */
+  public @Nullable Error lastError() {
+    return lastError;
+  }
+
+  /** Whether a message has come that was not polled yet. */
+  public boolean hasInput() {
+    return !inbox.isEmpty();
+  }
+
+  // ---- What is sent ----
+
+  /** Sends a batch, and empties it; returns its seq. */
+  public long send(Batch batch) {
+    long sent = send(batch.finish(nextSeq(), now()));
+    batch.reset();
+    return sent;
+  }
+
+  /** Sends a part of the state to restore, and empties it. */
+  public long send(RestoreChunk chunk) {
+    long sent = send(chunk.finish(nextSeq(), now()));
+    chunk.reset();
+    return sent;
+  }
+
+  public long sendOpen(Open open) {
+    return send(3, open);
+  }
+
+  public long sendRestoreEnd(long entries) {
+    return send(5, RestoreEnd.newBuilder().setEntries(entries).build());
+  }
+
+  public long sendWatermark(long timestamp) {
+    return send(7, Watermark.newBuilder().setTimestamp(timestamp).build());
+  }
+
+  public long sendWatermarkStatus(boolean isIdle) {
+    return send(8, WatermarkStatus.newBuilder().setIdle(isIdle).build());
+  }
+
+  public long sendTimerTick() {
+    return send(9, TimerTick.getDefaultInstance());
+  }
+
+  public long sendBarrier(long checkpoint) {
+    return send(10, Barrier.newBuilder().setCheckpointId(checkpoint).build());
+  }
+
+  public long sendEndInput() {
+    return send(11, EndInput.getDefaultInstance());
+  }
+
+  private long nextSeq() {
+    return ++seq;
+  }
+
+  /** The clock, which never goes back. */
+  private long now() {
+    time = Math.max(time, clock.getAsLong());
+    return time;
+  }
+
+  private long send(int kind, MessageLite content) {
+    byte[] bytes = content.toByteArray();
+    WireWriter writer = new WireWriter(bytes.length);
+    writer.putBytes(bytes);
+    writer.finish(nextSeq(), now(), kind);
+    return send(writer);
+  }
+
+  private long send(WireWriter writer) {
+    byte[] array = writer.array();
+    int begin = writer.begin();
+    if (!call.isReady()) {
+      array = Arrays.copyOfRange(array, begin, begin + writer.messageSize());
+      begin = 0;
+    }
+    call.sendMessage(new Outgoing(array, begin, writer.messageSize()));
+    return seq;
+  }
+
+  // ---- What comes ----
+
+  /**
+   * The next answer, or null when there is none now; it is good until the next poll. Throws when
+   * the session is over, with what the sidecar last said.
+   */
+  public @Nullable Answer poll() throws SessionException {
+    isAwake.set(false);
+    while (true) {
+      Object next = inbox.poll();
+      if (next == null) {
+        return null;
+      }
+      if (next != READY) {
+        return take(next);
+      }
+    }
+  }
+
+  /** The same, but waits for it; null when the time is over, or when more may be sent. */
+  public @Nullable Answer await(Duration time) throws SessionException, InterruptedException {
+    Object next = inbox.poll(time.toNanos(), TimeUnit.NANOSECONDS);
+    return next == null || next == READY ? null : take(next);
+  }
+
+  private Answer take(Object next) throws SessionException {
+    if (next instanceof Status status) {
+      inbox.add(next); // whoever asks again gets the same answer
+      throw new SessionException(describe(status));
+    }
+    call.request(1);
+    answer.open((byte[]) next);
+    if (answer.kind() == Answer.Kind.ERROR) {
+      lastError = answer.parse(Error.parser());
+    }
+    return answer;
+  }
+
+  /** The status that the stream ended with, once it is the next thing to be polled; else null. */
+  public @Nullable Status status() {
+    return inbox.peek() instanceof Status status ? status : null;
+  }
+
+  private String describe(Status status) {
+    StringBuilder text =
+        new StringBuilder("the sidecar at ")
+            .append(address)
+            .append(" ended the session: ")
+            .append(status.getCode());
+    if (status.getDescription() != null) {
+      text.append(": ").append(status.getDescription());
+    }
+    if (status.getCause() != null) {
+      text.append(" (").append(status.getCause().getMessage()).append(')');
+    }
+    if (lastError != null) {
+      text.append("; it last said ").append(describe(lastError));
+    }
+    return text.toString();
+  }
+
+  /** An Error in words. */
+  public static String describe(Error error) {
+    StringBuilder text = new StringBuilder(error.getCode().name());
+    if (!error.getStep().isEmpty()) {
+      text.append(" in step \"").append(error.getStep()).append('"');
+    }
+    return text.append(" at record ")
+        .append(error.getRecord())
+        .append(" of message ")
+        .append(error.getSeq())
+        .append(": ")
+        .append(error.getMessage())
+        .toString();
+  }
+
+  private void wake() {
+    if (isAwake.compareAndSet(false, true)) {
+      wakeup.run();
+    }
+  }
+
+  // ---- The end ----
+
+  /**
+   * Ends the session in order, without waiting for the sidecar's word: what is in flight was
+   * answered.
+   */
+  public void finish(String reason) {
+    if (!isClosed) {
+      isClosed = true;
+      wakeup = NOBODY;
+      send(12, Close.newBuilder().setReason(reason).build());
+      call.halfClose();
+      channel.shutdown();
+    }
+  }
+
+  /** Ends it at once, whatever is in flight. */
+  @Override
+  public void close() {
+    if (!isClosed) {
+      isClosed = true;
+      wakeup = NOBODY;
+      call.cancel("the task ended", null);
+      channel.shutdownNow();
+    }
+  }
+
+  /** gRPC's side: puts what comes into the inbox. */
+  private final class Listener extends ClientCall.Listener<byte[]> {
+    @Override
+    public void onMessage(byte[] message) {
+      inbox.add(message);
+      wake();
+    }
+
+    @Override
+    public void onReady() {
+      inbox.add(READY);
+      wake();
+    }
+
+    @Override
+    public void onClose(Status status, Metadata trailers) {
+      inbox.add(status);
+      wake();
+    }
+  }
+}

@@ -1,0 +1,117 @@
+package io.flinkbridge.session;
+
+import java.util.Arrays;
+
+/**
+ * Writes one message to the worker into an array that is used again and again. Room is left before
+ * the message's kind for what is only known at the end (seq, time, the length): {@link #finish}
+ * writes that from the back, and says where the message begins.
+ */
+final class WireWriter {
+  /** More than seq, time, tag and length of the kind take: 11 + 11 + 6. */
+  static final int HEAD = 32;
+
+  private byte[] bytes;
+  private int at = HEAD;
+  private int begin = HEAD;
+
+  WireWriter(int capacity) {
+    bytes = new byte[HEAD + capacity];
+  }
+
+  /** Begins anew. */
+  void reset() {
+    at = HEAD;
+  }
+
+  /** Bytes of the kind's content so far. */
+  int size() {
+    return at - HEAD;
+  }
+
+  byte[] array() {
+    return bytes;
+  }
+
+  /** Where the finished message begins. */
+  int begin() {
+    return begin;
+  }
+
+  /** Bytes of the finished message. */
+  int messageSize() {
+    return at - begin;
+  }
+
+  /** Puts what stands before the content: seq, the time, and the kind with the content's length. */
+  void finish(long seq, long time, int kind) {
+    int size = size();
+    int head =
+        1
+            + lengthOf(seq)
+            + (time == 0 ? 0 : 1 + lengthOf(time))
+            + lengthOf(kind << 3 | 2)
+            + lengthOf(size);
+    int end = at;
+    at = begin = HEAD - head;
+    putTag(1 << 3);
+    putVarint(seq);
+    if (time != 0) {
+      putTag(2 << 3);
+      putVarint(time);
+    }
+    putVarint(kind << 3 | 2);
+    putVarint(size);
+    at = end;
+  }
+
+  /** Makes room for so many bytes. */
+  void need(int size) {
+    if (bytes.length - at < size) {
+      bytes =
+          Arrays.copyOf(
+              bytes,
+              Math.max(
+                  Math.addExact(at, size),
+                  (int) Math.min(2L * bytes.length, Integer.MAX_VALUE - 16)));
+    }
+  }
+
+  /* The following need room. */
+
+  void putTag(int tag) {
+    bytes[at++] = (byte) tag;
+  }
+
+  void putVarint(long value) {
+    while ((value & ~0x7fL) != 0) {
+      bytes[at++] = (byte) (value & 0x7f | 0x80);
+      value >>>= 7;
+    }
+    bytes[at++] = (byte) value;
+  }
+
+  void putFixed32(int value) {
+    LittleEndian.putInt(bytes, at, value);
+    at += 4;
+  }
+
+  void putFixed64(long value) {
+    LittleEndian.putLong(bytes, at, value);
+    at += 8;
+  }
+
+  void putBytes(byte[] from) {
+    putBytes(from, 0, from.length);
+  }
+
+  void putBytes(byte[] from, int offset, int size) {
+    System.arraycopy(from, offset, bytes, at, size);
+    at += size;
+  }
+
+  /** How many bytes a number takes. */
+  static int lengthOf(long value) {
+    return (70 - Long.numberOfLeadingZeros(value | 1)) / 7;
+  }
+}

@@ -1,0 +1,97 @@
+package io.flinkbridge.testing;
+
+import io.flinkbridge.operator.BridgeOperatorFactory;
+import io.flinkbridge.operator.SegmentSettings;
+import io.flinkbridge.record.BridgeRecord;
+import io.flinkbridge.record.BridgeRecordSerializer;
+import java.util.ArrayList;
+import java.util.List;
+import org.apache.flink.api.common.typeinfo.Types;
+import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
+import org.apache.flink.streaming.api.watermark.Watermark;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.util.KeyedOneInputStreamOperatorTestHarness;
+import org.apache.flink.streaming.util.OneInputStreamOperatorTestHarness;
+
+/** Flink's harness around a bridge operator: one subtask, without a cluster. */
+public final class Harness {
+  private Harness() {}
+
+  /** The harness of a segment that is not keyed. */
+  public static OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> of(
+      SegmentSettings settings) throws Exception {
+    return of(settings, 1, 0);
+  }
+
+  /** The same of one subtask of several. */
+  public static OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> of(
+      SegmentSettings settings, int parallelism, int subtask) throws Exception {
+    BridgeOperatorFactory factory = new BridgeOperatorFactory(settings);
+    OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness =
+        settings.keyed()
+            ? new KeyedOneInputStreamOperatorTestHarness<>(
+                factory,
+                record -> record.keyHash,
+                Types.INT,
+                settings.maxParallelism(),
+                parallelism,
+                subtask)
+            : new OneInputStreamOperatorTestHarness<>(
+                factory, settings.maxParallelism(), parallelism, subtask);
+    harness.setup(BridgeRecordSerializer.INSTANCE);
+    return harness;
+  }
+
+  /** A checkpoint as the task takes it: what goes before the barrier, then the snapshot. */
+  public static OperatorSubtaskState checkpoint(
+      OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness, long id)
+      throws Exception {
+    harness.prepareSnapshotPreBarrier(id);
+    return harness.snapshot(id, id);
+  }
+
+  /** Runs mails until so many elements have come out. */
+  public static void runUntil(
+      OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness, int elements) {
+    Sidecar.waitUntil(
+        elements + " elements",
+        () -> {
+          runMails(harness);
+          return harness.getOutput().size() >= elements;
+        });
+  }
+
+  /** Runs the mails that are there. */
+  public static void runMails(
+      OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness) {
+    try {
+      for (var mail = harness.getTaskMailbox().tryTake(0);
+          mail.isPresent();
+          mail = harness.getTaskMailbox().tryTake(0)) {
+        mail.get().run();
+      }
+    } catch (RuntimeException e) {
+      throw e;
+    } catch (Exception e) {
+      throw new AssertionError(e);
+    }
+  }
+
+  /**
+   * What came out, in words: payloads, {@code W5} for a watermark, others as they call themselves.
+   */
+  public static List<String> output(
+      OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness) {
+    List<String> all = new ArrayList<>();
+    for (Object element : harness.getOutput()) {
+      if (element instanceof StreamRecord<?> record) {
+        all.add(((BridgeRecord) record.getValue()).text());
+      } else if (element instanceof Watermark mark) {
+        all.add("W" + mark.getTimestamp());
+      } else {
+        all.add(element.toString());
+      }
+    }
+    return all;
+  }
+}

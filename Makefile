@@ -37,18 +37,20 @@ GENERATED  := $(PROTO:proto/%.proto=build/proto/%.pb-c.c) build/proto/google/pro
 SHARED     := $(wildcard shared/*.c)
 DESCRIPTOR := $(wildcard descriptor/*.c)
 SERVER     := $(filter-out server/bridged.c,$(wildcard server/*.c))
-WORKER     := $(wildcard worker/*.c worker/steps/*.c)
+WORKER     := $(wildcard worker/*.c worker/steps/*.c worker/hosts/*.c)
 CLI        := $(filter-out cli/bridgectl.c,$(wildcard cli/*.c))
 CHECKS     := $(wildcard tests/check_*.c)
 FUZZERS    := $(wildcard tests/fuzz_*.c)
 BENCHES    := $(wildcard bench/bench_*.c)
 E2E        := $(wildcard tests/e2e/test_*.py)
+LIBRARIES  := $(wildcard tests/libraries/*.c)
 
 obj = $(patsubst %.c,$(B)/%.o,$(patsubst build/%,%,$(1)))
 
 BRIDGED   := $(B)/bridged
 BRIDGECTL := $(B)/bridgectl
 TESTS     := $(CHECKS:tests/%.c=$(B)/tests/%)
+STEPS     := $(LIBRARIES:%.c=$(B)/%.so)
 REPLAYS   := $(FUZZERS:tests/fuzz_%.c=$(B)/tests/replay_%)
 FUZZ      := $(FUZZERS:tests/%.c=$(B)/tests/%)
 BENCH     := $(BENCHES:bench/%.c=$(B)/bench/%)
@@ -127,7 +129,7 @@ $(VENV): setup/requirements.txt | $(HAVE)
 .PHONY: all tests replays tsan-tests fuzzers benches
 all: $(if $(wildcard server/bridged.c),$(BRIDGED)) $(if $(wildcard cli/bridgectl.c),$(BRIDGECTL))
 	@:
-tests: $(TESTS)
+tests: $(TESTS) $(STEPS)
 	@:
 replays: $(REPLAYS)
 	@:
@@ -185,6 +187,15 @@ $(FUZZ): %: %.o $(B)/libbridge.a
 	$(call link,-fsanitize=fuzzer)
 $(BENCH): %: %.o $(B)/libbridge.a
 	$(link)
+
+# Libraries of steps, as their authors build them: that one header, and nothing of ours.
+STEP_FLAGS := -std=c11 $(WARN) -fPIC -shared -Iworker/hosts
+$(STEPS): $(B)/%.so: %.c worker/hosts/bridge_step.h $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,STEP  $@)
+	$(Q)$(CC) $(STEP_FLAGS) $(CFLAGS_$(VARIANT)) $(CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $<
+# Suites that load some of them.
+$(addprefix $(B)/tests/,check_host check_steps): | $(STEPS)
 
 # The same bench over an arena that keeps no undo log: what the log costs is the difference.
 $(B)/without-log/%.o: CPPFLAGS += -DARENA_WITHOUT_LOG
@@ -290,7 +301,7 @@ bench-transport: all $(B)/bench/bench_transport
 
 .PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell install clean help
 C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(wildcard cli/*.c tests/*.c bench/*.c)
-C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h cli/*.h tests/*.h bench/*.h)
+C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h worker/hosts/*.h cli/*.h tests/*.h bench/*.h)
 SCRIPTS   := setup/install.sh setup/maven.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
 TIDY      := $(C_SOURCES:%.c=build/lint/%.ok)
 # Wrong about readdir, NULL as a last argument, designated initialisers, mmap(-1), ends of linked-in data; the compilers and clang-tidy look at these as well.
@@ -321,10 +332,11 @@ lint-shell: | $(HAVE)
 DEST  = $(DESTDIR)$(PREFIX)
 SHARE = $(DEST)/share/flink-bridge
 install: all
-	install -d $(DEST)/bin $(DEST)/share/pkgconfig $(SHARE)/proto $(DEST)/share/bash-completion/completions \
+	install -d $(DEST)/bin $(DEST)/include/flink-bridge $(DEST)/share/pkgconfig $(SHARE)/proto $(DEST)/share/bash-completion/completions \
 		$(DEST)/share/zsh/site-functions $(DEST)/share/fish/vendor_completions.d
 	install -m 755 $(BRIDGED) $(BRIDGECTL) $(DEST)/bin
 	install -m 644 proto/*.proto $(SHARE)/proto
+	install -m 644 worker/hosts/bridge_step.h $(DEST)/include/flink-bridge
 	$(BRIDGECTL) schema >$(SHARE)/pipeline.schema.json
 	$(BRIDGECTL) completion bash >$(DEST)/share/bash-completion/completions/bridgectl
 	$(BRIDGECTL) completion zsh >$(DEST)/share/zsh/site-functions/_bridgectl

@@ -87,7 +87,7 @@ static const struct step_spec *step_find(const struct descriptor *descriptor, co
 static bool state_find(const struct segment *segment, const struct step_spec *step, const char *name,
 		       struct state_spec *spec)
 {
-	size_t declares = step == NULL ? 0 : step_state_count(step->kind);
+	size_t declares = step == NULL ? 0 : step_state_count(step);
 
 	for (size_t place = 0; place < declares; place++) {
 		if (step_state(segment, step, place, spec) && strcmp(spec->name, name) == 0)
@@ -144,7 +144,7 @@ static void step_compare(const struct comparison *comparison, const struct segme
 {
 	const struct segment *new_segment;
 	const struct step_spec *new = step_find(comparison->new->descriptor, old->name, &new_segment);
-	size_t declares = step_state_count(old->kind), gone = 0, kept = 0, used = 0;
+	size_t declares = step_state_count(old), gone = 0, kept = 0, used = 0;
 	char names[STEP_STATES_MAX * 160] = "";
 
 	for (size_t place = 0; place < declares; place++) {
@@ -217,7 +217,7 @@ static bool is_taken_over(const struct comparison *comparison, const struct segm
 	for (size_t i = 0; i < old->step_count; i++) {
 		const struct segment *segment;
 		const struct step_spec *step = step_find(comparison->new->descriptor, old->steps[i].name, &segment);
-		size_t declares = step_state_count(old->steps[i].kind);
+		size_t declares = step_state_count(&old->steps[i]);
 		for (size_t place = 0; segment == new &&place < declares; place++) {
 			struct state_spec was, is;
 			if (step_state(old, &old->steps[i], place, &was) && state_find(new, step, was.name, &is))

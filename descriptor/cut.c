@@ -47,8 +47,8 @@ static const struct pipeline_step *continued(const struct pipeline *pipeline, co
 	if (step->input_count != 1 || step->inputs[0].from_source || step->inputs[0].dead_letters)
 		return NULL;
 	const struct pipeline_step *before = &pipeline->steps[step->inputs[0].index];
-	bool joined = !step_kind_closes_segment((enum step_kind)before->kind) && readers_of(before) == 1 &&
-		      before->parallelism == step->parallelism;
+	bool joined = !step_closes_segment((enum step_kind)before->kind, before->route_count) &&
+		      readers_of(before) == 1 && before->parallelism == step->parallelism;
 	return joined ? before : NULL;
 }
 
@@ -135,10 +135,11 @@ static const char *cut_reason(const struct cutter *cutter, uint32_t index)
 
 	if (step->kind == STEP_key_by)
 		return pool_format(pool, "%s is a key_by: what follows is partitioned by the key", step->name);
-	if (step_kind_closes_segment((enum step_kind)step->kind))
-		return pool_format(pool, "%s is a %s: records leave it on %zu route%s", step->name,
-				   step_kind_name((enum step_kind)step->kind), step->route_count,
-				   step->route_count == 1 ? "" : "s");
+	if (step_closes_segment((enum step_kind)step->kind, step->route_count))
+		return pool_format(pool, "%s is a %s%s: records leave it on %zu route%s", step->name,
+				   step_kind_name((enum step_kind)step->kind),
+				   step_kind_closes_segment((enum step_kind)step->kind) ? "" : " with routes",
+				   step->route_count, step->route_count == 1 ? "" : "s");
 	if (readers > 1)
 		return pool_format(pool, "%s has %u readers", step->name, readers);
 	const struct pipeline_step *reader = reader_of(pipeline, index, &sink);
@@ -221,12 +222,19 @@ static void segment_name_take(struct cutter *cutter, uint32_t id, const struct p
 	}
 }
 
-/* Makes a finding of a step that keeps something for each key where records are not partitioned by one. */
-static void keys_check(const struct cutter *cutter, const struct segment *segment, const struct pipeline_step *step)
+/* Makes a finding of a step that keeps something for each key where records are not partitioned by one, or the other way round. */
+static void keys_check(const struct cutter *cutter, const struct segment *segment, const struct pipeline_step *step,
+		       const struct step_spec *spec)
 {
 	enum step_kind kind = (enum step_kind)step->kind;
 
-	if (!segment->keyed && step_kind_needs_keys(kind))
+	if (segment->keyed && step_needs_no_keys(spec))
+		finding_hint(
+		    node_finding(cutter->reading->diagnostics, step->at,
+				 "step \"%s\" declares a split or union state, and its records are partitioned by key",
+				 step->name),
+		    "`list` is the one that is kept by key");
+	if (!segment->keyed && step_needs_keys(spec))
 		finding_hint(
 		    node_finding(
 			cutter->reading->diagnostics, step->at,
@@ -286,7 +294,7 @@ static void segments_fill(struct cutter *cutter, struct descriptor *descriptor)
 		uint32_t index = pipeline->order[i], id = cutter->segment_of[index];
 		if (cutter->spec_of[index] == &steps[id][0])
 			segment_begin(cutter, id, &pipeline->steps[index]);
-		keys_check(cutter, &cutter->segments[id], &pipeline->steps[index]);
+		keys_check(cutter, &cutter->segments[id], &pipeline->steps[index], cutter->spec_of[index]);
 	}
 }
 

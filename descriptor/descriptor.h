@@ -187,7 +187,7 @@ void descriptor_write(const struct descriptor *descriptor, FILE *out);
 /* Frees a descriptor that was loaded or compiled. */
 void descriptor_free(struct descriptor *descriptor);
 
-/* The name of a step kind, and what the table says of it. */
+/* The name of a step kind, and what the table says of it: whether each step of it closes its segment. */
 const char *step_kind_name(enum step_kind kind);
 bool step_kind_closes_segment(enum step_kind kind);
 

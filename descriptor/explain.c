@@ -133,7 +133,7 @@ static void states_print(const struct segment *segment, FILE *out)
 
 	for (size_t i = 0; i < segment->step_count; i++) {
 		const struct step_spec *step = &segment->steps[i];
-		size_t declares = step_state_count(step->kind);
+		size_t declares = step_state_count(step);
 		for (size_t place = 0; place < declares; place++) {
 			struct state_spec spec;
 			char kept[UNITS_TEXT_MAX];
@@ -143,7 +143,7 @@ static void states_print(const struct segment *segment, FILE *out)
 				state_kind_name(spec.kind), state_partition_name(spec.partition),
 				spec.version % STATE_VERSION_TTL, spec.ttl_ms > 0 ? ", kept for " : "",
 				spec.ttl_ms > 0 ? duration_exact(kept, (uint64_t)spec.ttl_ms * 1000) : "",
-				step_state_help(step->kind, place));
+				step_state_help(step, place));
 			label = "";
 		}
 	}
@@ -254,7 +254,7 @@ static void head_json(struct json *json, const char *name, const char *kind)
 /* Writes what a step remembers. */
 static void states_json(struct json *json, const struct segment *segment, const struct step_spec *step)
 {
-	size_t declares = step_state_count(step->kind);
+	size_t declares = step_state_count(step);
 
 	json_open_array(json, "states");
 	for (size_t place = 0; place < declares; place++) {

@@ -14,7 +14,7 @@
 enum scope { SCOPE_SOURCE, SCOPE_STEP, SCOPE_SINK, SCOPE_COUNT };
 
 /* What the values of a MAP option are. */
-enum value_rule { VALUES_TEXT, VALUES_PROGRAM, VALUES_ENRICH, VALUES_AGGREGATE, VALUES_ADDRESS };
+enum value_rule { VALUES_TEXT, VALUES_PROGRAM, VALUES_ENRICH, VALUES_AGGREGATE, VALUES_STATE, VALUES_ADDRESS };
 
 struct kind_info {
 	const char *name;

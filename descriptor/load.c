@@ -144,7 +144,8 @@ static void step_load(struct loader *loader, const struct node *node, struct ste
 	step->kind = (enum step_kind)kind;
 	step->options =
 	    read_options(&loader->reading, node, node, SCOPE_STEP, (unsigned)kind, what, &step->option_count);
-	if (step_kind_closes_segment(step->kind) && node->next != NULL)
+	const struct option *routes = routes_option(step->options, step->option_count);
+	if (step_closes_segment(step->kind, routes == NULL ? 0 : routes->item_count) && node->next != NULL)
 		FIND(loader, node, "a %s in the middle of a chain: it has to be the last step",
 		     step_kind_name(step->kind));
 }
@@ -380,7 +381,10 @@ static void keys_check(struct loader *loader, size_t index)
 
 	for (size_t i = 0; i < segment->step_count && loader->segment_at[index] != NULL; i++) {
 		const struct step_spec *step = &segment->steps[i];
-		if (!segment->keyed && step->name != NULL && step_kind_needs_keys(step->kind))
+		if (segment->keyed && step->name != NULL && step_needs_no_keys(step))
+			FIND(loader, loader->segment_at[index],
+			     "step \"%s\" declares a split or union state in a segment that is keyed", step->name);
+		if (!segment->keyed && step->name != NULL && step_needs_keys(step))
 			FIND(loader, loader->segment_at[index], "step \"%s\" (%s) is in a segment that is not keyed",
 			     step->name, step_kind_name(step->kind));
 	}

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "descriptor/declared.h"
 #include "shared/log.h"
 
 /* What becomes of a state in a segment without keys. */
@@ -39,14 +40,32 @@ static const struct declared *declared_at(enum step_kind kind, size_t place)
 	return NULL;
 }
 
-size_t step_state_count(enum step_kind kind)
+/* How many states a kind has by the table. */
+static size_t table_count(enum step_kind kind)
 {
 	size_t count = 0;
 
 	while (declared_at(kind, count) != NULL)
 		count++;
-	CHECK(count <= STEP_STATES_MAX);
 	return count;
+}
+
+/* The states that the pipeline declares, or NULL when the kind has no such option. */
+static const struct option *declarations(const struct step_spec *step)
+{
+	for (size_t i = 0; i < step->option_count; i++) {
+		if (strcmp(step->options[i].name, "state") == 0 && step->options[i].type == OPTION_MAP)
+			return &step->options[i];
+	}
+	return NULL;
+}
+
+size_t step_state_count(const struct step_spec *step)
+{
+	const struct option *option = declarations(step);
+	size_t count = table_count(step->kind) + (option == NULL ? 0 : option->item_count);
+
+	return count < STEP_STATES_MAX ? count : STEP_STATES_MAX; /* reading makes a finding of more */
 }
 
 /* How long the states of a step are kept that go by an option; 0: for good. */
@@ -58,15 +77,34 @@ static int64_t ttl_of(const struct step_spec *step, const char *option)
 	return ttl->given ? ttl->number : 0;
 }
 
+/* The same of one that the pipeline declares. */
+static bool declaration_state(const struct segment *segment, const struct step_spec *step,
+			      const struct option_item *item, struct state_spec *spec)
+{
+	struct declaration declaration;
+
+	if (!declaration_parse(item->value, &declaration) || segment->keyed != (declaration.partition == STATE_BY_KEY))
+		return false;
+	*spec = (struct state_spec){.step = step->name,
+				    .name = item->name,
+				    .kind = declaration.kind,
+				    .partition = declaration.partition,
+				    .version = declaration.version + (declaration.ttl_ms > 0 ? STATE_VERSION_TTL : 0),
+				    .ttl_ms = declaration.ttl_ms};
+	return true;
+}
+
 bool step_state(const struct segment *segment, const struct step_spec *step, size_t place, struct state_spec *spec)
 {
 	static const enum state_partition partitions[] = {[UNKEYED_BY_KEY] = STATE_BY_KEY,
 							  [UNKEYED_IF_KEYED] = STATE_BY_KEY,
 							  [UNKEYED_SPLIT] = STATE_SPLIT,
 							  [UNKEYED_UNION] = STATE_UNION};
+	size_t own = table_count(step->kind);
 	const struct declared *state = declared_at(step->kind, place);
 
-	CHECK(state != NULL);
+	if (place >= own)
+		return declaration_state(segment, step, &declarations(step)->items[place - own], spec);
 	if (!segment->keyed && state->unkeyed <= UNKEYED_IF_KEYED)
 		return false;
 	int64_t ttl_ms = ttl_of(step, state->ttl);
@@ -79,21 +117,39 @@ bool step_state(const struct segment *segment, const struct step_spec *step, siz
 	return true;
 }
 
-const char *step_state_help(enum step_kind kind, size_t place)
+const char *step_state_help(const struct step_spec *step, size_t place)
 {
-	const struct declared *state = declared_at(kind, place);
+	const struct declared *state = declared_at(step->kind, place);
 
-	CHECK(state != NULL);
-	return state->help;
+	return state == NULL ? "The step's own." : state->help;
 }
 
-bool step_kind_needs_keys(enum step_kind kind)
+/* Whether the pipeline declares a state that is kept by key, or one that is not. */
+static bool declares(const struct step_spec *step, bool by_key)
 {
-	for (size_t i = 0; i < DECLARED_COUNT; i++) {
-		if (declared[i].kind == kind && declared[i].unkeyed == UNKEYED_BY_KEY)
+	const struct option *option = declarations(step);
+	struct declaration declaration;
+
+	for (size_t i = 0; option != NULL && i < option->item_count; i++) {
+		if (declaration_parse(option->items[i].value, &declaration) &&
+		    (declaration.partition == STATE_BY_KEY) == by_key)
 			return true;
 	}
 	return false;
+}
+
+bool step_needs_keys(const struct step_spec *step)
+{
+	for (size_t i = 0; i < DECLARED_COUNT; i++) {
+		if (declared[i].kind == step->kind && declared[i].unkeyed == UNKEYED_BY_KEY)
+			return true;
+	}
+	return declares(step, true);
+}
+
+bool step_needs_no_keys(const struct step_spec *step)
+{
+	return declares(step, false);
 }
 
 size_t segment_manifest(const struct segment *segment, struct state_spec *states, size_t room)
@@ -102,8 +158,8 @@ size_t segment_manifest(const struct segment *segment, struct state_spec *states
 
 	for (size_t i = 0; i < segment->step_count; i++) {
 		const struct step_spec *step = &segment->steps[i];
-		size_t declares = step_state_count(step->kind);
-		for (size_t place = 0; place < declares; place++) {
+		size_t has = step_state_count(step);
+		for (size_t place = 0; place < has; place++) {
 			struct state_spec spec;
 			if (!step_state(segment, step, place, &spec))
 				continue;

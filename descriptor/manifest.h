@@ -38,19 +38,20 @@ struct state_spec {
 /* Entries of a state with a TTL carry the time that they were written, so with and without are two formats. */
 enum { STATE_VERSION_TTL = 1000 };
 
-/* The states that a kind of step declares; at most STEP_STATES_MAX. */
-enum { STEP_STATES_MAX = 4 };
-size_t step_state_count(enum step_kind kind);
+/* The states of a step: those that its kind has, or the pipeline declares for it (descriptor/declared.h); at most STEP_STATES_MAX. */
+enum { STEP_STATES_MAX = 16 };
+size_t step_state_count(const struct step_spec *step);
 
-/* The state at a place in the table of the step's kind, as the step has it in its segment. False when it has none there: the state is
+/* The state at a place among those, as the step has it in its segment. False when it has none there: the state is
  * one that only a segment with keys has. */
 bool step_state(const struct segment *segment, const struct step_spec *step, size_t place, struct state_spec *spec);
 
 /* What the table says of it, a sentence. */
-const char *step_state_help(enum step_kind kind, size_t place);
+const char *step_state_help(const struct step_spec *step, size_t place);
 
-/* Whether a kind of step can be only where records are partitioned by key. */
-bool step_kind_needs_keys(enum step_kind kind);
+/* Whether a step can be only where records are partitioned by key, or only where they are not. */
+bool step_needs_keys(const struct step_spec *step);
+bool step_needs_no_keys(const struct step_spec *step);
 
 /* The manifest of a segment: writes as many states as there is room for, and returns how many there are. */
 size_t segment_manifest(const struct segment *segment, struct state_spec *states, size_t room);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "descriptor/aggregate.h"
+#include "descriptor/declared.h"
 #include "shared/log.h"
 #include "shared/suggest.h"
 #include "shared/units.h"
@@ -448,6 +449,39 @@ static void aggregate_field_check(const struct target *target, const struct node
 			     what);
 }
 
+/* Looks at one declared state. */
+static void state_check(const struct target *target, const struct node *node, const char *what)
+{
+	struct declaration declaration;
+
+	if (!is_name(node->key->text, strlen(node->key->text)))
+		finding_expected(
+		    node_finding(target->reading->diagnostics, node->key, "a state of %s cannot be called \"%.80s\"",
+				 target->what, node->key->text),
+		    "a letter or _, then letters, digits, _ and -; at most %d of them", DESCRIPTOR_NAME_MAX);
+	if (!declaration_parse(node->text, &declaration))
+		finding_expected(
+		    node_finding(target->reading->diagnostics, node, "%s cannot be \"%.80s\"", what, node->text),
+		    STATE_DECLARATION);
+}
+
+/* Makes a finding where several states of a step hold timers, or there are too many. */
+static void states_check(const struct target *target, const struct option *option)
+{
+	struct declaration declaration;
+	size_t timers = 0;
+
+	for (size_t i = 0; i < option->item_count; i++)
+		timers += declaration_parse(option->items[i].value, &declaration) && declaration.kind == STATE_TIMERS;
+	if (timers > 1)
+		finding_hint(node_finding(target->reading->diagnostics, target->node, "%s has %zu states of timers",
+					  target->what, timers),
+			     "one is enough: timers are told apart by their tags");
+	if (option->item_count > STEP_STATES_MAX)
+		node_finding(target->reading->diagnostics, target->node, "%s has %zu states; at most %d are allowed",
+			     target->what, option->item_count, STEP_STATES_MAX);
+}
+
 /* Looks at one value of a MAP by the option's rule. */
 static void map_value_check(const struct target *target, const struct node *node)
 {
@@ -459,6 +493,8 @@ static void map_value_check(const struct target *target, const struct node *node
 		program_look(target->reading, node, node->text, what);
 	if (rule == VALUES_AGGREGATE)
 		aggregate_field_check(target, node, what);
+	if (rule == VALUES_STATE)
+		state_check(target, node, what);
 	if (rule != VALUES_ENRICH || strcmp(node->text, "timestamp") == 0 || strcmp(node->text, "key") == 0 ||
 	    (strncmp(node->text, "header.", 7) == 0 && node->text[7] != '\0'))
 		return;
@@ -500,6 +536,8 @@ static void map_read_option(const struct target *target)
 	target->option->given = true;
 	target->option->items = items;
 	target->option->item_count = count;
+	if (option_values(target->info) == VALUES_STATE)
+		states_check(target, target->option);
 }
 
 /* ROUTES: names to conditions, at most one of which is the word `default`. */

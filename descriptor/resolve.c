@@ -24,7 +24,7 @@ struct resolver {
 /* Whether a step's output goes to named routes. */
 static bool has_routes(const struct pipeline_step *step)
 {
-	return step->kind == STEP_route || step->kind == STEP_broadcast;
+	return step->kind == STEP_route || step->kind == STEP_broadcast || step->route_count > 0;
 }
 
 /* The source or step of a name; -1 when there is none. */

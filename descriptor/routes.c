@@ -48,10 +48,23 @@ const struct step_spec *route_dead_letters_of(const struct segment *segment, uin
 	return NULL;
 }
 
+/* How many routes a step has. */
+static size_t step_route_count(const struct step_spec *step)
+{
+	const struct option *option = routes_option(step->options, step->option_count);
+
+	return option == NULL ? 0 : option->item_count;
+}
+
+bool step_closes_segment(enum step_kind kind, size_t routes)
+{
+	return step_kind_closes_segment(kind) || routes > 0;
+}
+
 bool segment_has_own_routes(const struct segment *segment)
 {
 	if (segment->step_count == 0)
 		return false;
 	const struct step_spec *last = &segment->steps[segment->step_count - 1];
-	return last->kind == STEP_route || last->kind == STEP_broadcast;
+	return step_closes_segment(last->kind, step_route_count(last)) && last->kind != STEP_key_by;
 }

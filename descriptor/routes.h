@@ -14,6 +14,9 @@
 /* Gives a segment its routes by its steps, and each step whose policy says so the one that its dead letters take. */
 void segment_routes_make(struct segment *segment, struct step_spec *steps, struct pool *pool);
 
+/* Whether a step is the last of its segment, whatever comes behind it: by its kind, or because it has routes. */
+bool step_closes_segment(enum step_kind kind, size_t routes);
+
 /* The step whose dead letters leave by a route, or NULL when it is a route of other records. */
 const struct step_spec *route_dead_letters_of(const struct segment *segment, uint32_t route);
 

@@ -47,7 +47,7 @@ static void hash_inputs(XXH3_state_t *state, const struct input *inputs, size_t 
 /* Hashes what a step remembers; how long, is told for information only. */
 static void hash_states(XXH3_state_t *state, const struct segment *segment, const struct step_spec *step)
 {
-	size_t declares = step_state_count(step->kind);
+	size_t declares = step_state_count(step);
 
 	for (size_t place = 0; place < declares; place++) {
 		struct state_spec spec;

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "shared/counters.h"
+#include "shared/metrics.h"
 #include "shared/slot.h"
 
 /* What the supervisor wants of a child. */
@@ -233,6 +234,7 @@ struct worker_page {
 	struct life lives[LIVES_MAX];
 	struct worker_counters counters;
 	struct state_page state;
+	struct metric_table metrics; /* that steps make themselves */
 	/* then segment_count struct worker_segment_counters, then step_count struct worker_step_counters */
 };
 

@@ -8,13 +8,16 @@
  * What steps remember is in an arena of the suite's own; units are committed and undone as a session would.
  */
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "shared/keygroup.h"
 #include "tests/check_main.h"
 #include "tests/memory.h"
 #include "tests/spec.h"
 #include "worker/chain.h"
+#include "worker/hosts/host.h"
 #include "worker/jq_program.h"
 #include "worker/json_text.h"
 
@@ -268,6 +271,20 @@ static const struct example examples[] = {
      "1\nx",
      "1\n1 ts=1000 key=k0 route=1\n1 ts=1000 key=k0 route=2\nx ts=1001 key=k1\nx ts=1001 key=k1 route=1\n"
      "x ts=1001 key=k1 route=2"},
+
+    /* native: libraries that lie beside this program; more of it in check_host.c */
+    {STEP_native, {"library", "./steps.so", "function", "upcase"}, "one\ntwo", "ONE\nTWO"},
+    {STEP_native, {"library", "./steps.so", "function", "upcase"}, "one\n!", "1: no shouting"},
+    {STEP_native,
+     {"library", "./steps.so", "function", "told", "options", "a=b"},
+     "one",
+     "test/native 1 of 128 a=b now 0"},
+    {STEP_native, {"library", "./steps.so", "function", "routes", "routes", "a\nb"}, "a\nb", "a\nb route=1"},
+    {STEP_native,
+     {"library", "./no_symbol.so"},
+     "one",
+     "open: the library ./no_symbol.so has no symbol bridge_step_library: it must export that one function of "
+     "bridge_step.h (in C++ and Rust with C linkage)"},
 };
 
 /* The same in a segment that is partitioned by key; record i has the key "k" and the i-th letter of `keys`. */
@@ -360,6 +377,8 @@ static const struct keyed_example {
       "is kept 33554432"},
      "0"},
     {{STEP_dedup, {"key", "("}, "1", "open: the program in option `key` does not compile: syntax error*"}, "0"},
+    {{STEP_native, {"library", "./steps.so", "function", "count", "state", "value=value"}, "x\nx\nx", "x:1\nx:1\nx:2"},
+     "010"},
     {{STEP_dedup, {NULL}, "1", "open: the records are not partitioned by key: add a key_by before it"}, NULL},
 };
 
@@ -401,6 +420,7 @@ static void teardown(void)
 	memory_free(&memory);
 	jq_programs_free();
 	json_forget_keys();
+	host_forget();
 }
 
 /* Makes records of the lines of a text, with keys of their own or by letters. */
@@ -512,12 +532,24 @@ static bool matches(const char *text, const char *expected)
 	       strcmp(text + strlen(text) - after, star + 1) == 0;
 }
 
+/* The libraries lie beside this program. */
+static void go_to_libraries(void)
+{
+	char program[1024] = "", folder[1100];
+
+	ck_assert_int_gt(readlink("/proc/self/exe", program, sizeof(program) - 1), 0);
+	snprintf(folder, sizeof(folder), "%s/libraries", dirname(program));
+	ck_assert_int_eq(chdir(folder), 0);
+}
+
 START_TEST(test_example)
 {
 	const struct example *example = example_at((size_t)_i);
 	const char *letters = _i < PLAIN_COUNT ? NULL : keyed_examples[_i - PLAIN_COUNT].keys;
 	const char *expected = example->out ? example->out : "";
 
+	if (example->kind == STEP_native)
+		go_to_libraries();
 	spec_add_array(&spec, example->kind, example->options);
 	const char *got = try(example->in, letters);
 	ck_assert_msg(matches(got, expected), "%s of %s:\ngot      %s\nexpected %s", step_kind_name(example->kind),
@@ -529,7 +561,7 @@ END_TEST
 START_TEST(test_table_is_complete)
 {
 	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
-		bool found = false;
+		bool found = spec_options[i].kind == STEP_python; /* the suites of its host have it */
 		for (size_t k = 0; k < EXAMPLE_COUNT; k++) {
 			const struct example *example = example_at(k);
 			for (size_t j = 0; example->kind == spec_options[i].kind && example->options[j]; j += 2)
@@ -539,7 +571,8 @@ START_TEST(test_table_is_complete)
 			      step_kind_name(spec_options[i].kind));
 	}
 	for (int kind = 0; kind < STEP_KIND_COUNT; kind++) {
-		bool works = false, fails = kind == STEP_passthrough || kind == STEP_broadcast;
+		bool works = kind == STEP_python;
+		bool fails = kind == STEP_passthrough || kind == STEP_broadcast || kind == STEP_python;
 		for (size_t k = 0; k < EXAMPLE_COUNT; k++) {
 			const char *out = example_at(k)->out;
 			if ((int)example_at(k)->kind != kind || !out)
@@ -703,7 +736,7 @@ START_TEST(test_docs_examples)
 		}
 	}
 	ck_assert_str_eq(in, "");
-	ck_assert_int_ge(found, _i == STEP_passthrough ? 0 : 1);
+	ck_assert_int_ge(found, _i == STEP_passthrough || _i == STEP_python ? 0 : 1);
 	free(lines);
 	free(section);
 	free(page);

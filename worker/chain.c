@@ -22,8 +22,9 @@ static bool kind_only_looks(enum step_kind kind)
 /* Opens the states that a step's kind declares. */
 static bool chain_open_states(struct chain *chain, struct step *step, struct failure *failure)
 {
-	size_t count = step_state_count(step->spec->kind);
+	size_t count = step_state_count(step->spec);
 
+	step->state_count = count;
 	for (size_t place = 0; place < count && chain->store; place++) {
 		struct state_spec spec;
 
@@ -75,6 +76,7 @@ struct chain *chain_create(const struct segment *segment, struct state_store *st
 	chain->store = store;
 	chain->counters = counters;
 	chain->identity = true;
+	chain->own_routes = segment_has_own_routes(segment);
 	chain->steps = calloc(segment->step_count + 1, sizeof(*chain->steps));
 	chain->tallies = calloc(segment->step_count + 1, sizeof(*chain->tallies));
 	CHECK(chain->steps && chain->tallies);
@@ -133,6 +135,22 @@ void chain_count_identity(struct chain *chain, uint32_t records)
 		chain->tallies[i].records_in += records;
 		chain->tallies[i].records_out += records;
 	}
+}
+
+bool chain_start(struct chain *chain, struct step_time time, struct failure *failure)
+{
+	for (uint32_t i = 0; i < chain->step_count && !chain->started; i++) {
+		struct step *step = &chain->steps[i];
+		if (!step->ops->start)
+			continue;
+		chain_at(chain, i);
+		if (step->ops->start(step, time, failure))
+			continue;
+		failure->step = i;
+		return false;
+	}
+	chain->started = true;
+	return true;
 }
 
 void chain_on_progress(struct chain *chain, chain_progress *progress, void *context)
@@ -236,7 +254,7 @@ static bool chain_write(struct chain *chain, struct run *run, struct failure *fa
 
 bool chain_finish(struct chain *chain, struct run *run, struct failure *failure)
 {
-	if (!segment_has_own_routes(chain->segment))
+	if (!chain->own_routes)
 		for (uint32_t i = 0; i < run->count; i++)
 			run->records[i].route = 0;
 	if (!chain_write(chain, run, failure))
@@ -251,6 +269,8 @@ bool chain_finish(struct chain *chain, struct run *run, struct failure *failure)
 bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure)
 {
 	chain_begin(chain, time, run->scratch);
+	if (!chain->started && !chain_start(chain, time, failure))
+		return chain_failed(chain, failure->step, run, failure);
 	for (uint32_t i = 0; i < chain->step_count && run->count > 0; i++)
 		if (!chain_step(chain, i, run, time, failure))
 			return false;

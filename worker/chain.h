@@ -18,6 +18,9 @@ typedef void chain_progress(void *context, uint32_t step);
 struct chain *chain_create(const struct segment *segment, struct state_store *store,
 			   struct worker_step_counters *counters, struct failure *failure);
 
+/* Has the steps do what only the owner of a slot may do, once; else the first call below does it. False and `failure` when one cannot. */
+bool chain_start(struct chain *chain, struct step_time time, struct failure *failure);
+
 /* Closes the steps. Their states stay in the store; what they hold back elsewhere is lost. */
 void chain_destroy(struct chain *chain);
 

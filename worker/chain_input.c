@@ -38,7 +38,7 @@ static bool has_states(const struct chain *chain, const struct step *step)
 {
 	if (!chain->store)
 		return false;
-	for (size_t i = 0; i < STEP_STATES_MAX; i++)
+	for (size_t i = 0; i < step->state_count; i++)
 		if (step->states[i])
 			return true;
 	return false;
@@ -268,7 +268,7 @@ bool chain_process_inputs(struct chain *chain, uint32_t index, struct run *run, 
 
 	if (!keep(&chain->kept, run))
 		return failure_set(failure, run->records[0].origin, "no memory to keep records");
-	if (chain->guard.about_to)
+	if (chain->guard.about_to || step->single)
 		return process_each(chain, index, run, time, failure);
 	here = mark(chain, step);
 	if (step->ops->process(step, run, time, failure)) {

@@ -20,6 +20,8 @@ struct chain {
 	bool identity;
 	bool wakes;                            /* a step may want a tick */
 	bool stateful;                         /* a step has states */
+	bool own_routes;                       /* the last step says which route a record takes */
+	bool started;                          /* chain_start was called, and all was well */
 	struct state_store *store;             /* or NULL */
 	struct worker_step_counters *counters; /* or NULL */
 	struct step_tally *tallies;            /* of each step */

@@ -91,7 +91,7 @@ static bool wave_let_go(struct wave *wave, uint32_t index)
 {
 	struct step *step = &wave->chain->steps[index];
 
-	for (size_t i = 0; i < STEP_STATES_MAX; i++) {
+	for (size_t i = 0; i < step->state_count; i++) {
 		if (!step->timers[i])
 			continue;
 		for (enum state_time domain = 0; domain < STATE_TIMES && !wave->more; domain++)
@@ -126,6 +126,8 @@ bool chain_release(struct chain *chain, enum release_cause cause, struct step_ti
 	    .chain = chain, .cause = cause, .time = time, .limit = limit, .out = out, .failure = failure};
 
 	chain_begin(chain, time, out->scratch);
+	if (!chain->started && !chain_start(chain, time, failure))
+		return chain_failed(chain, failure->step, out, failure);
 	for (uint32_t i = 0; i < chain->step_count; i++) {
 		if (out->count > 0 && !chain_step(chain, i, out, time, failure))
 			return false;
@@ -163,7 +165,7 @@ bool chain_next_timer(const struct chain *chain, enum release_cause cause, struc
 	*timer = (struct state_timer){0};
 	for (uint32_t i = 0; i < chain->step_count; i++) {
 		const struct step *step = &chain->steps[i];
-		for (size_t j = 0; j < STEP_STATES_MAX; j++)
+		for (size_t j = 0; j < step->state_count; j++)
 			for (enum state_time domain = 0; step->timers[j] && domain < STATE_TIMES; domain++)
 				if (due_until(&wave, step, domain, &until) &&
 				    peek_timer(chain, step->states[j], domain, until, scratch, timer))
@@ -177,7 +179,7 @@ static int64_t first_timer(const struct step *step)
 {
 	int64_t first = INT64_MAX;
 
-	for (size_t i = 0; i < STEP_STATES_MAX; i++) {
+	for (size_t i = 0; i < step->state_count; i++) {
 		if (!step->timers[i])
 			continue;
 		int64_t at = state_timer_first(step->states[i], STATE_PROCESSING_TIME);

@@ -46,7 +46,25 @@ bool failure_set(struct failure *failure, uint32_t origin, const char *format, .
 	failure->origin = origin;
 	failure->crash = false;
 	failure->cause[0] = '\0';
+	failure->kind[0] = '\0';
+	failure->transient = false;
+	failure->traceback = NULL;
 	return false;
+}
+
+void failure_set_kind(struct failure *failure, struct view kind)
+{
+	size_t size = kind.size < sizeof(failure->kind) - 1 ? kind.size : sizeof(failure->kind) - 1;
+
+	if (size > 0)
+		memcpy(failure->kind, kind.data, size);
+	failure->kind[size] = '\0';
+	repair(failure->kind, size < kind.size);
+}
+
+void failure_repair(char *text)
+{
+	repair(text, false);
 }
 
 /* Whether the well-formed character at `at` does something to a terminal instead of being seen. */

@@ -21,11 +21,21 @@ struct failure {
 	uint64_t seq;      /* crash: the message that the input came with, or was due in */
 	uint32_t record;   /* crash: of that message; of timers: so many units of them before */
 	char message[512]; /* UTF-8, NUL-terminated */
+	/* Of a step's own failure; else empty, false, NULL. */
+	char kind[64];         /* what kind of failure, in a word: ValueError */
+	bool transient;        /* it may succeed when it is done again */
+	const char *traceback; /* UTF-8, several lines; the step's, good until it is called again */
 };
 
 /* Fills origin and message, as the words of a step; returns false, so that a step can `return failure_set(...)`. */
 bool failure_set(struct failure *failure, uint32_t origin, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* Names the kind of a failure that has been set. */
+void failure_set_kind(struct failure *failure, struct view kind);
+
+/* Makes a C string valid UTF-8 in place. */
+void failure_repair(char *text);
 
 /* The beginning of some bytes as printable UTF-8: at most 64 characters and "..." when there is more; control
  * characters (C0, DEL, C1) and bytes that are no UTF-8 are escaped as \xHH. Returns `out`. */

@@ -501,6 +501,9 @@ static bool open_steps(struct session *session)
 	session->chain = workspace_chain(session->workspace, session->segment, session->store, &failure);
 	if (session->chain == NULL)
 		return fail_step(session, &failure, 0);
+	if (!chain_start(session->chain, (struct step_time){session->at->processing_time, session->at->watermark},
+			 &failure))
+		return fail_step(session, &failure, 0);
 	session->identity = chain_is_identity(session->chain);
 	snapshot_init(&session->snapshot, session->store, &session->workspace->arena, session->channel,
 		      &session->at->snapshot);

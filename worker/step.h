@@ -34,17 +34,22 @@ struct step {
 	/* Set by `open`: whether all timers fire at the end of input, whatever their time. Else those of processing time are dropped, as
 	 * Flink does. */
 	bool flushes;
-	/* Handles of the states that the kind declares, in the order of its STEP_STATE lines; NULL: the segment has no keys and the
-	 * state needs some. Without a store (a chain that is opened to see whether it opens) all are NULL, and only `open` and
+	/* Likewise: whether it gets one record at a time where its policy may leave records out. */
+	bool single;
+	/* Handles of its states: those that the kind declares, in the order of its STEP_STATE lines, then those that the pipeline
+	 * does; NULL: the segment has no keys and the state needs some. Without a store (a chain that is opened to see whether it opens) all are NULL, and only `open` and
 	 * `close` are called. */
 	struct state_store *store;
 	struct state *states[STEP_STATES_MAX];
+	size_t state_count;           /* places of them, and of `timers` */
 	bool timers[STEP_STATES_MAX]; /* whether it is one of TIMERS */
 };
 
 struct step_kind_ops {
 	/* Compiles options into step->own. False and a message in `failure` when that cannot be done. NULL for kinds without. */
 	bool (*open)(struct step *step, struct failure *failure);
+	/* Called once in the process that owns the slot, before anything below: what only that may do. NULL for kinds without. */
+	bool (*start)(struct step *step, struct step_time time, struct failure *failure);
 	/* Frees step->own; NULL when nothing is to be freed. */
 	void (*close)(struct step *step);
 	/* Replaces the records of `run` by what the step makes of them, in order. False and `failure` on the first one that fails. */

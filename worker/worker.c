@@ -34,6 +34,7 @@
 #include "server/roles.h"
 #include "shared/log.h"
 #include "shared/spin.h"
+#include "worker/hosts/host.h"
 #include "worker/memory.h"
 #include "worker/serve.h"
 
@@ -284,6 +285,7 @@ static void open_the_slot(struct worker *worker)
 		log_error("the state of slot %u cannot be used: %s", worker->birth->slot, why);
 		_exit(EXIT_DAMAGED);
 	}
+	host_metrics_in(&worker->page->metrics);
 	worker->workspace.arena.is_file = worker->sidecar->config.state_dir != NULL;
 	worker->serve = serve_create(&worker->workspace, memory, worker->birth->generation, &segment, &failure);
 	if (worker->workspace.arena.trouble == ARENA_BROKEN) {

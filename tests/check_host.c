@@ -1,0 +1,464 @@
+/*
+ * Steps out of libraries: what can be wrong with a library, and each part of the interface, by the libraries in tests/libraries.
+ * How their deaths are survived is shown end to end.
+ */
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "shared/keygroup.h"
+#include "shared/metrics.h"
+#include "tests/check_main.h"
+#include "tests/memory.h"
+#include "tests/spec.h"
+#include "worker/chain.h"
+#include "worker/hosts/host.h"
+
+enum { STATE_BYTES = 16 << 20, TEXT_SIZE = 1 << 14, TIMERS_AT_ONCE = 100 };
+
+static struct spec spec;
+static struct memory memory;
+static struct scratch *scratch;
+static struct run run;
+static struct metric_table metrics;
+static struct chain *chain;
+static struct failure failure;
+
+/* The libraries lie beside this program. */
+static void setup(void)
+{
+	char program[1024] = "", folder[1100];
+
+	ck_assert_int_gt(readlink("/proc/self/exe", program, sizeof(program) - 1), 0);
+	snprintf(folder, sizeof(folder), "%s/libraries", dirname(program));
+	ck_assert_int_eq(chdir(folder), 0);
+	memory_make(&memory, STATE_BYTES);
+	spec_init(&spec);
+	scratch = scratch_create();
+	run_init(&run, scratch);
+	memset(&metrics, 0, sizeof(metrics));
+	host_metrics_in(&metrics);
+	chain = NULL;
+}
+
+static void teardown(void)
+{
+	chain_destroy(chain);
+	host_forget();
+	run_deinit(&run);
+	scratch_destroy(scratch);
+	spec_deinit(&spec);
+	memory_free(&memory);
+}
+
+/* Opens the chain that the spec has. */
+static void open_chain(void)
+{
+	chain_destroy(chain);
+	chain = chain_create(&spec.segment, memory.store, NULL, &failure);
+	ck_assert_msg(chain != NULL, "%s", failure.message);
+}
+
+/* Opens a segment of one step by its function, with states if it is keyed. */
+static void open_function(const char *function, bool keyed)
+{
+	spec.segment.keyed = keyed;
+	if (keyed)
+		spec_add(&spec, STEP_native, "library", "steps.so", "function", function, "state",
+			 "value=value\nmap=map\nlist=list\ntimers=timers", NULL);
+	else
+		spec_add(&spec, STEP_native, "library", "steps.so", "function", function, NULL);
+	open_chain();
+}
+
+/* Makes records of lines; the key of each is its first letter. */
+static void fill(const char *lines)
+{
+	static const struct wire_header header = {{(const uint8_t *)"h", 1}, {(const uint8_t *)"v", 1}};
+
+	run_clear(&run);
+	for (uint32_t i = 0; *lines; i++) {
+		size_t size = strcspn(lines, "\n");
+		struct record *record = run_push(&run);
+
+		record->payload = (struct view){(const uint8_t *)lines, size};
+		record->origin = i;
+		record->timestamp = 1000 + i;
+		record->keyed = true;
+		record->key = (struct view){(const uint8_t *)lines, size > 0};
+		record->key_hash = key_hash_of(record->key);
+		record->headers = &header;
+		record->header_count = 1;
+		lines += size + (lines[size] == '\n');
+	}
+}
+
+/* The run as text: payloads, and what is unusual: "payload@timestamp>route". */
+static const char *shown(void)
+{
+	static char text[TEXT_SIZE];
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (uint32_t i = 0; i < run.count; i++) {
+		const struct record *record = &run.records[i];
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%.*s", i ? "\n" : "",
+					 (int)record->payload.size, (const char *)record->payload.data);
+		if (record->timestamp < 1000 || record->timestamp > 1100)
+			used += (size_t)snprintf(text + used, sizeof(text) - used, "@%" PRId64, record->timestamp);
+		if (record->route)
+			used += (size_t)snprintf(text + used, sizeof(text) - used, ">%u", record->route);
+	}
+	return text;
+}
+
+/* What comes out for lines, or the failure; the unit is committed, or rolled back. */
+static const char *pass(const char *lines)
+{
+	static char text[TEXT_SIZE];
+
+	scratch_reset(scratch);
+	fill(lines);
+	if (!chain_process(chain, &run, (struct step_time){500, 900}, &failure)) {
+		arena_rollback(&memory.arena);
+		snprintf(text, sizeof(text), "failed %u: %s", failure.origin, failure.message);
+		return text;
+	}
+	arena_commit(&memory.arena);
+	return shown();
+}
+
+/* What comes out when time moves on, or ends. */
+static const char *release(enum release_cause cause, int64_t time)
+{
+	bool more = false;
+	struct step_time now = {cause == RELEASE_TICK ? time : 500, cause == RELEASE_WATERMARK ? time : 900};
+
+	run_clear(&run);
+	if (!chain_release(chain, cause, now, TIMERS_AT_ONCE, &run, &more, &failure)) {
+		arena_rollback(&memory.arena);
+		return failure.message;
+	}
+	ck_assert(!more);
+	arena_commit(&memory.arena);
+	return shown();
+}
+
+/* ---- Libraries that are none ---- */
+
+static const struct {
+	const char *library, *function, *words;
+} broken[] = {
+    {"nowhere.so", "x", "the library ./nowhere.so cannot be read: No such file or directory (paths are relative to"},
+    {"/nowhere/x.so", "x", "the library /nowhere/x.so cannot be read: No such file or directory"},
+    {"../check_host", "x", "the library cannot be loaded: ../check_host: "},
+    {"no_symbol.so", "x", "the library ./no_symbol.so has no symbol bridge_step_library: it must export"},
+    {"other_abi.so", "x",
+     "the library ./other_abi.so was built for version 42 of bridge_step.h, and this program has version 1"},
+    {"short_table.so", "x", "the library ./short_table.so says that its table has "},
+    {"no_process.so", "x", "the library ./no_process.so has no open() in its table"},
+    {"steps.so", "nosuch", "there is no step nosuch in this library"},
+};
+
+START_TEST(test_broken_library)
+{
+	spec_add(&spec, STEP_native, "library", broken[_i].library, "function", broken[_i].function, NULL);
+	ck_assert_ptr_null(chain_create(&spec.segment, NULL, NULL, &failure));
+	ck_assert_msg(strncmp(failure.message, broken[_i].words, strlen(broken[_i].words)) == 0, "%s", failure.message);
+}
+END_TEST
+
+START_TEST(test_a_host_that_is_not_installed)
+{
+	setenv("FLINK_BRIDGE_LIBDIR", "/nowhere", 1);
+	spec_add(&spec, STEP_python, "module", "a", "function", "b", NULL);
+	ck_assert_ptr_null(chain_create(&spec.segment, NULL, NULL, &failure));
+	ck_assert_str_eq(failure.message, "bridge_python.so is not in /nowhere, which FLINK_BRIDGE_LIBDIR names");
+}
+END_TEST
+
+/* A process that waits loads the code, and opens nothing. */
+START_TEST(test_opening_is_for_owners)
+{
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "unopened", NULL);
+	struct chain *waiting = chain_create(&spec.segment, NULL, NULL, &failure);
+	ck_assert_ptr_nonnull(waiting);
+	chain_destroy(waiting);
+	open_chain();
+	ck_assert(!chain_start(chain, (struct step_time){0, INT64_MIN}, &failure));
+	ck_assert_str_eq(failure.message, "the door is locked");
+	ck_assert_str_eq(pass("a"), "failed 0: the door is locked");
+}
+END_TEST
+
+/* ---- Records ---- */
+
+static const struct {
+	const char *function, *in, *out;
+} plain[] = {
+    {"identity", "a\nb\n\nc", "a\nb\n\nc"},
+    {"upcase", "one\ntwo", "ONE\nTWO"},
+    {"upcase", "one\ntwo!\nthree", "failed 1: no shouting"},
+    {"sieve", "a\ndrop\nb\ndrop", "a\nb"},
+    {"sieve", "drop\ndrop", ""},
+    {"sieve", "a\ntwice\nb", "a\ntwice\ntwice\nb"},
+    {"sieve", "a\ndrop\nlate\nb", "a\nanew\nb"},
+    {"sieve", "a\nb\nback\nc", "a\nb\na\nc"},
+    {"told", "a", "test/native 1 of 128 now 500"},
+    {"routes", "a\nx", "failed 1: no such route"},
+    {"dress", "a\nb", "a@77\nb@77"},
+    {"many", "3\n0\n1", "3\n3\n3\n1"},
+    {"moody", "a\nfail\nb", "failed 1: not today"},
+    {"moody", "silent", "failed 0: process() returned -1, and did not say why (host->fail)"},
+    {"moody", "odd", "failed 0: process() returned 17, and did not say why (host->fail)"},
+};
+
+START_TEST(test_records)
+{
+	open_function(plain[_i].function, false);
+	ck_assert_str_eq(pass(plain[_i].in), plain[_i].out);
+	ck_assert_str_eq(pass(plain[_i].in), plain[_i].out); /* nothing is left of the first call */
+}
+END_TEST
+
+START_TEST(test_what_records_keep)
+{
+	open_function("upcase", false);
+	pass("one\ntwo");
+	ck_assert_uint_eq(run.records[1].origin, 1);
+	ck_assert_int_eq(run.records[1].timestamp, 1001);
+	ck_assert(view_equal(run.records[1].key, view_of("t")));
+	ck_assert(run.records[1].keyed);
+	ck_assert_uint_eq(run.records[1].header_count, 1);
+	chain_destroy(chain);
+	chain = NULL;
+	host_forget();
+	spec_deinit(&spec);
+	spec_init(&spec);
+	open_function("dress", false);
+	pass("one");
+	ck_assert_uint_eq(run.records[0].header_count, 1);
+	ck_assert(view_equal(run.records[0].headers[0].key, view_of("worn")));
+	ck_assert(view_equal(run.records[0].headers[0].value, view_of("hat")));
+}
+END_TEST
+
+/* Steps before and behind one see and make values; it sees bytes. */
+START_TEST(test_among_others)
+{
+	spec_add(&spec, STEP_map, "program", ".a", NULL);
+	spec_add(&spec, STEP_filter, "program", ". != 2", NULL);
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "identity", NULL);
+	spec_add(&spec, STEP_map, "program", ". + 1", NULL);
+	open_chain();
+	ck_assert_str_eq(pass("{\"a\":1}\n{\"a\":2}\n{\"a\":3}"), "2\n4");
+}
+END_TEST
+
+START_TEST(test_routes)
+{
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "routes", "routes", "first\nsecond", NULL);
+	open_chain();
+	ck_assert(segment_has_own_routes(&spec.segment));
+	ck_assert_str_eq(pass("b\na\nb"), "b>1\na\nb>1");
+	ck_assert_str_eq(pass("b\nx"), "failed 1: no such route");
+}
+END_TEST
+
+START_TEST(test_failures_have_all_their_words)
+{
+	open_function("moody", false);
+	pass("later");
+	ck_assert_str_eq(failure.kind, "MoodError");
+	ck_assert_str_eq(failure.traceback, "line 1\nline 2");
+	ck_assert(failure.transient);
+	pass("fail");
+	ck_assert(!failure.transient);
+	pass("silent");
+	ck_assert_str_eq(failure.kind, "");
+	ck_assert_ptr_null(failure.traceback);
+}
+END_TEST
+
+/* What does not fit into a unit is the caller's to try again with less. */
+START_TEST(test_too_much)
+{
+	open_function("many", false);
+	ck_assert_str_eq(pass("9000000"), "failed 0: no room for what process() makes: of its records, or in the state "
+					  "memory of the slot");
+	ck_assert(scratch_is_out(scratch));
+	ck_assert_str_eq(pass("1"), "1");
+}
+END_TEST
+
+START_TEST(test_mistakes_are_noticed)
+{
+	open_function("mistakes", true);
+	ck_assert_str_eq(pass("a"), "-6 -5 -6 -3 -6 0 -4 -6 -6 -3 -3 0");
+}
+END_TEST
+
+/* ---- What a step is told ---- */
+
+START_TEST(test_what_it_is_told)
+{
+	spec.segment.keyed = true;
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "told", "options", "b=2\na=1", "state",
+		 "seen=map ttl 1h\ndue=timers", NULL);
+	open_chain();
+	ck_assert_str_eq(pass("a"), "test/native 1 of 128 b=2 a=1 seen:1,1,3600000 due:3,1,0 now 500");
+	chain_destroy(chain);
+	chain = NULL;
+	host_forget();
+	spec_deinit(&spec);
+	spec_init(&spec);
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "told", "state", "a=split\nb=union", NULL);
+	memory_free(&memory);
+	memory_make(&memory, STATE_BYTES);
+	open_chain();
+	ck_assert_str_eq(pass("a"), "test/native 1 of 128 a:2,0,0 b:2,0,0 now 500");
+}
+END_TEST
+
+/* ---- State ---- */
+
+START_TEST(test_counts)
+{
+	open_function("count", true);
+	ck_assert_str_eq(pass("a\nb\na"), "a:1\nb:1\na:2");
+	ck_assert_str_eq(pass("a\nfail"), "failed 1: it says so");
+	ck_assert_str_eq(pass("a"), "a:3"); /* what the unit before did is undone */
+	chain_destroy(chain);
+	chain = NULL;
+	memory_take_over(&memory);
+	open_chain();
+	ck_assert_str_eq(pass("a\nb"), "a:4\nb:2");
+}
+END_TEST
+
+/* A failing record is undone and left out, the others of its run count once. */
+START_TEST(test_counts_with_a_policy)
+{
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", _i ? "single" : "count", "state", "value=value",
+		 NULL);
+	spec.segment.keyed = true;
+	spec.steps[0].policy = ON_ERROR_SKIP;
+	open_chain();
+	ck_assert_str_eq(pass("f\nfail\nf\nb"), "f:1\nf:2\nb:1");
+	ck_assert_str_eq(pass("f"), "f:3");
+}
+END_TEST
+
+START_TEST(test_remembers)
+{
+	open_function("remember", true);
+	ck_assert_str_eq(pass("a1\na2\nl\na1"), "");
+	ck_assert_str_eq(pass("list"), "1,1 l [l]");
+	pass("list\nlx\nly");
+	ck_assert_str_eq(pass("list"), "3,3 l lx ly [l] [lx] [ly]");
+	ck_assert_str_eq(pass("l"), "");
+	ck_assert_str_eq(pass("clear"), "");
+	ck_assert_str_eq(pass("list"), "3,4 l lx ly [l] [lx] [ly] [l]"); /* another key's was cleared */
+}
+END_TEST
+
+START_TEST(test_timers)
+{
+	open_function(_i ? "flushing" : "remember", true);
+	ck_assert_str_eq(pass("at 2000\nat 1500\nin 700\nat 9000\nat 3000\nnot 3000"), "");
+	ck_assert_int_eq(chain_next_wakeup(chain), 700);
+	ck_assert_str_eq(release(RELEASE_WATERMARK, 1800), "event at 1500 of a@1500");
+	ck_assert_str_eq(release(RELEASE_TICK, 699), "");
+	ck_assert_str_eq(release(RELEASE_TICK, 700), "processing in 700 of i@900");
+	ck_assert_str_eq(release(RELEASE_WATERMARK, 2500), "event at 2000 of a@2000");
+	ck_assert(view_equal(run.records[0].key, view_of("a")));
+	pass("in 800");
+	/* "not 3000" was asked for another key than that of "at 3000". */
+	ck_assert_str_eq(release(RELEASE_END, 0),
+			 _i ? "event at 3000 of a@3000\nevent at 9000 of a@9000\nprocessing in 800 of i@900" : "");
+	ck_assert_str_eq(release(RELEASE_WATERMARK, INT64_MAX),
+			 _i ? "" : "event at 3000 of a@3000\nevent at 9000 of a@9000");
+}
+END_TEST
+
+START_TEST(test_a_timer_fails)
+{
+	open_function("remember", true);
+	pass("at 12\nat 13\nat 14");
+	ck_assert_str_eq(release(RELEASE_WATERMARK, 20), "a bad time");
+	spec.steps[0].policy = ON_ERROR_SKIP;
+	ck_assert_str_eq(release(RELEASE_WATERMARK, 20), "event at 12 of a@12\nevent at 14 of a@14");
+}
+END_TEST
+
+START_TEST(test_watermarks_and_the_end)
+{
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "identity", "options", "watermarks=yes", NULL);
+	open_chain();
+	ck_assert_str_eq(release(RELEASE_WATERMARK, 1050), "watermark 1050");
+	ck_assert_str_eq(release(RELEASE_TICK, 700), "");
+	ck_assert_str_eq(release(RELEASE_END, 0), "end@900");
+	/* In a segment with keys there is none that this could have. */
+	spec.segment.keyed = true;
+	ck_assert_str_eq(release(RELEASE_END, 0), "end() returned -4, and did not say why (host->fail)");
+}
+END_TEST
+
+/* ---- Metrics ---- */
+
+START_TEST(test_metrics)
+{
+	open_function("count", true);
+	pass("a\nb\na");
+	struct metric *metric = metric_get(&metrics, "native", "records", COUNTER_TYPE_COUNTER);
+	ck_assert_uint_eq(counter_read(&metric->value), 3);
+	ck_assert_ptr_null(metric_get(&metrics, "native", "records", COUNTER_TYPE_GAUGE));
+	ck_assert_ptr_null(metric_get(&metrics, "native", "", COUNTER_TYPE_GAUGE));
+	ck_assert_ptr_null(metric_get(&metrics, "native", "9lives", COUNTER_TYPE_GAUGE));
+	struct metric *gauge = metric_get(&metrics, "native", "level", COUNTER_TYPE_GAUGE);
+	metric_update(gauge, -5);
+	ck_assert_int_eq((int64_t)counter_read(&gauge->value), -5);
+	struct metric *sizes = metric_get(&metrics, "native", "sizes", COUNTER_TYPE_HISTOGRAM);
+	metric_update(sizes, 100);
+	metric_update(sizes, -100);
+	ck_assert_uint_eq(counter_read(&sizes->histogram.count), 2);
+	for (int i = 3; i < METRICS_MAX; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "m%d", i);
+		ck_assert_ptr_nonnull(metric_get(&metrics, "native", name, COUNTER_TYPE_GAUGE));
+	}
+	ck_assert_ptr_null(metric_get(&metrics, "native", "more", COUNTER_TYPE_GAUGE));
+	ck_assert_ptr_eq(metric_get(&metrics, "native", "level", COUNTER_TYPE_GAUGE), gauge);
+}
+END_TEST
+
+static Suite *host_suite(void)
+{
+	Suite *suite = suite_create("host");
+	TCase *tests = tcase_create("host");
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_loop_test(tests, test_broken_library, 0, sizeof(broken) / sizeof(*broken));
+	tcase_add_test(tests, test_a_host_that_is_not_installed);
+	tcase_add_test(tests, test_opening_is_for_owners);
+	tcase_add_loop_test(tests, test_records, 0, sizeof(plain) / sizeof(*plain));
+	tcase_add_test(tests, test_what_records_keep);
+	tcase_add_test(tests, test_among_others);
+	tcase_add_test(tests, test_routes);
+	tcase_add_test(tests, test_failures_have_all_their_words);
+	tcase_add_test(tests, test_too_much);
+	tcase_add_test(tests, test_mistakes_are_noticed);
+	tcase_add_test(tests, test_what_it_is_told);
+	tcase_add_test(tests, test_counts);
+	tcase_add_loop_test(tests, test_counts_with_a_policy, 0, 2);
+	tcase_add_test(tests, test_remembers);
+	tcase_add_loop_test(tests, test_timers, 0, 2);
+	tcase_add_test(tests, test_a_timer_fails);
+	tcase_add_test(tests, test_watermarks_and_the_end);
+	tcase_add_test(tests, test_metrics);
+	suite_add_tcase(suite, tests);
+	return suite;
+}
+
+CHECK_MAIN(host_suite)

@@ -1,0 +1,230 @@
+/*
+ * The kinds of steps whose code is a library's: the chain's entry points on one side, the library's on the other.
+ *
+ *      chain           open ---> start ---> process ... fire ... release ---> close
+ *                       |          |           |         |         |            |
+ *      library    (once) load     open      process    timer    watermark     close
+ *                                                                end
+ *
+ * `open` loads the code, which every process of a slot does; `start` opens the step for one session, in the owner alone.
+ *
+ * A library sees records as structs of its own layout, made anew for every run: 80 bytes a record, none of its payload.
+ *
+ * Left out: unloading a library. New code comes with a new process.
+ */
+#include <stdlib.h>
+
+#include "shared/log.h"
+#include "worker/hosts/host_parts.h"
+#include "worker/memory.h"
+#include "worker/steps/kinds.h"
+
+/* ---- Life ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Frees what a step has here. */
+static void host_close(struct step *step)
+{
+	struct bridge_context *context = step->own;
+
+	if (context->self != NULL && context->code->library->close != NULL)
+		context->code->library->close(context->self);
+	run_deinit(&context->own);
+	free(context->records);
+	free(context->kept);
+	free(context->traceback);
+	free(context);
+}
+
+/* Loads the code. */
+static bool host_open(struct step *step, struct failure *failure)
+{
+	const struct host_code *code = host_code_get(step->segment, step->spec, failure);
+
+	if (code == NULL)
+		return false;
+	struct bridge_context *context = calloc(1, sizeof(*context));
+	CHECK(context != NULL);
+	context->spec = step->spec;
+	context->segment = step->segment;
+	context->code = code;
+	context->step = step;
+	step->own = context;
+	step->flushes = code->flags & BRIDGE_STEP_FLUSHES;
+	step->single = code->flags & BRIDGE_STEP_SINGLE;
+	return true;
+}
+
+/* Opens the step for a session. */
+static bool host_start(struct step *step, struct step_time time, struct failure *failure)
+{
+	struct bridge_context *context = step->own;
+	const struct host_code *code = context->code;
+	void *self = NULL;
+
+	host_begin(context, CALL_OPEN, time, failure);
+	if (!host_end(context, code->library->open(&host_calls, context, &code->setup, code->code, &self)))
+		return false;
+	context->self = self;
+	return true;
+}
+
+/* ---- Records ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Makes room for as many records as a run has. */
+static void make_room(struct bridge_context *context, uint32_t count)
+{
+	if (count <= context->record_room)
+		return;
+	free(context->records);
+	free(context->kept);
+	context->records = malloc(count * sizeof(*context->records));
+	context->kept = malloc(count * sizeof(*context->kept));
+	if (context->records == NULL || context->kept == NULL)
+		memory_leave("the records of a unit of work");
+	context->record_room = count;
+}
+
+/* Shows one record to the library. */
+static void show_record(const struct record *record, struct bridge_record *shown)
+{
+	shown->payload = (struct bridge_bytes){record->payload.data, record->payload.size};
+	shown->key = (struct bridge_bytes){record->key.data, record->key.size};
+	shown->headers = (const struct bridge_header *)(const void *)record->headers;
+	shown->timestamp = record->timestamp;
+	shown->header_count = record->header_count;
+	shown->keyed = record->keyed;
+	shown->input = record->route;
+	shown->ordinal = record->origin;
+}
+
+/* Shows all records of a run, their payloads as bytes. */
+static bool show_run(struct bridge_context *context, struct run *run, struct failure *failure)
+{
+	const char *why;
+
+	make_room(context, run->count);
+	for (uint32_t i = 0; i < run->count; i++) {
+		struct record *record = &run->records[i];
+		if (record->state == PAYLOAD_VALUE && !record_need_bytes(record, run->scratch, &why))
+			return failure_set(failure, record->origin, "%s", why);
+		show_record(record, &context->records[i]);
+	}
+	return true;
+}
+
+/* Closes the gaps between the records that stay where they are. */
+static void close_gaps(struct bridge_context *context, struct run *run)
+{
+	if (context->kept_count == run->count)
+		return;
+	for (uint32_t i = 0, next = 0; i < run->count; i++) {
+		struct record *record = &run->records[i];
+		if (next == context->kept_count || context->kept[next] != i) {
+			record_drop(record);
+			continue;
+		}
+		if (next != i) {
+			run->records[next] = *record;
+			record->state = PAYLOAD_BYTES; /* its value has moved */
+		}
+		next++;
+	}
+	run->count = context->kept_count;
+}
+
+/* Hands a run to the library; what it makes of it becomes the run. */
+static bool host_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
+{
+	struct bridge_context *context = step->own;
+
+	if (!show_run(context, run, failure))
+		return false;
+	const struct bridge_run shown = {.size = sizeof(shown),
+					 .count = run->count,
+					 .stride = sizeof(struct bridge_record),
+					 .records = context->records};
+	host_begin(context, CALL_PROCESS, time, failure);
+	context->in = run;
+	context->out = &context->own;
+	context->own.scratch = run->scratch;
+	context->in_place = true;
+	context->kept_count = 0;
+	bool good = host_end(context, context->code->library->process(context->self, &shown));
+	context->in = context->out = NULL;
+	if (good && context->in_place)
+		close_gaps(context, run);
+	else if (good)
+		run_trade(run, &context->own);
+	run_clear(&context->own);
+	return good;
+}
+
+/* ---- Time ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Begins a call that has no records, and emits to a run. */
+static void begin_without_records(struct bridge_context *context, enum host_call call, struct step_time time,
+				  struct run *out, struct failure *failure)
+{
+	host_begin(context, call, time, failure);
+	context->in = NULL;
+	context->out = out;
+	context->in_place = false;
+}
+
+/* A timer is due. */
+static bool host_fire(struct step *step, enum state_time domain, const struct state_timer *timer, struct step_time time,
+		      struct run *out, struct failure *failure)
+{
+	struct bridge_context *context = step->own;
+	const struct bridge_timer shown = {
+	    .size = sizeof(shown),
+	    .domain = (uint32_t)domain,
+	    .time = timer->time_ms,
+	    .key = {timer->key.data, timer->key.size},
+	    .tag = {timer->tag.data, timer->tag.size},
+	};
+
+	if (context->code->library->timer == NULL)
+		return failure_set(failure, 0, "the library has no timer() in its table, and a timer is due");
+	begin_without_records(context, CALL_TIMER, time, out, failure);
+	context->timer = timer;
+	context->domain = domain;
+	context->has_key = true;
+	return host_end(context, context->code->library->timer(context->self, &shown));
+}
+
+/* Event time has moved, or the input has ended. */
+static bool host_release(struct step *step, enum release_cause cause, struct step_time time, struct run *out,
+			 struct failure *failure)
+{
+	struct bridge_context *context = step->own;
+	const struct bridge_step_library *library = context->code->library;
+
+	if (cause == RELEASE_WATERMARK && library->watermark != NULL) {
+		begin_without_records(context, CALL_WATERMARK, time, out, failure);
+		return host_end(context, library->watermark(context->self, time.watermark_ms));
+	}
+	if (cause == RELEASE_END && library->end != NULL) {
+		begin_without_records(context, CALL_END, time, out, failure);
+		return host_end(context, library->end(context->self));
+	}
+	return true;
+}
+
+const struct step_kind_ops native_ops = {
+    .open = host_open,
+    .start = host_start,
+    .close = host_close,
+    .process = host_process,
+    .fire = host_fire,
+    .release = host_release,
+};
+
+const struct step_kind_ops python_ops = {
+    .open = host_open,
+    .start = host_start,
+    .close = host_close,
+    .process = host_process,
+    .fire = host_fire,
+    .release = host_release,
+};

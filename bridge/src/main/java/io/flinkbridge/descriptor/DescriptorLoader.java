@@ -298,7 +298,7 @@ final class DescriptorLoader {
             ? null
             : reader.word(policy, "on_error", List.of("fail", "skip", DEAD_LETTER));
     Options options = reader.options(node, kind, what, List.of("name", "kind", "on_error"));
-    if (kind.flag && !last) {
+    if ((kind.flag || options.has("routes")) && !last) {
       node.finding("a %s in the middle of a chain: it has to be the last step", kind.name);
     }
     return new Step(called, kind.name, onError == null ? "fail" : onError, options);
@@ -362,7 +362,13 @@ final class DescriptorLoader {
         draft.at.finding("a segment is keyed if all of its inputs are, and only then");
       }
       for (Step step : draft.steps) {
-        if (!draft.keyed && Kinds.Scope.STEP.kind(step.kind()).needsKeys()) {
+        if (draft.keyed && Declaration.any(step, false)) {
+          draft.at.finding(
+              "step \"%s\" declares a split or union state in a segment that is keyed",
+              step.name());
+        }
+        if (!draft.keyed
+            && (Kinds.Scope.STEP.kind(step.kind()).needsKeys() || Declaration.any(step, true))) {
           draft.at.finding(
               "step \"%s\" (%s) is in a segment that is not keyed", step.name(), step.kind());
         }

@@ -106,6 +106,7 @@ final class Kinds {
     PROGRAM,
     ENRICH,
     AGGREGATE,
+    STATE,
     ADDRESS
   }
 

@@ -9,11 +9,11 @@ import java.util.List;
  */
 public record ManifestEntry(String step, String name, int kind, int partition, int version) {
   /** Entries of a state with a time to live carry the time of writing: that is another format. */
-  private static final int VERSION_TTL = 1000;
+  static final int VERSION_TTL = 1000;
 
-  private static final int BY_KEY = 0;
-  private static final int SPLIT = 1;
-  private static final int UNION = 2;
+  static final int BY_KEY = 0;
+  static final int SPLIT = 1;
+  static final int UNION = 2;
 
   /** The states that a step has in its segment. */
   static List<ManifestEntry> of(Segment segment, Step step) {
@@ -33,6 +33,26 @@ public record ManifestEntry(String step, String name, int kind, int partition, i
               partition,
               state.version() + (lives ? VERSION_TTL : 0)));
     }
+    step.options()
+        .map("state")
+        .forEach((name, text) -> entries.addAll(declared(segment, step, name, text)));
     return entries;
+  }
+
+  /** The same of one that the pipeline declares. */
+  private static List<ManifestEntry> declared(
+      Segment segment, Step step, String name, String text) {
+    return Declaration.parse(text)
+        .filter(state -> segment.keyed() == (state.partition() == BY_KEY))
+        .map(
+            state ->
+                new ManifestEntry(
+                    step.name(),
+                    name,
+                    state.kind().ordinal(),
+                    state.partition(),
+                    state.version() + (state.lives() ? VERSION_TTL : 0)))
+        .stream()
+        .toList();
   }
 }

@@ -5,6 +5,8 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalLong;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -357,6 +359,9 @@ final class OptionReader {
         items.put(item.key.text, text);
       }
     }
+    if (option.values == Kinds.Values.STATE) {
+      checkStates(node, items, what);
+    }
     return items;
   }
 
@@ -365,6 +370,7 @@ final class OptionReader {
     switch (option.values) {
       case PROGRAM -> countProgram(item);
       case AGGREGATE -> checkAggregate(item, text, label, what);
+      case STATE -> checkState(item, text, label, what);
       case ENRICH -> {
         boolean header = text.startsWith("header.") && text.length() > "header.".length();
         if (!header && !text.equals("timestamp") && !text.equals("key")) {
@@ -373,6 +379,34 @@ final class OptionReader {
         }
       }
       default -> {}
+    }
+  }
+
+  private static void checkState(Node item, String text, String label, String what) {
+    if (!NAME.matcher(item.key.text).matches()) {
+      item.key
+          .finding("a state of %s cannot be called \"%.80s\"", what, item.key.text)
+          .expected("a letter or _, then letters, digits, _ and -; at most %d of them", NAME_MAX);
+    }
+    if (Declaration.parse(text).isEmpty()) {
+      item.finding("%s cannot be \"%.80s\"", label, text).expected("%s", Declaration.FORM);
+    }
+  }
+
+  private static void checkStates(Node node, Map<String, String> states, String what) {
+    long timers =
+        states.values().stream()
+            .map(Declaration::parse)
+            .flatMap(Optional::stream)
+            .filter(state -> state.kind() == Kinds.StateKind.TIMERS)
+            .count();
+    if (timers > 1) {
+      node.finding("%s has %d states of timers", what, timers)
+          .hint("one is enough: timers are told apart by their tags");
+    }
+    if (states.size() > Declaration.MOST) {
+      node.finding(
+          "%s has %d states; at most %d are allowed", what, states.size(), Declaration.MOST);
     }
   }
 

@@ -37,12 +37,11 @@ final class TopologyHash {
 
   private void segment(Segment segment) {
     Step last = segment.last();
-    boolean ownRoutes = last.kind().equals("route") || last.kind().equals("broadcast");
     text(segment.name());
     number(segment.maxParallelism());
     inputs(segment.inputs());
     text(last.kind().equals("key_by") ? last.options().needed("key") : "");
-    text(ownRoutes ? last.kind() : "");
+    text(last.hasRoutes() ? last.kind() : "");
     number(segment.routes().size());
     segment.routes().forEach(this::text);
     List<ManifestEntry> manifest = segment.manifest();

@@ -7,9 +7,8 @@
 #include "descriptor/pipeline.h"
 #include "descriptor/topology.h"
 
-/* Compiles a document, with another over it unless that is NULL. */
-static struct descriptor *compile_document(struct document *document, struct document *config, program_check *program,
-					   struct diagnostics *diagnostics)
+struct descriptor *compile_document(struct document *document, struct document *config, program_check *program,
+				    struct diagnostics *diagnostics)
 {
 	struct descriptor_owner *owner = descriptor_owner_create();
 	size_t programs = 0;

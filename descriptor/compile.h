@@ -7,6 +7,8 @@
 #include "descriptor/descriptor.h"
 #include "descriptor/diagnostics.h"
 
+struct document; /* descriptor/document.h */
+
 /* What a program check is: NULL when a jq program is fine, else the compiler's words, to be freed. */
 typedef char *program_check(const char *program);
 
@@ -14,6 +16,10 @@ typedef char *program_check(const char *program);
  * the jq programs; NULL leaves them to the worker. NULL when there are findings. To be freed with descriptor_free. */
 struct descriptor *compile_file(const char *path, const char *config, program_check *program,
 				struct diagnostics *diagnostics);
+
+/* The same for documents that have been read; `config` may be NULL. Their trees are changed by it: they serve once. */
+struct descriptor *compile_document(struct document *document, struct document *config, program_check *program,
+				    struct diagnostics *diagnostics);
 
 /* The same from memory and without a deployment; `file` is what findings call it. */
 struct descriptor *compile_text(const char *file, struct view text, program_check *program,

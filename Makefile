@@ -241,7 +241,7 @@ test: $(HAVE) $(VENV)
 	@$(MAKE) VARIANT=release all tests
 	@$(MAKE) VARIANT=asan tests replays
 	@$(MAKE) VARIANT=tsan tsan-tests
-	@$(PYTHON) tests/run.py --unit release,asan --threaded tsan --replay asan --e2e release --java small $(SUITES)
+	@$(PYTHON) tests/run.py --unit release,asan --threaded tsan --replay asan --e2e release --cases release --java small $(SUITES)
 
 VARIANTS := release debug asan tsan
 EVERY    := release,debug,asan,tsan,release-clang,debug-clang,asan-clang,tsan-clang
@@ -250,7 +250,7 @@ test-full: $(HAVE) $(VENV)
 		echo "== $$cc $$v"; $(MAKE) CC=$$cc VARIANT=$$v all tests || exit 1; done; done
 	@$(MAKE) VARIANT=asan replays
 	@$(MAKE) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
-	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang --java full $(SUITES)
+	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang --cases release,asan --java full $(SUITES)
 
 CHAOS_SECONDS ?= 60
 chaos: $(HAVE) $(VENV)

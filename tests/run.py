@@ -1,8 +1,9 @@
 """The test runner: every unit suite, fuzz replay and end-to-end file as a job of its own, two at a time.
 
-    tests/run.py [--unit VARIANT,...] [--threaded VARIANT,...] [--replay VARIANT,...] [--e2e VARIANT,...] [--java SIZE] [NAME...]
+    tests/run.py [--unit VARIANT,...] [--threaded VARIANT,...] [--replay VARIANT,...] [--e2e VARIANT,...] [--java SIZE]
+                 [--cases VARIANT,...] [NAME...]
 
-A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. --java runs the tests of the Flink application, all classes in one
+A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. --cases runs the examples' own test cases (`bridgectl test`), a folder each. --java runs the tests of the Flink application, all classes in one
 run of Maven, against build/release: `small`, `full`, or `chaos` (only the *Chaos classes, for CHAOS_SECONDS). NAMEs pick jobs: check_ring, test_unary, CodecTest
 (all of them when none is named). What is counted are single tests: Check's, each file of a replayed corpus, pytest's, JUnit's. A job that hangs is killed with everything it started, and counts
 as one failure. Failures show the job's whole output, and again by name at the end; the last line is always
@@ -85,6 +86,9 @@ def collect(options: argparse.Namespace) -> list[Job]:
     for variant in options.e2e:
         for path in sorted((TOP / "tests" / "e2e").glob("test_*.py")) + chaos:
             add("e2e", path.stem, variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)])
+    for variant in options.cases:
+        for folder in sorted({path.parent for path in (TOP / "examples").rglob("*.test.yaml")}):
+            add("cases", folder.name, variant, [f"build/{variant}/bridgectl", "test", "--quiet", str(folder.relative_to(TOP))])
     for kind, variants in (("unit", options.unit), ("threaded", options.threaded)):
         for variant in variants:
             for source in sorted((TOP / "tests").glob("check_*.c")):
@@ -123,7 +127,8 @@ class Runner:
             environment = dict(os.environ, **SANITIZERS, TMPDIR=scratch, BRIDGE_BUILD=f"build/{job.variant}", LC_ALL="C.UTF-8")
             if job.kind in ("unit", "threaded"):
                 environment |= {"CK_TAP_LOG_FILE_NAME": str(report), "CK_DEFAULT_TIMEOUT": "60"}
-            command = [*job.command, f"--junitxml={report}"] if job.kind == "e2e" else job.command
+            report_flags = {"e2e": [f"--junitxml={report}"], "cases": ["--junit", str(report)]}
+            command = [*job.command, *report_flags.get(job.kind, [])]
             if job.kind == "java":
                 report = TOP / "build" / "bridge" / "surefire-reports"
                 shutil.rmtree(report, ignore_errors=True)
@@ -191,7 +196,7 @@ def read_replay(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome
 
 
 def read_junit(job: Job, code: int, text: str, report: pathlib.Path) -> Outcome:
-    """pytest's report. A test that failed and whose teardown failed too is one failure."""
+    """pytest's report, or that of `bridgectl test`. A test that failed and whose teardown failed too is one failure."""
     outcome = Outcome()
     bad: set[str] = set()
     try:
@@ -236,7 +241,7 @@ def describe_problem(trace: str) -> str:
     return "\n".join(lines[:40])
 
 
-READERS = {"unit": read_tap, "threaded": read_tap, "replay": read_replay, "e2e": read_junit, "java": read_surefire}
+READERS = {"unit": read_tap, "threaded": read_tap, "replay": read_replay, "e2e": read_junit, "cases": read_junit, "java": read_surefire}
 
 
 def describe_end(code: int) -> str:
@@ -260,7 +265,7 @@ def report_progress(done: int, total: int, job: Job, outcome: Outcome) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for kind in ("unit", "threaded", "replay", "e2e"):
+    for kind in ("unit", "threaded", "replay", "e2e", "cases"):
         parser.add_argument(f"--{kind}", type=lambda text: text.split(","), default=[], metavar="VARIANT,...")
     parser.add_argument("--java", choices=["small", "full", "chaos"])
     parser.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 2))

@@ -209,7 +209,7 @@ static void put_headers(FILE *out, const struct kit_record *record, const struct
 		fprintf(out, "%*s", (int)indent + 2, "");
 		put_word(out, view_of(record->headers[i].name), scratch);
 		fputs(": ", out);
-		put_text(out, view_of(record->headers[i].value), scratch);
+		put_word(out, view_of(record->headers[i].value), scratch);
 		putc('\n', out);
 	}
 }

@@ -232,6 +232,9 @@ bool keeper_replace_owner(struct supervisor *supervisor, struct keeper *keeper);
 /* Whether its owner is ready. */
 bool keeper_is_ready(const struct supervisor *supervisor, const struct keeper *keeper);
 
+/* A place whose words nobody needs: the last owner's are read by its successor, who has done so once it serves. NULL: none. */
+struct child *keeper_free_place(const struct supervisor *supervisor, struct keeper *keeper);
+
 /* Forks one more process of the slot, with this generation of code. Its number; 0: that is not possible now. */
 uint32_t keeper_fork(struct supervisor *supervisor, struct keeper *keeper, uint32_t code, uint64_t now);
 

@@ -363,12 +363,23 @@ static void take_demand(struct supervisor *supervisor, struct keeper *keeper)
 
 /* ---- Forking ---- */
 
-/* A place whose words nobody needs: the last owner's are read by its successor. */
-static struct child *free_place(struct keeper *keeper)
+/* The process whose last words an owner may still have to read, because it does not serve yet; 0: none. */
+static uint32_t read_by_owner(const struct supervisor *supervisor, const struct keeper *keeper)
 {
+	if (keeper->owner == NULL || child_is_ready(supervisor, keeper->owner))
+		return 0;
+	const struct life *life = child_life(supervisor, keeper->owner);
+	return life == NULL ? 0 : atomic_load_explicit(&life->predecessor, memory_order_relaxed);
+}
+
+struct child *keeper_free_place(const struct supervisor *supervisor, struct keeper *keeper)
+{
+	uint32_t read = read_by_owner(supervisor, keeper);
+
 	for (uint32_t i = 0; i < LIVES_MAX; i++) {
 		struct child *child = &keeper->lives[i];
-		if (child->state == CHILD_DOWN && (child->number == 0 || child->number != keeper->last_owner))
+		if (child->state == CHILD_DOWN &&
+		    (child->number == 0 || (child->number != keeper->last_owner && child->number != read)))
 			return child;
 	}
 	return NULL;
@@ -389,7 +400,7 @@ static bool fork_with_code(struct supervisor *supervisor, struct child *place, c
 uint32_t keeper_fork(struct supervisor *supervisor, struct keeper *keeper, uint32_t code, uint64_t now)
 {
 	uint64_t delay_ms = supervisor->sidecar->config.restart_delay_max_ms;
-	struct child *place = free_place(keeper);
+	struct child *place = keeper_free_place(supervisor, keeper);
 	struct birth birth = {
 	    .slot = keeper->slot,
 	    .place = place == NULL ? 0 : place->place,

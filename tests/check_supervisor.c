@@ -33,6 +33,36 @@ static const char *proc_file(pid_t pid, const char *name)
 	return text;
 }
 
+/* The words of a dead owner stay until its successor has read them, whoever wants a place meanwhile. */
+START_TEST(last_words_stay_until_they_are_read)
+{
+	static struct supervisor supervisor;
+	static struct sidecar sidecar = {.config.slots = 1};
+	struct keeper *keeper = &supervisor.keepers[0];
+	struct life *life;
+
+	ck_assert_int_eq(control_create(&sidecar.control, 1, 1, 1), 0);
+	supervisor.sidecar = &sidecar;
+	keepers_init(&supervisor);
+	life = &control_worker(&sidecar.control, 0)->lives[1];
+	ck_assert_ptr_eq(keeper_free_place(&supervisor, keeper), &keeper->lives[0]);
+	keeper->lives[0].number = 1;
+	keeper->last_owner = 1;
+	ck_assert_ptr_eq(keeper_free_place(&supervisor, keeper), &keeper->lives[1]);
+	keeper->lives[1].number = 2; /* has taken over, and is noted, but has not come to the words yet */
+	keeper->lives[1].state = CHILD_UP;
+	keeper->owner = &keeper->lives[1];
+	keeper->last_owner = 2;
+	atomic_store(&life->number, 2);
+	atomic_store(&life->predecessor, 1);
+	atomic_store(&life->state, LIFE_OWNER);
+	ck_assert_ptr_eq(keeper_free_place(&supervisor, keeper), &keeper->lives[2]);
+	atomic_store(&life->state, LIFE_READY);
+	ck_assert_ptr_eq(keeper_free_place(&supervisor, keeper), &keeper->lives[0]);
+	control_destroy(&sidecar.control);
+}
+END_TEST
+
 START_TEST(starts_serves_and_stops_in_order)
 {
 	sut_serve(3);
@@ -633,6 +663,7 @@ static Suite *supervisor_suite(void)
 	TCase *tests = tcase_create("processes");
 
 	tcase_add_checked_fixture(tests, NULL, sut_clean);
+	tcase_add_test(tests, last_words_stay_until_they_are_read);
 	tcase_add_test(tests, starts_serves_and_stops_in_order);
 	tcase_add_test(tests, a_killed_worker_is_replaced_and_the_others_stay);
 	tcase_add_test(tests, a_killed_front_is_replaced_and_the_workers_stay);

@@ -76,6 +76,7 @@ struct keeper {
 	uint64_t takeover_due_ns; /* somebody must have announced himself; 0: nobody needs to */
 	uint64_t orphaned_ns;     /* since when it is without owner; 0: it has one */
 	uint64_t renew_due_ns;    /* its memory is given up: renewed once all are dead, or at this time; 0: it is not */
+	bool renew_failed;        /* the last try to: the next one waits until then */
 	uint32_t wanted_seen;     /* the front's last demand for a newer owner that was granted */
 	uint32_t restarts;        /* processes forked after the first owner and its heirs */
 	uint32_t renewals;        /* of its memory */

@@ -240,12 +240,20 @@ static void renew(struct supervisor *supervisor, struct keeper *keeper, uint64_t
 
 	for (uint32_t i = 0; i < LIVES_MAX; i++)
 		alone = alone && keeper->lives[i].state == CHILD_DOWN;
-	if (!alone && now < keeper->renew_due_ns)
+	if (now < keeper->renew_due_ns && (!alone || keeper->renew_failed))
 		return;
-	if (slot_memory_renew(&sidecar->slots[keeper->slot], sidecar->state_dir) != 0) {
+	keeper->renew_failed = false;
+	switch (slot_memory_renew(&sidecar->slots[keeper->slot], sidecar->state_dir)) {
+	case RENEWAL_DONE:
+		break;
+	case RENEWAL_MORE:
+		keeper->renew_due_ns = now; /* after whatever else has happened meanwhile */
+		return;
+	case RENEWAL_FAILED:
 		log_error("slot %u: there is no fresh memory for it: %s; the next try is in %llu ms", keeper->slot,
 			  strerror(errno), (unsigned long long)delay_ms);
 		keeper->renew_due_ns = now + delay_ms * 1000000;
+		keeper->renew_failed = true;
 		return;
 	}
 	keeper->renew_due_ns = 0;

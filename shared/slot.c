@@ -36,6 +36,9 @@ enum { LAYOUT_VERSION = 1 };
 /* Bytes of arena that an heir maps at a time. */
 #define PREMAP_PIECE (UINT64_C(16) << 20)
 
+/* Bytes of a file that are allocated at a time: milliseconds even where the file system has to write them. */
+#define FILE_PIECE (UINT64_C(16) << 20)
+
 /* Bytes of a page. */
 static uint64_t page_size(void)
 {
@@ -149,24 +152,43 @@ static int write_head(const struct slot_memory *memory)
 	return pwrite(memory->channels_fd, &channels, sizeof(channels), 0) == (ssize_t)sizeof(channels) ? 0 : -1;
 }
 
-/* A file of a fixed size in a directory, allocated whole and without a name. The descriptor, or -1 with errno. */
-static int make_file(int directory, uint32_t slot, uint64_t bytes)
+/* A file in a directory, empty and without a name. The descriptor, or -1 with errno. */
+static int open_file(int directory, uint32_t slot)
 {
 	char name[64];
-	int error;
 	snprintf(name, sizeof(name), "bridge-arena-%u", slot);
 	/* The directory is locked: what has this name is left over from a sidecar that was killed while it made it. */
 	if (unlinkat(directory, name, 0) != 0 && errno != ENOENT)
 		return -1;
 	int fd = openat(directory, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return -1;
+	if (fd < 0 || unlinkat(directory, name, 0) == 0)
+		return fd;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* Allocates the next piece of a file. 0, or an errno. */
+static int allocate_piece(int fd, uint64_t bytes, uint64_t *done)
+{
+	uint64_t left = bytes - *done, piece = left < FILE_PIECE ? left : FILE_PIECE;
+	int error;
 	do
-		error = posix_fallocate(fd, 0, (off_t)bytes);
+		error = posix_fallocate(fd, (off_t)*done, (off_t)piece);
 	while (error == EINTR);
-	if (unlinkat(directory, name, 0) != 0 && error == 0)
-		error = errno;
 	if (error == 0)
+		*done += piece;
+	return error;
+}
+
+/* A file of a fixed size in a directory, allocated whole and without a name. The descriptor, or -1 with errno. */
+static int make_file(int directory, uint32_t slot, uint64_t bytes)
+{
+	int fd = open_file(directory, slot), error = 0;
+	for (uint64_t done = 0; fd >= 0 && error == 0 && done < bytes;)
+		error = allocate_piece(fd, bytes, &done);
+	if (fd < 0 || error == 0)
 		return fd;
 	close(fd);
 	errno = error;
@@ -299,25 +321,43 @@ static void *map_shared(int fd, uint64_t bytes)
 	return NULL;
 }
 
-int slot_memory_renew(struct slot_memory *memory, int state_dir)
+/* Makes the arena anew, or the next piece of it. */
+static enum slot_renewal renew_arena(struct slot_memory *memory, int state_dir)
 {
-	struct slot_memory fresh = *memory;
-	fresh.owner_fd = -1;
-	fresh.owner = NULL;
-	fresh.arena_fd = make_arena(memory, state_dir);
-	if (fresh.arena_fd >= 0 && make_owner(&fresh) == 0) {
+	int error;
+	if (memory->renewed == 0) {
 		unmap_owner_page(memory);
 		close_fd(&memory->arena_fd);
 		close_fd(&memory->owner_fd);
-		*memory = fresh;
-		return 0;
+		memory->arena_fd = state_dir >= 0 ? open_file(state_dir, memory->slot) : make_arena(memory, -1);
 	}
-	int error = errno;
-	unmap_owner_page(&fresh);
-	close_fd(&fresh.arena_fd);
-	close_fd(&fresh.owner_fd);
+	if (memory->arena_fd < 0)
+		return RENEWAL_FAILED;
+	if (state_dir < 0)
+		return RENEWAL_DONE;
+	error = allocate_piece(memory->arena_fd, memory->sizes.arena, &memory->renewed);
+	if (error == 0)
+		return memory->renewed < memory->sizes.arena ? RENEWAL_MORE : RENEWAL_DONE;
 	errno = error;
-	return -1;
+	return RENEWAL_FAILED;
+}
+
+enum slot_renewal slot_memory_renew(struct slot_memory *memory, int state_dir)
+{
+	enum slot_renewal result = renew_arena(memory, state_dir);
+	if (result == RENEWAL_MORE)
+		return result;
+	if (result == RENEWAL_DONE && make_owner(memory) != 0)
+		result = RENEWAL_FAILED;
+	memory->renewed = 0;
+	if (result == RENEWAL_DONE)
+		return result;
+	int error = errno;
+	unmap_owner_page(memory);
+	close_fd(&memory->arena_fd);
+	close_fd(&memory->owner_fd);
+	errno = error;
+	return result;
 }
 
 int slot_attach_front(struct slot_memory *memory)

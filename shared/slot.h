@@ -105,7 +105,8 @@ struct slot_memory {
 	void *arena;               /* sizes.arena bytes; NULL where not mapped */
 	uint64_t premapped;        /* bytes that the arena had when slot_premap last began */
 	uint64_t premap_at;        /* how far it has come; 0: it is through */
-	pthread_mutex_t *owner;    /* NULL where not mapped */
+	uint64_t renewed; /* bytes of the file that slot_memory_renew has allocated so far; 0: none is under way */
+	pthread_mutex_t *owner; /* NULL where not mapped */
 };
 
 /* ---- Supervisor ---- */
@@ -117,9 +118,15 @@ uint64_t slot_memory_max(const struct slot_sizes *sizes);
  * `state_dir`, allocated whole, or a memfd when that is -1. 0, or -1 with errno. */
 int slot_memory_create(struct slot_memory *memory, uint32_t slot, const struct slot_sizes *sizes, int state_dir);
 
+enum slot_renewal {
+	RENEWAL_DONE,
+	RENEWAL_MORE,   /* to be called again: a file is allocated piece by piece, since a disk may take its time */
+	RENEWAL_FAILED, /* with errno: there is neither until a later call has made them */
+};
+
 /* Gives arena and owner page up, and makes new ones: whoever has the old ones mapped keeps them for himself. The channels stay,
- * for the front has them mapped; the next owner zeroes the worker's words there. 0, or -1 with errno (nothing has changed). */
-int slot_memory_renew(struct slot_memory *memory, int state_dir);
+ * for the front has them mapped; the next owner zeroes the worker's words there. */
+enum slot_renewal slot_memory_renew(struct slot_memory *memory, int state_dir);
 
 /* Unmaps and closes everything. Any process. */
 void slot_memory_destroy(struct slot_memory *memory);

@@ -377,6 +377,42 @@ START_TEST(renewed_memory_is_fresh_and_apart_from_the_old)
 }
 END_TEST
 
+/* A file is renewed in pieces, so that nobody is kept waiting for a disk; what fails on the way can be tried again. */
+START_TEST(a_renewed_file_is_made_in_pieces)
+{
+	char path[] = "/tmp/stateXXXXXX";
+	struct slot_sizes large = {
+	    .channel_count = 1, .unary_ring = 4096, .session_ring = 4096, .arena = (40 << 20) + 4096};
+	struct rlimit limit, small;
+	struct slot_memory other;
+	struct stat status;
+	int before = count_fds();
+
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(slot_memory_create(&other, 1, &large, directory), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = (struct rlimit){.rlim_cur = large.arena / 2, .rlim_max = limit.rlim_max};
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+	ck_assert_int_eq(slot_memory_renew(&other, directory), RENEWAL_MORE);
+	ck_assert_int_eq(slot_memory_renew(&other, directory), RENEWAL_FAILED);
+	ck_assert_int_eq(errno, EFBIG);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	ck_assert_int_eq(slot_memory_renew(&other, directory), RENEWAL_MORE);
+	ck_assert_int_eq(slot_memory_renew(&other, directory), RENEWAL_MORE);
+	ck_assert_int_eq(slot_memory_renew(&other, directory), RENEWAL_DONE);
+	ck_assert_int_eq(fstat(other.arena_fd, &status), 0);
+	ck_assert_uint_eq((uint64_t)status.st_size, large.arena);
+	ck_assert_uint_ge((uint64_t)status.st_blocks * 512, large.arena);
+	ck_assert_int_eq(slot_attach_worker(&other), 0);
+	slot_memory_destroy(&other);
+	ck_assert_int_eq(rmdir(path), 0);
+	close(directory);
+	ck_assert_int_eq(count_fds(), before);
+}
+END_TEST
+
 /* Forks a process that gets the slot when its owner dies, and ends without making the mutex consistent. */
 static pid_t start_unmeant(int *said)
 {
@@ -710,6 +746,7 @@ static Suite *slot_suite(void)
 	tcase_add_test(tests, an_owner_keeps_no_descriptor_but_its_doorbell);
 	tcase_add_test(tests, an_heir_maps_what_the_arena_holds);
 	tcase_add_test(tests, renewed_memory_is_fresh_and_apart_from_the_old);
+	tcase_add_test(tests, a_renewed_file_is_made_in_pieces);
 	tcase_add_test(tests, whoever_is_not_meant_leaves_the_slot_orphaned);
 	tcase_add_test(tests, a_wait_has_an_end);
 	tcase_add_test(tests, nothing_is_dumped_and_the_worker_forks_nothing);

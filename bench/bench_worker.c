@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "shared/keygroup.h"
 #include "tests/spec.h"
 #include "worker/serve.h"
 
-enum { RECORD_BYTES = 100, ROUNDS = 5, RING = 4 << 20, TIME = 1000, EPOCH = 1 };
+enum { RECORD_BYTES = 100, ROUNDS = 5, RING = 4 << 20, TIME = 1000, EPOCH = 1, GROUPS = 128 };
 
 /* A worker's serving code with one segment, and this process as its front with one channel. */
 struct bench {
@@ -36,16 +37,18 @@ struct measure {
 	uint32_t batch;      /* records */
 	uint32_t records;
 	bool unary;
+	bool keyed;
 };
 
 static const struct measure measures[] = {
-    {"worker_identity_1", STEP_passthrough, NULL, NULL, 1, 400000, false},
-    {"worker_identity_128", STEP_passthrough, NULL, NULL, 128, 4000000, false},
-    {"worker_identity_1024", STEP_passthrough, NULL, NULL, 1024, 4000000, false},
-    {"worker_unary_identity", STEP_passthrough, NULL, NULL, 1, 400000, true},
+    {"worker_identity_1", STEP_passthrough, NULL, NULL, 1, 400000, false, false},
+    {"worker_identity_128", STEP_passthrough, NULL, NULL, 128, 4000000, false, false},
+    {"worker_keyed_128", STEP_passthrough, NULL, NULL, 128, 4000000, false, true},
+    {"worker_identity_1024", STEP_passthrough, NULL, NULL, 1024, 4000000, false, false},
+    {"worker_unary_identity", STEP_passthrough, NULL, NULL, 1, 400000, true, false},
     {"worker_jq_map_128", STEP_map, ".value = .value * 2",
      "{\"user\":\"user-0123456789\",\"value\":12345,\"kind\":\"click\",\"page\":\"/some/page/of/this/site\",\"n\":1}",
-     128, 100000, false},
+     128, 100000, false, false},
 };
 
 /* The bytes of one request. */
@@ -63,6 +66,12 @@ static size_t request_of(const struct measure *measure, uint8_t *bytes)
 	record.payload.data = (uint8_t *)(measure->payload != NULL ? measure->payload : text);
 	record.payload.len = measure->payload != NULL ? strlen(measure->payload) : sizeof(text);
 	record.timestamp = 1790000000000;
+	if (measure->keyed) {
+		record.maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
+		record.key = (ProtobufCBinaryData){3, (uint8_t *)"key"};
+		record.key_hash = key_hash_of(view_of("key"));
+		record.key_group = key_group_of(record.key_hash, GROUPS);
+	}
 	for (uint32_t i = 0; i < measure->batch; i++)
 		records[i] = &record;
 	batch.n_records = measure->batch;
@@ -135,6 +144,7 @@ static void bench_init(struct bench *bench, const struct measure *measure)
 	spec_add(&bench->spec, measure->kind, measure->program != NULL ? "program" : NULL, measure->program, NULL);
 	bench->spec.segment.inputs = &bench->input;
 	bench->spec.segment.input_count = 1;
+	bench->spec.segment.keyed = measure->keyed;
 	bench->descriptor = (struct descriptor){
 	    .pipeline = "bench", .segments = &bench->spec.segment, .segment_count = 1, .step_count = 1};
 	bench->sidecar.descriptor = &bench->descriptor;
@@ -170,8 +180,9 @@ static void bench_deinit(struct bench *bench)
 /* Opens the channel, and a session on it unless it is the unary one. */
 static void bench_open(struct bench *bench, uint32_t channel)
 {
-	/* seq 1, processing time 1000, Open {protocol_version 1} */
-	static const uint8_t open[] = {0x08, 0x01, 0x10, 0xe8, 0x07, 0x1a, 0x02, 0x08, 0x01};
+	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
+	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
+	uint8_t bytes[64];
 	struct front_channel *own = &bench->front.channels->front[channel];
 	struct worker_channel *peer = &bench->front.channels->worker[channel];
 
@@ -183,8 +194,16 @@ static void bench_open(struct bench *bench, uint32_t channel)
 	ring_consumer_init(&bench->answers, &own->response, &peer->response,
 			   channel_response_data(&bench->front, channel), RING);
 	channel_set_state(&bench->front, channel, EPOCH, CHANNEL_OPEN);
+	open.protocol_version = 1;
+	open.max_parallelism = GROUPS;
+	open.key_group_last = GROUPS - 1;
+	message.seq = 1;
+	message.processing_time_ms = TIME;
+	message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_OPEN;
+	message.open = &open;
 	if (channel != UNARY_CHANNEL)
-		CHECK(push(bench, (struct frame){.kind = FRAME_OPEN, .seq = ++bench->seq}, open, sizeof(open)));
+		CHECK(push(bench, (struct frame){.kind = FRAME_OPEN, .seq = ++bench->seq}, bytes,
+			   flink_bridge__to_worker__pack(&message, bytes)));
 	while (serve_turn(bench->serve) != SERVE_IDLE)
 		;
 	CHECK(channel == UNARY_CHANNEL || drain(bench));

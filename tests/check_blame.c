@@ -340,6 +340,7 @@ static void send_batch(uint32_t channel, const char *list)
 		record->timestamp = (int64_t)batch.n_records;
 		record->maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 		record->key = (ProtobufCBinaryData){1, (uint8_t *)payload};
+		record->key_hash = RIG_HASH;
 		pointers[batch.n_records++] = record;
 	}
 	batch.records = pointers;

@@ -440,7 +440,8 @@ static void send_second(FlinkBridge__Record *second)
 	FlinkBridge__Batch batch = FLINK_BRIDGE__BATCH__INIT;
 	FlinkBridge__ToWorker message = rig_message(&rig, 1);
 
-	first.key_group = 3;
+	first.key_hash = RIG_HASH;
+	first.key_group = 0;
 	first.input = 0;
 	first.maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 	batch.n_records = 2;
@@ -457,6 +458,7 @@ START_TEST(records_are_checked_against_the_session)
 	    "record 1 is of key group 64; this session has 0 to 63",
 	    "record 1 has no key",
 	    "record 1 names input 1; segment \"keyed\" has 1",
+	    "record 1 is of key group 3, but its key hash 312 is of 0 at max_parallelism 128",
 	};
 	FlinkBridge__Record record = FLINK_BRIDGE__RECORD__INIT;
 
@@ -465,7 +467,8 @@ START_TEST(records_are_checked_against_the_session)
 	rig.specs[0].segment.name = "keyed";
 	rig_start(&rig);
 	rig_open(&rig, 1, 0);
-	record.key_group = _i == 0 ? 64 : 0;
+	record.key_hash = RIG_HASH;
+	record.key_group = _i == 0 ? 64 : _i == 3 ? 3 : 0;
 	record.maybe_key_case =
 	    _i == 1 ? FLINK_BRIDGE__RECORD__MAYBE_KEY__NOT_SET : FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 	record.input = _i == 2 ? 1 : 0;
@@ -1023,7 +1026,7 @@ static Suite *session_suite(void)
 	tcase_add_loop_test(rules, after_end_input_there_is_none, 0, 2);
 	tcase_add_loop_test(rules, bytes_that_are_no_message_end_it, 0, 10);
 	tcase_add_test(rules, an_open_that_cannot_be_read_ends_it);
-	tcase_add_loop_test(rules, records_are_checked_against_the_session, 0, 3);
+	tcase_add_loop_test(rules, records_are_checked_against_the_session, 0, 4);
 	tcase_add_test(rules, a_failing_step_is_named);
 	tcase_add_test(rules, a_failing_record_far_into_a_batch_is_named);
 	tcase_add_test(rules, a_record_has_a_limit_on_the_way_in);

@@ -569,6 +569,7 @@ static struct answer fill_state(void)
 		record.payload = (ProtobufCBinaryData){sizeof(payload), (uint8_t *)payload};
 		record.maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 		record.key = (ProtobufCBinaryData){strlen(key), (uint8_t *)key};
+		record.key_hash = RIG_HASH;
 		batch.n_records = 1;
 		batch.records = &records;
 		message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_BATCH;

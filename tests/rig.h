@@ -28,6 +28,9 @@
 #include "worker/position.h"
 #include "worker/solo.h"
 
+/* A hash of a key that is of key group 0 in the sessions here. */
+enum { RIG_HASH = 312 };
+
 enum { RIG_SEGMENTS_MAX = 4, RIG_CHANNELS = 8, RIG_TIME = 1000, RIG_TURNS_MAX = 100000 };
 
 struct rig {

@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "shared/keygroup.h"
 #include "shared/log.h"
 #include "shared/units.h"
 #include "worker/capture.h"
@@ -637,6 +638,14 @@ static bool record_check(struct session *session, const struct wire_record *reco
 		return fail(session, fault,
 			    "record %" PRIu32 " is of key group %" PRIu32 "; this session has %" PRIu32 " to %" PRIu32,
 			    index, record->key_group, session->at->key_group_first, session->at->key_group_last),
+		       false;
+	if (__builtin_expect(key_group_of(record->key_hash, session->at->max_parallelism) != record->key_group, 0))
+		return fail(session, fault,
+			    "record %" PRIu32 " is of key group %" PRIu32 ", but its key hash %" PRId32
+			    " is of %" PRIu32 " at max_parallelism %" PRIu32
+			    ": its state would be found by nobody after a rescale",
+			    index, record->key_group, record->key_hash,
+			    key_group_of(record->key_hash, session->at->max_parallelism), session->at->max_parallelism),
 		       false;
 	return true;
 }

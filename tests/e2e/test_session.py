@@ -8,6 +8,7 @@ import uuid
 import grpc
 import pytest
 from conftest import alive, next_token, wait_until
+from state_table import key_group
 from wire_pipeline import AFTER, BUNDLE, BY_USER, DOUBLE, FAN, INT64_MAX, INT64_MIN, PIPELINE, SAME, SEGMENTS, SPLIT, UPPER
 
 OK = grpc.StatusCode.OK
@@ -158,10 +159,10 @@ def test_keys_and_routes(sidecar, one):
     assert (ann.key, bob.key) == (b"ann", b"bob")
     assert ann.key_hash == again.key_hash != bob.key_hash
     assert ann.key_group == 0  # Flink's to compute, by the max parallelism of what comes next
-    ann.key_group = 99
+    ann.key_group = key_group(ann.key_hash)
     keyed = one.session(sidecar, AFTER)
     [seen] = keyed.results(keyed.send_records(ann))
-    assert (seen.key, seen.key_hash, seen.key_group) == (b"ann", ann.key_hash, 99)
+    assert (seen.key, seen.key_hash, seen.key_group) == (b"ann", ann.key_hash, ann.key_group)
     split = one.session(sidecar, SPLIT)
     assert [r.route for r in split.results(split.send_records(b'{"v":1}', b'{"v":101}', b'{"v":2}'))] == [1, 0, 1]
     for each in (session, keyed, split):
@@ -345,12 +346,13 @@ def test_the_watermark_does_not_go_back(sidecar, one, bridge):
 def test_records_of_a_keyed_segment(sidecar, one, bridge):
     wrong = [
         bridge.Record(payload=b"{}"),
-        bridge.Record(payload=b"{}", key=b"k", key_group=10),
-        bridge.Record(payload=b"{}", key=b"k", key_group=5, input=1),
+        bridge.Record(payload=b"{}", key=b"k", key_hash=153, key_group=10),
+        bridge.Record(payload=b"{}", key=b"k", key_hash=153, key_group=5),
+        bridge.Record(payload=b"{}", key=b"k", key_hash=153, key_group=9, input=1),
     ]
     for record in wrong:
         session = one.session(sidecar, AFTER, key_group_first=0, key_group_last=9)
-        good = bridge.Record(payload=b"{}", key=b"k", key_group=9)
+        good = bridge.Record(payload=b"{}", key=b"k", key_hash=153, key_group=9)  # murmur(153) % 128 is 9
         assert len(session.results(session.send_records(good))) == 1
         session.send_records(good, record)
         error = failure(session, INVALID, bridge)

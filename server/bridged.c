@@ -43,6 +43,19 @@ static void warn_of_exposure(const struct config *config)
 	}
 }
 
+/* Says to workers' libraries, by the environment, what flags are theirs. Whether that can be is the library's to say. */
+static void tell_libraries(const struct config *config)
+{
+	bool told = true;
+
+	if (config->python_path != NULL)
+		told &= setenv("FLINK_BRIDGE_PYTHON_PATH", config->python_path, 1) == 0;
+	if (config->python_venv != NULL)
+		told &= setenv("FLINK_BRIDGE_PYTHON_VENV", config->python_venv, 1) == 0;
+	if (!told)
+		fatal("the environment cannot be set");
+}
+
 /* The exit code, unless what was to be printed did not get out: an empty report must not pass for a good one. */
 static int told(int code)
 {
@@ -64,6 +77,7 @@ int main(int argc, char **argv)
 	if (code >= 0)
 		return told(code);
 	log_init("supervisor", sidecar.config.log_level);
+	tell_libraries(&sidecar.config);
 	if (check_only)
 		return told(sidecar_report_check(&sidecar));
 	code = prepare(&sidecar);

@@ -72,8 +72,9 @@ struct config {
 	bool state_memory_auto; /* nobody said how much: less will do where the memory for everything is short */
 	char *capture;          /* where inputs that workers died of are kept, or NULL */
 	uint32_t capture_max;
-	char *state_dir;      /* where arenas are files, or NULL */
-	uint64_t delta_bytes; /* changed state that a session may have unsent between barriers */
+	char *python_path, *python_venv; /* for bridge_python.so, or NULL */
+	char *state_dir;                 /* where arenas are files, or NULL */
+	uint64_t delta_bytes;            /* changed state that a session may have unsent between barriers */
 	uint32_t sessions_per_slot;
 	uint64_t worker_memory; /* bytes that a worker process may map of its own; 0: no limit */
 	uint32_t heirs;         /* processes that wait behind each slot's owner */

@@ -49,6 +49,8 @@ obj = $(patsubst %.c,$(B)/%.o,$(patsubst build/%,%,$(1)))
 
 BRIDGED   := $(B)/bridged
 BRIDGECTL := $(B)/bridgectl
+HOSTED    := $(wildcard worker/hosts/python/*.c)
+PACKAGE   := $(wildcard worker/hosts/python/package/flink_bridge/*)
 TESTS     := $(CHECKS:tests/%.c=$(B)/tests/%)
 STEPS     := $(LIBRARIES:%.c=$(B)/%.so)
 REPLAYS   := $(FUZZERS:tests/fuzz_%.c=$(B)/tests/replay_%)
@@ -86,6 +88,11 @@ ALL_LDFLAGS := $(LDHARDEN) $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 LIBS        := $(MALLOC) -lgrpc -lgpr -lprotobuf-c -lyaml -lxxhash -ljq -lpthread -lm
 CTL_LIBS    := -lsqlite3
 TEST_LIBS   := -lcheck -lsubunit -lrt $(CTL_LIBS)
+
+# The host of Python steps: a library that workers load, so that nothing else depends on Python. Of which one: HOST_PYTHON.
+HOST_PYTHON ?= /usr/bin/python3
+PYTHON_FLAGS = $(shell $(HOST_PYTHON)-config --includes | sed 's/-I/-isystem /g') -DHOST_PYTHON='"$(HOST_PYTHON)"'
+PYTHON_LIBS  = $(shell $(HOST_PYTHON)-config --embed --ldflags)
 
 define compile
 	@mkdir -p $(@D)
@@ -127,7 +134,7 @@ $(VENV): setup/requirements.txt | $(HAVE)
 # ---- Build ---------------------------------------------------------------------------------------------------------
 
 .PHONY: all tests replays tsan-tests fuzzers benches
-all: $(if $(wildcard server/bridged.c),$(BRIDGED)) $(if $(wildcard cli/bridgectl.c),$(BRIDGECTL))
+all: $(if $(wildcard server/bridged.c),$(BRIDGED)) $(if $(wildcard cli/bridgectl.c),$(BRIDGECTL)) $(B)/bridge_python.so
 	@:
 tests: $(TESTS) $(STEPS)
 	@:
@@ -169,6 +176,21 @@ $(B)/proto/%.o: build/proto/%.c $(B)/flags $(GENERATED)
 	$(compile)
 $(B)/%.o: %.c $(B)/flags $(GENERATED)
 	$(compile)
+
+# A library has no executable's position, and shows nothing but what is marked as its own.
+$(B)/worker/hosts/python/%.o: worker/hosts/python/%.c $(B)/flags $(B)/python.flags
+	@mkdir -p $(@D)
+	$(call say,CC    $<)
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden $(PYTHON_FLAGS) -MMD -MP -c -o $@ $<
+$(B)/bridge_python.so: $(call obj,$(HOSTED)) $(B)/python/flink_bridge/__init__.py
+	$(call say,LINK  $@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $(filter %.o,$^) $(PYTHON_LIBS)
+$(B)/python/flink_bridge/__init__.py: $(PACKAGE)
+	@rm -rf $(@D) && mkdir -p $(@D) && cp -p $(filter %.py %.typed,$^) $(@D) && touch $@
+$(B)/python.flags: FORCE | $(HAVE)
+	@mkdir -p $(@D)
+	@$(HOST_PYTHON) -c 'import sys; print(sys.version, sys.prefix)' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # One archive: each binary takes what it needs of it.
 $(B)/libbridge.a: $(call obj,$(SHARED) $(DESCRIPTOR) $(SERVER) $(WORKER) $(CLI) $(GENERATED))

@@ -140,7 +140,7 @@ static bool flush(struct feed *feed)
 }
 
 /* Hands an input on. */
-static bool forward(struct feed *feed, uint32_t index, const struct way *way)
+static inline bool forward(struct feed *feed, uint32_t index, const struct way *way)
 {
 	if (way->route == 0 && feed->count > 0 && feed->first + feed->count == index) {
 		feed->count++;
@@ -428,7 +428,8 @@ static PyObject *feed_next(PyObject *self)
 	struct feed *feed = (struct feed *)self;
 	PyObject *out = feed->out;
 
-	interpreter_leave_if_forked();
+	if (interpreter_forked)
+		interpreter_end_child();
 	if (feed->phase != FEED_RECORDS || feed->all)
 		return NULL;
 	if (out) {

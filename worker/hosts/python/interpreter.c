@@ -28,7 +28,7 @@ struct package package;
 static PyThreadState *resting; /* while nobody has entered */
 static bool started;
 static unsigned long own_thread;
-static volatile bool forked; /* this is a child that a step has made */
+volatile bool interpreter_forked;
 
 /* Whose call is at hand. */
 static const struct bridge_host *host_now;
@@ -316,7 +316,7 @@ static bool load_package(void)
 
 static void in_child(void)
 {
-	forked = true;
+	interpreter_forked = true;
 }
 
 bool interpreter_start(const struct bridge_host *host, struct bridge_context *context)
@@ -358,10 +358,8 @@ void interpreter_enter(const struct bridge_host *host, struct bridge_context *co
 	context_now = context;
 }
 
-void interpreter_leave_if_forked(void)
+void interpreter_end_child(void)
 {
-	if (!forked)
-		return;
 	dprintf(STDERR_FILENO,
 		"python: a process that a step has forked came back from the step, and ends: it is not the worker\n");
 	_exit(EXIT_FORKED);
@@ -369,7 +367,8 @@ void interpreter_leave_if_forked(void)
 
 void interpreter_leave(void)
 {
-	interpreter_leave_if_forked();
+	if (interpreter_forked)
+		interpreter_end_child();
 	host_now = NULL;
 	context_now = NULL;
 	resting = PyEval_SaveThread();

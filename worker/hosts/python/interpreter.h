@@ -30,8 +30,9 @@ bool interpreter_start(const struct bridge_host *host, struct bridge_context *co
 void interpreter_enter(const struct bridge_host *host, struct bridge_context *context);
 void interpreter_leave(void);
 
-/* Ends a process that a step has forked and that came back from there: it must not go on as the worker. */
-void interpreter_leave_if_forked(void);
+/* Whether this process is a child that a step has forked and that came back from there: it must not go on as the worker, and ends. */
+extern volatile bool interpreter_forked;
+void interpreter_end_child(void) __attribute__((noreturn));
 
 /* Whether the thread at hand is the worker's own. */
 bool interpreter_is_own_thread(void);

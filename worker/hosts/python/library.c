@@ -96,7 +96,8 @@ static bool step_open(struct python_step *step, const struct bridge_setup *setup
 	if (!context)
 		return false;
 	feed_begin(step->feed, FEED_OPENING);
-	step->runner = PyObject_CallFunction(package.Runner, "OOOs", target, step->backend, context, form ? form : "process");
+	step->runner =
+	    PyObject_CallFunction(package.Runner, "OOOs", target, step->backend, context, form ? form : "process");
 	if (step->runner)
 		done = PyObject_CallMethod(step->runner, "open", NULL);
 	if (done)

@@ -32,18 +32,6 @@ struct message *message_of(const struct bridge_record *record, uint64_t call, ui
 	return message;
 }
 
-void message_renew(struct message *message, const struct bridge_record *record, uint32_t index)
-{
-	Py_CLEAR(message->payload);
-	Py_CLEAR(message->key);
-	Py_CLEAR(message->headers);
-	Py_CLEAR(message->json);
-	Py_CLEAR(message->views); /* all released: each buffer that is not holds its message */
-	message->record = record;
-	message->index = index;
-	message->timestamp = record->timestamp;
-}
-
 static void message_dealloc(PyObject *self)
 {
 	struct message *message = (struct message *)self;

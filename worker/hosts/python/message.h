@@ -31,8 +31,18 @@ extern PyTypeObject message_type;
 /* A message of a record. */
 struct message *message_of(const struct bridge_record *record, uint64_t call, uint32_t index);
 
-/* Makes it the message of another record. */
-void message_renew(struct message *message, const struct bridge_record *record, uint32_t index);
+/* Makes it the message of another record of its call. */
+static inline void message_renew(struct message *message, const struct bridge_record *record, uint32_t index)
+{
+	Py_CLEAR(message->payload);
+	Py_CLEAR(message->key);
+	Py_CLEAR(message->headers);
+	Py_CLEAR(message->json);
+	Py_CLEAR(message->views); /* all released: each buffer that is not holds its message */
+	message->record = record;
+	message->index = index;
+	message->timestamp = record->timestamp;
+}
 
 /* The bytes of its payload; false and an exception. */
 bool message_payload(struct message *message, struct bridge_bytes *bytes);

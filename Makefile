@@ -169,6 +169,7 @@ $(B)/flags: FORCE | $(HAVE)
 	@mkdir -p $(@D)
 	@{ $(CC) --version | head -1; echo '$(CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS)'; } >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+.PHONY: FORCE
 FORCE:
 
 # Another contract: likewise, for -MMD leaves out headers that come by -isystem.
@@ -189,7 +190,7 @@ $(B)/python/flink_bridge/__init__.py: $(PACKAGE)
 	@rm -rf $(@D) && mkdir -p $(@D) && cp -p $(filter %.py %.typed,$^) $(@D) && touch $@
 $(B)/python.flags: FORCE | $(HAVE)
 	@mkdir -p $(@D)
-	@$(HOST_PYTHON) -c 'import sys; print(sys.version, sys.prefix)' >$@.new
+	@$(HOST_PYTHON) -c 'import sys; print(sys.executable, sys.version, sys.prefix)' >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # One archive: each binary takes what it needs of it.
@@ -358,6 +359,9 @@ install: all
 		$(DEST)/share/zsh/site-functions $(DEST)/share/fish/vendor_completions.d
 	install -m 755 $(BRIDGED) $(BRIDGECTL) $(DEST)/bin
 	install -m 644 proto/*.proto $(SHARE)/proto
+	install -d $(DEST)/lib/flink-bridge/python/flink_bridge
+	install -m 755 $(B)/bridge_python.so $(DEST)/lib/flink-bridge
+	install -m 644 $(B)/python/flink_bridge/* $(DEST)/lib/flink-bridge/python/flink_bridge
 	install -m 644 worker/hosts/bridge_step.h $(DEST)/include/flink-bridge
 	$(BRIDGECTL) schema >$(SHARE)/pipeline.schema.json
 	$(BRIDGECTL) completion bash >$(DEST)/share/bash-completion/completions/bridgectl

@@ -179,7 +179,7 @@ def test_failures_are_told_with_type_place_and_bounds():
     with pytest.raises(ValueError) as raised:
         fails()
     kind, text, trace = engine.describe(raised.value)
-    assert kind == "ValueError" and text.startswith("x") and len(text) <= engine.MESSAGE_MAX + 80 and len(trace) <= engine.TRACEBACK_MAX
+    assert kind == "ValueError" and text.startswith("ValueError: x") and len(text) <= engine.MESSAGE_MAX + 80 and len(trace) <= engine.TRACEBACK_MAX
     assert text.endswith("in fails)")
-    assert engine.describe(SystemExit(3))[1] == "3 (a step must not end its worker)"
+    assert engine.describe(SystemExit(3))[1] == "SystemExit: 3 (a step must not end its worker)"
     assert json.dumps(engine.describe(ValueError("\ud800"))[1])

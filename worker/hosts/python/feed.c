@@ -157,9 +157,16 @@ static inline bool forward(struct feed *feed, uint32_t index, const struct way *
 
 static bool emit(struct feed *feed, struct bridge_output *output, const struct way *way)
 {
+	if (!flush(feed))
+		return false;
 	output->size = sizeof(*output);
 	output->route = way->route;
-	return flush(feed) && feed_allows(feed, feed->host->emit(feed->context, output), "an output");
+	int result = feed->host->emit(feed->context, output);
+	if (result != BRIDGE_NO_KEY)
+		return feed_allows(feed, result, "an output");
+	PyErr_SetString(package.StepError,
+			"an output has the key that is worked on, and there is none: behind a key_by emit in process or on_timer");
+	return false;
 }
 
 /* Emits a payload; the rest is that of what it is made from. */

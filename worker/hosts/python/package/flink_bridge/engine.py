@@ -347,9 +347,10 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     except BaseException as inner:  # a __str__ of the user's
         text = f"(its words cannot be had: {type(inner).__name__})"
     if isinstance(error, StepError):
-        name = "StepError"
+        return "StepError", _bounded(text, MESSAGE_MAX), _traceback_of(error)
     if isinstance(error, SystemExit):
         text = f"{text or '0'} (a step must not end its worker)"
+    text = f"{name}: {text}" if text else name
     return name, _bounded(text, MESSAGE_MAX) + _place_of(error), _traceback_of(error)
 
 
@@ -360,8 +361,8 @@ def is_transient(error: BaseException) -> bool:
 
 def _place_of(error: BaseException) -> str:
     """The last line of the user's code, short."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in _OWN_FILES]
-    if not frames or isinstance(error, StepError):
+    frames = _frames_of(error)
+    if not frames:
         return ""
     return _bounded(f" ({re.sub(r'^.*/', '', frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})", 80)
 
@@ -371,10 +372,16 @@ def _bounded(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def _frames_of(error: BaseException) -> list[traceback.FrameSummary]:
+    """The last frames of a traceback, without those of this package and of imports."""
+    frames = traceback.extract_tb(error.__traceback__, limit=-40)
+    return [frame for frame in frames if frame.filename not in _OWN_FILES and not frame.filename.startswith("<frozen importlib")]
+
+
 def _traceback_of(error: BaseException) -> str:
     """The traceback without the frames of this package; of a long one the end."""
     try:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__, limit=-40) if frame.filename not in _OWN_FILES]
+        frames = _frames_of(error)
         text = "".join(traceback.format_list(frames) + traceback.format_exception_only(type(error), error)).rstrip()
     except BaseException as inner:
         return f"(the traceback cannot be had: {type(inner).__name__})"

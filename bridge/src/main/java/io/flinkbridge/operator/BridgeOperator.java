@@ -16,6 +16,8 @@ import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledFuture;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.operators.MailboxExecutor;
+import org.apache.flink.runtime.state.KeyGroupRange;
+import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
 import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.runtime.state.StateSnapshotContext;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
@@ -92,6 +94,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   private final StreamRecord<BridgeRecord> reused = new StreamRecord<>(null);
 
   private transient Session session;
+  private transient StateKeeper state;
   private int batchBytesMax;
   private int recordBytesMax;
   private long lastWatermark = Long.MIN_VALUE;
@@ -119,6 +122,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   @Override
   public void initializeState(StateInitializationContext context) throws Exception {
     super.initializeState(context);
+    state =
+        new StateKeeper(
+            context, settings.keyed() ? getKeyedStateBackend() : null, settings.maxParallelism());
   }
 
   @Override
@@ -133,7 +139,14 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     recordBytesMax =
         Math.min(limits.getMaxRecordBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
     batchBytesMax = Math.min(settings.batchBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
+    state.opened(
+        session,
+        opened.ack().getStateManifestList(),
+        limits.getMaxMessageBytes() - MESSAGE_OVERHEAD,
+        settings.answerTimeout());
+    nextWakeup = state.nextWakeup();
     session.setWakeup(this::postDrain);
+    scheduleTick();
   }
 
   private String describe() {
@@ -145,6 +158,11 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   private Open openRequest() {
     TaskInfo info = getRuntimeContext().getTaskInfo();
+    KeyGroupRange groups =
+        KeyGroupRangeAssignment.computeKeyGroupRangeForOperatorIndex(
+            settings.maxParallelism(),
+            info.getNumberOfParallelSubtasks(),
+            info.getIndexOfThisSubtask());
     return Open.newBuilder()
         .setProtocolVersion(1)
         .setJob(getRuntimeContext().getJobInfo().getJobId().toHexString())
@@ -156,8 +174,10 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         .setSubtask(info.getIndexOfThisSubtask())
         .setParallelism(info.getNumberOfParallelSubtasks())
         .setMaxParallelism(settings.maxParallelism())
-        .setKeyGroupFirst(0)
-        .setKeyGroupLast(settings.maxParallelism() - 1)
+        .setKeyGroupFirst(groups.getStartKeyGroup())
+        .setKeyGroupLast(groups.getEndKeyGroup())
+        .setRestoredCheckpoint(state.restoredCheckpoint())
+        .addAllStateManifest(state.restoredManifest())
         .setJvmUuid(JvmIdentity.uuid())
         .setOpenToken(JvmIdentity.nextToken())
         .build();
@@ -351,7 +371,11 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       case END_ACK -> answered(expect(answer, InFlight.Kind.END), answer);
       case ERROR ->
           LOG.warn("{}: the sidecar says {}", describe(), Session.describe(session.lastError()));
-      case STATE_DELTA, OPEN_ACK, RESTORE_ACK ->
+      case STATE_DELTA -> {
+        expect(answer);
+        state.apply(answer);
+      }
+      case OPEN_ACK, RESTORE_ACK ->
           throw new ProtocolException("a " + answer.kind() + " where none is expected");
     }
   }
@@ -470,6 +494,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     if (cut != Cut.ANSWERED) {
       throw new IllegalStateException(describe() + ": a snapshot without its barrier");
     }
+    state.snapshot();
     cut = Cut.NONE;
     postDrain();
   }

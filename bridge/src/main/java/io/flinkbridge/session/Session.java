@@ -15,8 +15,11 @@ import io.grpc.ClientCall;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
+import io.grpc.ManagedChannelBuilder;
 import io.grpc.Metadata;
 import io.grpc.Status;
+import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
+import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -63,13 +66,16 @@ public final class Session implements AutoCloseable {
   public Session(String address, LongSupplier clock) {
     this.address = address;
     this.clock = clock;
-    channel =
+    ManagedChannelBuilder<?> builder =
         Grpc.newChannelBuilder(target(address), InsecureChannelCredentials.create())
             .overrideAuthority("localhost")
             .directExecutor()
             .disableRetry()
-            .maxInboundMessageSize(INBOUND_MAX)
-            .build();
+            .maxInboundMessageSize(INBOUND_MAX);
+    if (builder instanceof NettyChannelBuilder netty) {
+      netty.withOption(ChannelOption.SO_KEEPALIVE, null); // set by gRPC, and Unix sockets warn of it
+    }
+    channel = builder.build();
     call =
         channel.newCall(Outgoing.METHOD, CallOptions.DEFAULT.withOnReadyThreshold(ON_READY_BYTES));
     call.start(new Listener(), new Metadata());

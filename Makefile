@@ -52,6 +52,7 @@ BRIDGECTL := $(B)/bridgectl
 HOSTED    := $(wildcard worker/hosts/python/*.c)
 PACKAGE   := $(wildcard worker/hosts/python/package/flink_bridge/*)
 TESTS     := $(CHECKS:tests/%.c=$(B)/tests/%)
+BENCH_STEPS := $(B)/bench/steps/identity_step.so $(B)/bench/steps/json_step.so
 STEPS     := $(LIBRARIES:%.c=$(B)/%.so)
 REPLAYS   := $(FUZZERS:tests/fuzz_%.c=$(B)/tests/replay_%)
 FUZZ      := $(FUZZERS:tests/%.c=$(B)/tests/%)
@@ -144,7 +145,7 @@ tsan-tests: $(THREADED:tests/%.c=$(B)/tests/%)
 	@:
 fuzzers: $(FUZZ)
 	@:
-benches: $(BENCH) $(B)/bench/bench_state_without_log
+benches: $(BENCH) $(B)/bench/bench_state_without_log $(BENCH_STEPS)
 	@:
 
 define protoc
@@ -217,6 +218,15 @@ $(STEPS): $(B)/%.so: %.c worker/hosts/bridge_step.h $(B)/flags
 	@mkdir -p $(@D)
 	$(call say,STEP  $@)
 	$(Q)$(CC) $(STEP_FLAGS) $(CFLAGS_$(VARIANT)) $(CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $<
+$(B)/bench/steps/%.so: bench/steps/%.c worker/hosts/bridge_step.h $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,STEP  $@)
+	$(Q)$(CC) $(STEP_FLAGS) $(CFLAGS_$(VARIANT)) $(CFLAGS) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $<
+$(B)/bench/steps/%.so: bench/steps/%.cpp worker/hosts/bridge_step.h $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,STEP  $@)
+	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Werror -fPIC -shared -Iworker/hosts $(CFLAGS_$(VARIANT)) $(CFLAGS) \
+		$(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< -lsimdjson
 # Suites that load some of them.
 $(addprefix $(B)/tests/,check_host check_steps): | $(STEPS)
 
@@ -301,7 +311,7 @@ corpus: $(B)/tests/make_corpus
 
 # ---- Run, measure ------------------------------------------------------------------------------------------------------
 
-.PHONY: run bench bench-transport bench-state
+.PHONY: run bench bench-transport bench-state bench-steps
 run: all
 	@rm -rf build/run && mkdir -p build/run
 	@OUT=build/run $(BRIDGECTL) run examples/quickstart/pipeline.yaml --slots 2
@@ -316,6 +326,11 @@ bench-state: all $(addprefix $(B)/bench/bench_,state state_without_log checkpoin
 	@$(B)/bench/bench_state
 	@$(B)/bench/bench_checkpoint
 	@$(B)/bench/bench_takeover
+bench-steps: all $(B)/bench/bench_steps $(B)/bench/bench_worker $(BENCH_STEPS)
+	@mkdir -p build/bench
+	@$(B)/bench/bench_steps
+	@$(B)/bench/bench_worker
+
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
@@ -383,6 +398,7 @@ help:
 	@echo 'make fuzz             libFuzzer on the parsers; FUZZ_SECONDS=60 for each'
 	@echo 'make corpus           the made part of tests/corpus anew'
 	@echo 'make bench            speed and memory; results in build/bench'
+	@echo 'make bench-steps      what steps cost, also those out of libraries'
 	@echo 'make bench-state      the state API alone; barriers and restores'
 	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck, google-java-format'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'

@@ -8,12 +8,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "shared/counters.h"
 #include "shared/keygroup.h"
 #include "tests/memory.h"
 #include "tests/spec.h"
 #include "worker/chain.h"
+#include "worker/hosts/host.h"
 #include "worker/jq_program.h"
 #include "worker/json_text.h"
 
@@ -118,6 +120,23 @@ static void measure_keyed(const char *name, enum step_kind kind, const char *opt
 	measure(name, &spec);
 }
 
+/* A step out of one of the libraries that lie beside this program. */
+static void measure_library(const char *name, const char *file, const char *function, bool keyed)
+{
+	char path[4096] = "";
+	struct spec spec;
+
+	CHECK(readlink("/proc/self/exe", path, sizeof(path) - 64) > 0);
+	strcpy(strrchr(path, '/'), "/steps/");
+	strcat(path, file);
+	spec_init(&spec);
+	spec.segment.keyed = keyed;
+	spec_add(&spec, STEP_native, "library", path, "function", function, keyed ? "state" : NULL, "totals=value",
+		 NULL);
+	measure(name, &spec);
+	host_forget();
+}
+
 /* libjq's own parser and printer, for comparison. */
 static void measure_libjq(void)
 {
@@ -166,6 +185,9 @@ int main(void)
 	measure_keyed("steps_batch_by_key", STEP_batch, "size", "100");
 	measure_keyed("steps_aggregate", STEP_aggregate, "fields", "n=count\nsum=sum(.value)");
 	measure_keyed("steps_dedup", STEP_dedup, "ttl", "1h");
+	measure_library("steps_native_identity", "identity_step.so", "", false);
+	measure_library("steps_native_json_double", "json_step.so", "double", false);
+	measure_library("steps_native_json_totals", "json_step.so", "totals", true);
 	jq_programs_free();
 	json_forget_keys();
 	return 0;

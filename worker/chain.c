@@ -233,8 +233,10 @@ static bool chain_write(struct chain *chain, struct run *run, struct failure *fa
 
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct record *record = &run->records[i];
-		if (record_need_bytes(record, run->scratch, &why)) {
-			run->records[kept++] = *record;
+		if (record->state == PAYLOAD_BYTES || record_need_bytes(record, run->scratch, &why)) {
+			if (kept != i)
+				run->records[kept] = *record;
+			kept++;
 			continue;
 		}
 		failure_set(failure, record->origin, "%s", why);

@@ -38,7 +38,8 @@ void run_deinit(struct run *run)
 void run_clear(struct run *run)
 {
 	for (uint32_t i = 0; i < run->count; i++)
-		record_drop(&run->records[i]);
+		if (run->records[i].state != PAYLOAD_BYTES)
+			jv_free(run->records[i].value);
 	run->count = 0;
 }
 
@@ -114,8 +115,9 @@ bool run_take_batch(struct run *run, const struct wire_batch *batch, uint32_t fi
 		const struct wire_record *from = &batch->records[first + i];
 		struct record *record = &run->records[run->count++];
 
-		memset(record, 0, sizeof(*record));
 		record->payload = from->payload;
+		record->state = PAYLOAD_BYTES; /* so there is no value */
+		record->form = 0;
 		record->keyed = from->keyed;
 		record->key = from->key;
 		record->key_hash = from->key_hash;

@@ -117,6 +117,7 @@ HAVE        := build/setup/$(SETUP_GROUP).ok
 endif
 PYTHON      := build/venv/bin/python
 VENV        := build/venv/ok
+PEERS       := build/peers/ok
 
 .PHONY: setup venv
 setup: $(HAVE) $(VENV)
@@ -311,7 +312,7 @@ corpus: $(B)/tests/make_corpus
 
 # ---- Run, measure ------------------------------------------------------------------------------------------------------
 
-.PHONY: run bench bench-transport bench-state bench-steps
+.PHONY: run bench bench-transport bench-state bench-steps bench-flink bench-peers
 run: all
 	@rm -rf build/run && mkdir -p build/run
 	@OUT=build/run $(BRIDGECTL) run examples/quickstart/pipeline.yaml --slots 2
@@ -334,6 +335,16 @@ bench-steps: all $(B)/bench/bench_steps $(B)/bench/bench_worker $(BENCH_STEPS)
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
+# The bridge in a real Flink beside Java operators, and beside PyFlink where `make bench-peers` has installed that. BENCH_FLINK="--rounds 2 --only keyed" for less.
+bench-flink: all bridge $(VENV)
+	@mkdir -p build/bench
+	@$(PYTHON) bench/flink/bench_flink.py $(BENCH_FLINK)
+bench-peers: $(PEERS)
+$(PEERS): setup/peers.txt | $(HAVE)
+	@echo "  VENV  build/peers (setup/peers.txt): PyFlink, about 500 MB"
+	@rm -rf build/peers && python3 -m venv build/peers
+	@build/peers/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r $<
+	@touch $@
 
 # ---- Lint, install, clean -----------------------------------------------------------------------------------------------
 
@@ -385,7 +396,7 @@ install: all
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' setup/flink-bridge.pc.in >$(DEST)/share/pkgconfig/flink-bridge.pc
 
 clean:
-	rm -rf $(filter-out build/venv build/setup,$(wildcard build/*))
+	rm -rf $(filter-out build/venv build/peers build/setup,$(wildcard build/*))
 
 help:
 	@echo 'make                  build bridged and bridgectl into $(B)'
@@ -400,6 +411,7 @@ help:
 	@echo 'make bench            speed and memory; results in build/bench'
 	@echo 'make bench-steps      what steps cost, also those out of libraries'
 	@echo 'make bench-state      the state API alone; barriers and restores'
+	@echo 'make bench-flink      the bridge in a real Flink, against Java operators; and PyFlink after make bench-peers'
 	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck, google-java-format'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'

@@ -1,0 +1,220 @@
+"""`make bench-flink`: the bridge in a real Flink, against Java operators with the same logic, and against PyFlink.
+
+    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...]
+                                                     [--engines NAME,...] [--plot FILE.svg]
+
+All read the same files and end in a sink that forgets. Each engine is a process of its own that stays from round to round, so start-up,
+class loading and compilation are over when it counts. A run's rate is taken inside the job, between the times at which 30 % and 95 % of
+its records had come to the sink. (The difference of two runs of different length would do as well, but has the noise of both, and more
+compiled code in the second.) In every round each engine runs once, and ratios are of runs of the same round; what is printed is their median.
+
+Lines are `name<TAB>value<TAB>unit`: first every figure for itself (`native_ratio.stateless.c.100b.p1`), at the end the headlines, each the
+worst of its sizes and parallelisms. All of it, and every single run, goes to build/bench/flink.json; --plot draws the rates.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import plot
+from engines import BIN, HERE, OUT, PEERS, TOP, Engine, Failed
+
+PARTS = ["stateless", "keyed", "identity", "checkpoint", "latency"]
+LANGUAGES = ["c", "builtin", "python"]
+# Records of an engine's first run: enough to compile what it runs. And about how many it does in a second, before that is known.
+FIRST = {"native": 3_000_000, "bridge": 2_000_000, "pyflink": 100_000}
+FIRST_KEYED = {"native": 2_000_000, "bridge": 1_000_000, "pyflink": 8_000}
+
+
+class Report:
+    """What came out, as it is printed and kept."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, tuple[float, str]] = {}
+        self.runs: list[dict] = []
+
+    def add(self, name: str, value: float, unit: str) -> None:
+        """Prints a figure and keeps it."""
+        self.figures[name] = (value, unit)
+        print(f"{name}\t{value:.4g}\t{unit}", flush=True)
+
+    def matching(self, prefix: str) -> list[float]:
+        """All figures of that name, whatever their size and parallelism."""
+        return [value for name, (value, _) in self.figures.items() if name.startswith(prefix + ".")]
+
+    def write(self, path: pathlib.Path) -> None:
+        """All of it, for programs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figures = [{"name": name, "value": value, "unit": unit} for name, (value, unit) in self.figures.items()]
+        path.write_text(json.dumps({"figures": figures, "runs": self.runs}, indent=1) + "\n")
+
+
+class Bench:
+    """One run of the program."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.report = Report()
+        self.rates: dict[tuple, float] = {}
+
+    def names(self, logic: str) -> list[str]:
+        """The engines that there are for a logic: those whose pipeline is there and compiles, and PyFlink where it is installed."""
+        names = ["native"]
+        names += [f"bridge-{language}" for language in LANGUAGES if (HERE / "pipelines" / f"{logic}-{language}.yaml").exists()]
+        if logic != "identity" and (PEERS / "ok").exists():
+            names += ["pyflink-process", "pyflink-thread"]
+        return [name for name in names if not self.options.engines or name in self.options.engines]
+
+    @contextlib.contextmanager
+    def engines(self, logic: str, names: list[str]) -> Iterator[dict[str, Engine]]:
+        """These engines, until they are needed no more; one that does not start or fails its first job is left out, in words."""
+        running: dict[str, Engine] = {}
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                with self.spared(name):
+                    engine = Engine(name, logic)
+                    stack.callback(engine.close)
+                    first = (FIRST_KEYED if logic == "keyed" else FIRST)[name.partition("-")[0]]
+                    marks, count = engine.run(100, 1, int(first * self.options.warm_up))
+                    self.rates[name, logic] = marks.rate() * count / marks.count
+                    running[name] = engine
+            yield running
+
+    @contextlib.contextmanager
+    def spared(self, name: str) -> Iterator[None]:
+        """A failure in here costs one engine, not all."""
+        try:
+            yield
+        except (Failed, subprocess.CalledProcessError, StopIteration) as error:
+            print(f"bench-flink: without {name}: {error}", file=sys.stderr, flush=True)
+
+    def one(self, engine: Engine, size: int, parallelism: int, seconds: float, **more: object) -> float:
+        """One run of about so many seconds: records a second that came in."""
+        key = (engine.name, engine.logic, size, parallelism)
+        guess = self.rates.get(key, self.rates[engine.name, engine.logic] * (100 / size) ** 0.7)
+        marks, count = engine.run(size, parallelism, int(guess * seconds), **more)
+        rate = marks.rate() * count / marks.count
+        self.rates[key] = rate
+        outcome = {"engine": engine.name, "logic": engine.logic, "size": size, "parallelism": parallelism, "records": count, "rate": rate}
+        self.report.runs.append(outcome | {"out": marks.count, "out_bytes": marks.bytes} | more)
+        return rate
+
+    def rounds(self, engines: dict[str, Engine], size: int, parallelism: int) -> dict[str, list[float]]:
+        """The rates of all engines, round by round; the order turns, so that nobody always runs behind the same one."""
+        for engine in engines.values():
+            self.one(engine, size, parallelism, 1)
+        rates: dict[str, list[float]] = {name: [] for name in engines}
+        for turn in range(self.options.rounds):
+            order = list(engines)
+            for name in order[turn % len(order) :] + order[: turn % len(order)]:
+                slow = 2 if name.startswith("pyflink") else 1
+                rates[name].append(self.one(engines[name], size, parallelism, self.options.seconds * slow))
+        return rates
+
+    def compare(self, logic: str) -> None:
+        """One logic in all engines, sizes and parallelisms."""
+        with self.engines(logic, self.names(logic)) as engines:
+            for size in self.options.sizes:
+                for parallelism in self.options.parallelism:
+                    self.figures(logic, f"{size}b.p{parallelism}", self.rounds(engines, size, parallelism))
+
+    def figures(self, logic: str, where: str, rates: dict[str, list[float]]) -> None:
+        """Rates, and ratios to what the bridge is held against."""
+        for name, values in rates.items():
+            self.report.add(f"rate.{logic}.{name}.{where}", statistics.median(values), "records/s")
+        for name, values in rates.items():
+            if not name.startswith("bridge-"):
+                continue
+            for peer, others in rates.items():
+                if peer.startswith("bridge-"):
+                    continue
+                figure = "identity_ratio" if logic == "identity" else f"{peer.replace('-', '_')}_ratio.{logic}"
+                ratio = statistics.median(mine / other for mine, other in zip(values, others, strict=True))
+                self.report.add(f"{figure}.{name.removeprefix('bridge-')}.{where}", ratio, "ratio")
+
+    def checkpoint(self) -> None:
+        """What checkpoints every second cost the keyed job, beside none."""
+        names = [name for name in self.names("keyed") if name == "native" or name.startswith("bridge-")]
+        with self.engines("keyed", names) as engines:
+            for name, engine in engines.items():
+                costs = []
+                self.one(engine, 100, 1, 1)
+                for turn in range(self.options.rounds):
+                    rates = {}
+                    for interval in (0, 1000) if turn % 2 else (1000, 0):
+                        rates[interval] = self.one(engine, 100, 1, max(4, self.options.seconds), checkpoint_ms=interval)
+                    costs.append(1 - rates[1000] / rates[0])
+                self.report.add(f"checkpoint_cost.{name}", statistics.median(costs), "share")
+
+    def latency(self) -> None:
+        """How long records are on their way at half of what the bridge can do, beside the same in Java."""
+        with self.engines("stateless", [name for name in self.names("stateless") if not name.startswith("pyflink")]) as engines:
+            for name in [name for name in engines if name != "native"]:
+                load = statistics.median(self.one(engines[name], 100, 1, self.options.seconds) for _ in range(3)) / 2
+                late: dict[str, list[float]] = {"native": [], name: []}
+                for _ in range(self.options.rounds):
+                    for who in late:
+                        marks, _ = engines[who].run(100, 1, 1, rate=load, records=int(load * 5))
+                        late[who].append(marks.percentile(0.99))
+                over = statistics.median(mine - other for mine, other in zip(late[name], late["native"], strict=True))
+                self.report.add(f"p99.{name}", statistics.median(late[name]), "ms")
+                self.report.add(f"p99.native_beside_{name}", statistics.median(late["native"]), "ms")
+                self.report.add(f"p99_over_native_ms.{name.removeprefix('bridge-')}", over, "ms")
+
+    def headlines(self) -> None:
+        """The figures that the project holds itself to: each the worst of its sizes and parallelisms."""
+        lowest = {"native_ratio": "native_ratio.stateless.c", "native_keyed_ratio": "native_ratio.keyed.c", "identity_ratio": "identity_ratio"}
+        for mode in ("process", "thread"):
+            for logic in ("stateless", "keyed"):
+                for language in LANGUAGES:
+                    name = f"pyflink_{mode}_ratio.{logic}.{language}"
+                    lowest[name.replace(".", "_")] = name
+        for headline, prefix in lowest.items():
+            if values := self.report.matching(prefix):
+                self.report.add(headline, min(values), "ratio")
+        for headline, unit in (("checkpoint_cost", "share"), ("p99_over_native_ms", "ms")):
+            values = [value for name, (value, _) in self.report.figures.items() if name.startswith(headline + ".") and "native" not in name[len(headline) :]]
+            if values:
+                self.report.add(headline, max(values), unit)
+
+    def run(self) -> None:
+        """All parts that are wanted."""
+        for part in self.options.only:
+            if part in ("checkpoint", "latency"):
+                getattr(self, part)()
+            else:
+                self.compare(part)
+        self.headlines()
+        self.report.write(TOP / "build" / "bench" / "flink.json")
+        if self.options.plot:
+            self.options.plot.write_text(plot.draw(self.report.figures))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="of one run; those of PyFlink are twice as long")
+    parser.add_argument("--warm-up", type=float, default=1, help="times what an engine runs before anything counts")
+    parser.add_argument("--sizes", type=numbers, default=[100, 1000])
+    parser.add_argument("--parallelism", type=numbers, default=[1, 2])
+    parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=",".join(PARTS))
+    parser.add_argument("--engines", type=lambda text: text.split(","), help="native, bridge-LANGUAGE, pyflink-process, pyflink-thread")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg")
+    options = parser.parse_args()
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if not (BIN / "bridged").exists():
+        parser.error("build/release/bridged is not there: `make` builds it")
+    OUT.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+if __name__ == "__main__":
+    Bench(parse()).run()

@@ -1,0 +1,170 @@
+"""What is compared, each as a process that takes one job after the other: a JVM, or PyFlink with its JVM; and the sidecar beside it."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from typing import IO
+
+import data
+import marks
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+OUT = TOP / "build" / "bench" / "flink"
+BIN = TOP / "build" / "release"
+PEERS = TOP / "build" / "peers"
+
+OPENS = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util", "nio", "net")]
+HEAP = ["-Xms1g", "-Xmx1g"]
+LOG4J = """rootLogger.level = WARN
+rootLogger.appenderRef.console.ref = console
+appender.console.name = console
+appender.console.type = CONSOLE
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c{1} %m%n
+"""
+
+
+class Failed(Exception):
+    """A job or a process that should have worked did not."""
+
+
+def classpath() -> str:
+    """What the jobs run with: their classes, and Flink."""
+    build = TOP / "build" / "bridge"
+    return ":".join([str(build / "test-classes"), str(build / "classes"), (build / "classpath").read_text().strip()])
+
+
+class Child:
+    """A process that answers each line on its standard input with one that begins with DONE or FAILED."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        OUT.mkdir(parents=True, exist_ok=True)
+        self.name = name
+        self.log = OUT / f"{name}.log"
+        self._errors: IO[bytes] = self.log.open("wb")
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | environment,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the process itself."""
+        return self._process.pid
+
+    def ask(self, job: dict) -> None:
+        """Runs a job to its end."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("DONE"):
+                return
+            if line.startswith("FAILED"):
+                raise Failed(f"{self.name}: {line.strip()} (its log: {self.log})")
+        raise Failed(f"{self.name} ended with {self._process.wait()} (its log: {self.log})")
+
+    def close(self) -> None:
+        """Ends it, and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._errors.close()
+
+
+class Sidecar:
+    """`bridged` with one pipeline and two slots."""
+
+    def __init__(self, name: str, pipeline: pathlib.Path, slots: int = 2) -> None:
+        self.folder = OUT / name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.descriptor = self.folder / "descriptor.yaml"
+        subprocess.run([BIN / "bridgectl", "compile", pipeline, "-o", self.descriptor], check=True)
+        self._sockets = pathlib.Path(tempfile.mkdtemp(prefix="bench-flink-"))  # a socket's path is short
+        self.address = f"unix:{self._sockets}/bridge.sock"
+        stats = self._sockets / "stats.sock"
+        command = [BIN / "bridged", "--descriptor", self.descriptor, "--slots", str(slots), "--listen", self.address, "--stats", stats]
+        self._errors = (self.folder / "log").open("wb")
+        self._process = subprocess.Popen([str(word) for word in command], stdout=self._errors, stderr=self._errors, cwd=HERE)
+        health = [BIN / "bridgectl", "health", "--stats", stats]
+        deadline = time.monotonic() + 30
+        while subprocess.run(health, capture_output=True).returncode != 0:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"bridged does not serve {pipeline.name}: see {self.folder / 'log'}")
+            time.sleep(0.1)
+
+    def pids(self) -> list[int]:
+        """Of the supervisor and all its children."""
+        children = pathlib.Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return [self._process.pid, *map(int, children)]
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.terminate()
+        self._process.wait()
+        self._errors.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+class Engine:
+    """One of what is compared, with all that belongs to it."""
+
+    def __init__(self, name: str, logic: str, java_options: list[str] | None = None) -> None:
+        self.name, self.logic = name, logic
+        self.sidecar: Sidecar | None = None
+        OUT.mkdir(parents=True, exist_ok=True)
+        log4j = OUT / "log4j2.properties"
+        log4j.write_text(LOG4J)
+        options = [*HEAP, *OPENS, f"-Dlog4j.configurationFile={log4j}", *(java_options or [])]
+        kind, _, variant = name.partition("-")
+        if kind == "pyflink":
+            self.child = self._pyflink(variant, options)
+            return
+        arguments = [kind]
+        if kind == "bridge":
+            self.sidecar = Sidecar(f"{name}-{logic}", HERE / "pipelines" / f"{logic}-{variant}.yaml")
+            arguments += [str(self.sidecar.descriptor), self.sidecar.address]
+        self.child = Child(f"{name}-{logic}-jvm", ["java", *options, "-cp", classpath(), "io.flinkbridge.bench.Bench", *arguments], {})
+
+    def _pyflink(self, mode: str, options: list[str]) -> Child:
+        """PyFlink in one of its two modes; its workers find it by PYTHONPATH."""
+        jar = OUT / "marks.jar"
+        subprocess.run(["jar", "cf", jar, "-C", TOP / "build/bridge/test-classes", "io/flinkbridge/bench"], check=True)
+        packages = next((PEERS / "lib").glob("python3*/site-packages"))
+        environment = {
+            "PYTHONPATH": str(packages),
+            "PATH": f"{PEERS / 'bin'}:{os.environ['PATH']}",
+            "JVM_ARGS": " ".join(options),
+            "FLINK_LOG_DIR": str(OUT),
+        }
+        command = [str(PEERS / "bin/python"), str(HERE / "pyflink_jobs.py"), mode, str(jar)]
+        return Child(f"{self.name}-{self.logic}", command, environment)
+
+    def run(self, size: int, parallelism: int, records: int, **more: object) -> tuple[marks.Marks, int]:
+        """Runs a job over about so many records; its marks, and how many there were."""
+        files, count = data.files(TOP / "build" / "bench" / "flink-data", size, records)
+        count = int(str(more.get("records", count)))
+        where = OUT / f"{self.name}-{self.logic}.marks"
+        job = {"logic": self.logic, "parallelism": parallelism, "files": files, "marks": str(where), **more}
+        self.child.ask(job)
+        return marks.read(where, parallelism), count
+
+    def close(self) -> None:
+        """Ends all its processes."""
+        self.child.close()
+        if self.sidecar:
+            self.sidecar.close()

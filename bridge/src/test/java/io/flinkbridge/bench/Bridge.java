@@ -1,0 +1,66 @@
+package io.flinkbridge.bench;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import io.flinkbridge.bench.Bench.Engine;
+import io.flinkbridge.descriptor.Descriptor;
+import io.flinkbridge.descriptor.InvalidFileException;
+import io.flinkbridge.descriptor.Partition;
+import io.flinkbridge.descriptor.Segment;
+import io.flinkbridge.operator.BridgeOperatorFactory;
+import io.flinkbridge.operator.SegmentSettings;
+import io.flinkbridge.record.BridgeRecord;
+import io.flinkbridge.record.BridgeRecordTypeInfo;
+import java.nio.file.Path;
+import org.apache.flink.streaming.api.datastream.DataStream;
+
+/**
+ * The segments of a descriptor, one behind the other, in place of Java's logic; source and sink are
+ * the same. Lines become records by a map, which is counted, too.
+ */
+final class Bridge implements Engine {
+  private final Descriptor descriptor;
+  private final String address;
+
+  Bridge(String descriptor, String address) {
+    try {
+      this.descriptor = Descriptor.read(Path.of(descriptor));
+    } catch (InvalidFileException e) {
+      throw new IllegalArgumentException(e);
+    }
+    this.address = address;
+  }
+
+  @Override
+  public void build(DataStream<String> lines, JsonNode job) {
+    DataStream<BridgeRecord> records =
+        lines.map(BridgeRecord::of).returns(BridgeRecordTypeInfo.INSTANCE).name("records");
+    for (Segment segment : descriptor.segments()) {
+      records = apply(records, segment);
+    }
+    records.sinkTo(
+        new MarkSink<>(
+            job.get("marks").asText(), record -> record.payload.length, job.has("rate")));
+  }
+
+  private DataStream<BridgeRecord> apply(DataStream<BridgeRecord> records, Segment segment) {
+    SegmentSettings settings =
+        SegmentSettings.of(
+            descriptor.pipeline(),
+            descriptor.topologyHash(),
+            segment.id(),
+            segment.name(),
+            segment.keyed(),
+            segment.maxParallelism(),
+            segment.inputs().size(),
+            segment.routes(),
+            address);
+    DataStream<BridgeRecord> input =
+        segment.inputs().get(0).partition() == Partition.HASH
+            ? records.keyBy(record -> record.keyHash)
+            : records;
+    return input
+        .transform(
+            segment.name(), BridgeRecordTypeInfo.INSTANCE, new BridgeOperatorFactory(settings))
+        .setMaxParallelism(segment.maxParallelism());
+  }
+}

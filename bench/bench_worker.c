@@ -128,8 +128,8 @@ static bool drain(struct bench *bench)
 		cursor = ring_advance(&bench->answers, &frame);
 		any = true;
 	}
-	if (any)
-		ring_release(&bench->answers, cursor);
+	if (any && ring_release(&bench->answers, cursor)) /* the worker waits for the room */
+		ready_set(&bench->front.channels->ready_for_worker, bench->channel);
 	return any;
 }
 

@@ -206,6 +206,7 @@ struct open_request {
 	char *job, *attempt, *allocation, *jvm;
 	int64_t token;
 	uint32_t segment, subtask, parallelism;
+	bool restores; /* a checkpoint: RestoreEnd has to come */
 };
 
 void open_request_free(struct open_request *open);

@@ -112,6 +112,7 @@ static struct open_request *open_copy(const FlinkBridge__Open *open)
 	copy->segment = open->segment;
 	copy->subtask = open->subtask;
 	copy->parallelism = open->parallelism;
+	copy->restores = open->restored_checkpoint != 0;
 	return copy;
 }
 

@@ -115,7 +115,9 @@ static void session_drop_inbound(struct session *session)
 void session_forward(struct session *session)
 {
 	struct frame header = {
-	    .kind = session->seq == 0 ? FRAME_OPEN : FRAME_MESSAGE,
+	    .kind = session->seq == 0      ? FRAME_OPEN
+		    : session->half_closed ? FRAME_HALF_CLOSE
+					   : FRAME_MESSAGE,
 	    .segment = session->segment,
 	    .seq = session->seq + 1,
 	    .received_ns = session->received_ns,
@@ -125,9 +127,11 @@ void session_forward(struct session *session)
 	if (session->parked)
 		return;
 	session->seq++;
-	counter_add(&session->info->messages_in, 1);
-	counter_add(&session->info->bytes_in, size);
-	counter_add(&session->front->page->segment[session->segment].calls, 1);
+	if (header.kind != FRAME_HALF_CLOSE) {
+		counter_add(&session->info->messages_in, 1);
+		counter_add(&session->info->bytes_in, size);
+		counter_add(&session->front->page->segment[session->segment].calls, 1);
+	}
 	session_drop_inbound(session);
 	session_read(session);
 }
@@ -149,10 +153,19 @@ static void session_opens(struct session *session)
 		session_forward(session);
 }
 
+/* Tells the worker that no more will come, so that it ends the stream. */
+static void session_forward_end(struct session *session)
+{
+	session->inbound = grpc_raw_byte_buffer_create(NULL, 0);
+	session->received_ns = session->front->now_ns;
+	session_forward(session);
+}
+
 /* Benchmarks: answers without a worker. */
 static void session_direct(struct session *session);
 
-/* The client sends no more: the stream ends when all is answered. */
+/* The client sends no more: the stream ends when all is answered. Whether a restore had come to its end only the worker knows, for
+ * RestoreChunks are not answered. */
 static void session_half_closed(struct session *session)
 {
 	session->half_closed = true;
@@ -160,6 +173,8 @@ static void session_half_closed(struct session *session)
 		session_end(session, GRPC_STATUS_OK, "%s", "");
 	else if (session->state == SESSION_OPENING)
 		session_end(session, GRPC_STATUS_INVALID_ARGUMENT, "the stream ended before its Open");
+	else if (session->open->restores)
+		session_forward_end(session);
 	else
 		session_end_if_done(session);
 }

@@ -18,6 +18,7 @@ enum { FRAME_ALIGN = 32 };
 	/* front to worker */                                                                                          \
 	FRAME(OPEN, "the ToWorker message with Open; the first frame of a session")                                    \
 	FRAME(MESSAGE, "a ToWorker message of an open session")                                                        \
+	FRAME(HALF_CLOSE, "nothing: no more will come of a session that restores, or has")                             \
 	FRAME(PROCESS_MESSAGE, "a ProcessMessageRequest")                                                              \
 	FRAME(PROCESS_WATERMARK, "a ProcessWatermarkRequest")                                                          \
 	FRAME(ADD_TO_WINDOW, "an AddToWindowRequest")                                                                  \

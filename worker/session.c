@@ -1174,6 +1174,21 @@ static void work(struct session *session, const struct frame *frame, struct view
 	}
 }
 
+/* Ends the stream of a session to which no more will come. */
+static void half_close(struct session *session, const struct frame *frame)
+{
+	output_answer(session->output, frame, frame->seq);
+	if (session->at->snapshot.restoring) {
+		fail(session, FAULT_STATE,
+		     "the stream ended before RestoreEnd, behind %" PRIu64
+		     " restored entries: send RestoreEnd, or Close to give the restore up",
+		     session->at->snapshot.restored);
+		return;
+	}
+	output_status(session->output, FRAME_END, GRPC_STATUS_OK, "");
+	session->at->finished = 1;
+}
+
 /* Works on the frame that stands first in the request ring. */
 enum work_result session_work(struct session *session, const struct frame *frame, const uint8_t *payload)
 {
@@ -1188,7 +1203,10 @@ enum work_result session_work(struct session *session, const struct frame *frame
 	progress_begin(workspace, frame, session->channel);
 	if (session->at->opened && session->chain == NULL)
 		session_adopt(session); /* once more, because that unit got into trouble */
-	if (!session->at->finished && !is_to_blame(session, frame, bytes)) {
+	if (frame->kind == FRAME_HALF_CLOSE) {
+		if (!session->at->finished)
+			half_close(session, frame);
+	} else if (!session->at->finished && !is_to_blame(session, frame, bytes)) {
 		set_guard(session);
 		work(session, frame, bytes);
 	}

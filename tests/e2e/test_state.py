@@ -381,6 +381,17 @@ def test_what_may_come_before_the_end_of_a_restore(sample, client, bridge):
     assert session.end()[0] == OK
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_stream_that_ends_before_the_end_of_a_restore(sample, client, bridge, chunked):
+    sidecar, table = sample
+    session = restoring(client, sidecar, table)
+    if chunked:
+        session.send_chunks(table.entries.values())
+    session.half_close()
+    error = refused(session, bridge, INVALID)
+    assert error.code == bridge.ERROR_STATE and "before RestoreEnd" in error.message
+
+
 def test_what_a_slot_remembers_is_told(bridged, client, bridge):
     """The figures of `state SLOT` are those of what was sent, whoever owns the slot."""
     sidecar = bridged(PIPELINE)

@@ -23,7 +23,7 @@
 
 enum {
 	OPEN_TEXT_MAX = FRONT_NOTE_MAX,
-	OPEN_SIZE_MAX = 64 << 10, /* of the message: what protobuf-c may have to unpack in the front's only thread */
+	OPEN_SIZE_MAX = 512 << 10, /* twice what the largest manifest takes: what protobuf-c may have to unpack here */
 	PROTOCOL_VERSION = 1,
 };
 

@@ -172,6 +172,21 @@ def test_values_beyond_a_message(bridged, client, bridge):
     assert session.finish()[0] == OK
 
 
+def test_the_manifest_of_the_largest_segment_fits(bridged, client, bridge):
+    """As many steps as a pipeline may have, with names as long as they may be, each with three states: its Open can restore."""
+    steps = "".join(f"  - {{name: {f'step_{i}_'.ljust(63, 'x')}, kind: batch, size: 2, time: 10s}}\n" for i in range(999))
+    head, tail = PIPELINE.split("  - {name: once")[0], "sinks:\n  out: {kind: discard}\n"
+    sidecar = bridged(head + steps + tail)
+    one = client(sidecar.unix)
+    session = one.session(sidecar, 1)
+    _, table = session.barrier()
+    assert len(table.manifest) == 3 * 999
+    assert session.finish()[0] == OK
+    session = one.session(sidecar, 1, restore=share([table], 0, 1))
+    assert session.barrier()[1].entries == {}
+    assert session.finish()[0] == OK
+
+
 def many(bridge, table, step, name, count):
     """A table with so many keys whose entries in one state are like the one that there is."""
     [value] = table.state(step, name).values()

@@ -827,6 +827,37 @@ START_TEST(only_what_changed_is_sent)
 }
 END_TEST
 
+/* What came and went behind an entry that was not sent yet is dropped piece by piece: all of it is more than a unit can undo. */
+START_TEST(what_came_and_went_is_dropped_in_pieces)
+{
+	struct state *value = open_kind("v", STATE_VALUE, STATE_BY_KEY, 0);
+	struct state_entry entry;
+	enum state_result found;
+	uint32_t pieces = 0;
+
+	key_set("first");
+	ck_assert_int_eq(state_put(value, view_of("1")), STATE_OK);
+	for (uint32_t i = 0; i < 100000; i++) {
+		char key[16];
+		snprintf(key, sizeof(key), "%u", i);
+		key_set(key);
+		ck_assert_int_eq(state_put(value, view_of("1")), STATE_OK);
+		ck_assert_int_eq(state_remove(value), STATE_OK);
+		arena_commit(&rig.arena);
+	}
+	ck_assert_int_eq(state_delta_peek(rig.store, &entry), STATE_OK);
+	ck_assert(view_equal(entry.key, view_of("first")));
+	state_delta_advance(rig.store);
+	while ((found = state_delta_peek(rig.store, &entry)) == STATE_AGAIN) {
+		arena_commit(&rig.arena);
+		pieces++;
+	}
+	ck_assert_int_eq(found, STATE_NONE);
+	ck_assert_uint_eq(pieces, 100000 / STATE_PURGE_MAX);
+	ck_assert_uint_eq(state_dirty_entries(rig.store), 0);
+}
+END_TEST
+
 START_TEST(memory_of_what_is_gone_is_used_again)
 {
 	struct state *value = open_kind("v", STATE_VALUE, STATE_BY_KEY, 0),
@@ -1126,6 +1157,7 @@ static Suite *state_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, what_is_sent_can_be_restored_split_and_merged);
 	tcase_add_test(tests, only_what_changed_is_sent);
+	tcase_add_test(tests, what_came_and_went_is_dropped_in_pieces);
 	tcase_add_test(tests, memory_of_what_is_gone_is_used_again);
 	tcase_add_test(tests, lists_without_keys_are_appended_to_when_restored);
 	tcase_add_test(tests, the_largest_value_can_be_restored);

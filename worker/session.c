@@ -389,12 +389,16 @@ static bool write_delta(struct session *session)
 	enum snapshot_result result;
 	struct wire_writer *writer;
 	struct state_entry first;
+	enum state_result found;
 
 	/* All that was unsent may have come and gone without anybody having heard of it. */
-	if (state_delta_peek(session->store, &first) == STATE_NONE)
+	found = state_delta_peek(session->store, &first);
+	if (found == STATE_NONE)
+		return true;
+	session->workspace->unit.records += limit;
+	if (found == STATE_AGAIN)
 		return true;
 	close_results(session);
-	session->workspace->unit.records += limit;
 	writer = output_begin(output, snapshot_delta_size(&session->snapshot, output->message_max));
 	wire_put_varint_field(writer, 1, output->header.seq);
 	result = snapshot_delta(&session->snapshot, writer, limit);

@@ -606,7 +606,7 @@ static enum snapshot_result entries_put(struct snapshot *snapshot, struct wire_w
 		if (troubled(snapshot))
 			return SNAPSHOT_TROUBLE;
 		if (found != STATE_OK)
-			return SNAPSHOT_DONE;
+			return found == STATE_AGAIN ? SNAPSHOT_MORE : SNAPSHOT_DONE;
 		struct wire_entry unsent = entry_unsent(snapshot, &entry);
 		uint64_t size = wire_entry_size(&unsent), left = (uint64_t)(end - writer->at);
 		if (size > left)

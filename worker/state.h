@@ -39,6 +39,7 @@ enum state_result {
 	STATE_OK,
 	STATE_NONE, /* there is nothing (more) */
 	STATE_TROUBLE, /* the arena or its log is full: arena->trouble says which; fail upwards, the session knows what to do */
+	STATE_AGAIN,     /* a part of it is done; again, and best in another unit */
 	STATE_TOO_LARGE, /* a key, user key or value exceeds what an entry may have; state_limit_words says it */
 };
 
@@ -155,7 +156,9 @@ struct state_entry {
 
 enum { STATE_FORMAT_VERSION = 1 };
 
-/* The first dirty entry, or NONE. Its views are good until the next change. */
+/* The first dirty entry, or NONE. Its views are good until the next change. AGAIN: STATE_PURGE_MAX entries that nobody has to hear of stood
+ * before it, were dropped, and others may follow. */
+enum { STATE_PURGE_MAX = 1024 };
 enum state_result state_delta_peek(struct state_store *store, struct state_entry *entry);
 
 /* Takes it off: it is clean, or gone when it was removed. */

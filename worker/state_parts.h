@@ -350,8 +350,8 @@ void entry_remove(struct state *state, struct entry *entry);
 /* Revives a removed entry with an empty value. */
 void entry_revive(struct state *state, struct entry *entry);
 
-/* Drops removed entries that nobody has had from the front of the queue, `limit` at most. */
-void dirty_purge(struct state_store *store, uint32_t limit);
+/* Drops removed entries that nobody has had from the front of the queue, `limit` at most. False: there are more. */
+bool dirty_purge(struct state_store *store, uint32_t limit);
 
 /* ---- Kinds ---- */
 

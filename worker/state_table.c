@@ -659,15 +659,18 @@ void state_delta_advance(struct state_store *store)
 }
 
 /* Drops what is first in the queue and that nobody has to hear of. */
-void dirty_purge(struct state_store *store, uint32_t limit)
+bool dirty_purge(struct state_store *store, uint32_t limit)
 {
-	while (limit-- > 0 && store->words->dirty_first != 0 && store->arena->trouble == ARENA_FINE) {
+	while (store->words->dirty_first != 0 && store->arena->trouble == ARENA_FINE) {
 		struct entry *entry = entry_at(store, store->words->dirty_first);
 		if (entry == NULL || (entry->flags & (ENTRY_REMOVED | ENTRY_SENT)) != ENTRY_REMOVED)
-			return;
+			return true;
+		if (limit-- == 0)
+			return false;
 		if (dirty_take(store) != NULL)
 			table_unlink(store, entry);
 	}
+	return true;
 }
 
 /* Removes a live entry. A piece's bytes are saved: whoever revives it writes over them, and a rollback needs them. */

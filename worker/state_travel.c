@@ -30,9 +30,11 @@ enum state_result state_delta_peek(struct state_store *store, struct state_entry
 {
 	if (store->arena->trouble != ARENA_FINE)
 		return STATE_TROUBLE;
-	dirty_purge(store, UINT32_MAX);
+	bool all = dirty_purge(store, STATE_PURGE_MAX);
 	if (store->arena->trouble != ARENA_FINE)
 		return STATE_TROUBLE;
+	if (!all)
+		return STATE_AGAIN;
 	if (store->words->dirty_first == 0)
 		return STATE_NONE;
 	const struct entry *first = entry_at(store, store->words->dirty_first);

@@ -189,7 +189,8 @@ $(B)/bridge_python.so: $(call obj,$(HOSTED)) $(B)/python/flink_bridge/__init__.p
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $(filter %.o,$^) $(PYTHON_LIBS)
 $(B)/python/flink_bridge/__init__.py: $(PACKAGE)
-	@rm -rf $(@D) && mkdir -p $(@D) && cp -p $(filter %.py %.typed,$^) $(@D) && touch $@
+	@rm -rf $(@D) && mkdir -p $(@D) && cp -p $(filter %.py %.typed,$^) $(@D)
+	@$(HOST_PYTHON) -m compileall -q --invalidation-mode unchecked-hash $(@D) && touch $@
 $(B)/python.flags: FORCE | $(HAVE)
 	@mkdir -p $(@D)
 	@$(HOST_PYTHON) -c 'import sys; print(sys.executable, sys.version, sys.prefix)' >$@.new
@@ -387,7 +388,8 @@ install: all
 	install -m 644 proto/*.proto $(SHARE)/proto
 	install -d $(DEST)/lib/flink-bridge/python/flink_bridge
 	install -m 755 $(B)/bridge_python.so $(DEST)/lib/flink-bridge
-	install -m 644 $(B)/python/flink_bridge/* $(DEST)/lib/flink-bridge/python/flink_bridge
+	install -m 644 $(B)/python/flink_bridge/*.py $(B)/python/flink_bridge/*.typed $(DEST)/lib/flink-bridge/python/flink_bridge
+	$(HOST_PYTHON) -m compileall -q -d $(PREFIX)/lib/flink-bridge/python/flink_bridge $(DEST)/lib/flink-bridge/python/flink_bridge
 	install -m 644 worker/hosts/bridge_step.h $(DEST)/include/flink-bridge
 	$(BRIDGECTL) schema >$(SHARE)/pipeline.schema.json
 	$(BRIDGECTL) completion bash >$(DEST)/share/bash-completion/completions/bridgectl

@@ -16,18 +16,21 @@ that (`settle` below, or the same in C) before it hands out the next message, so
 from __future__ import annotations
 
 import importlib
-import inspect
 import io
 import logging
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from .message import Json, Message, To, dumps
 from .step import FORM, Aggregate, Backend, Context, Form, Timer, Transient, ValueState
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200  # of a function's code
 TRACEBACK_MAX = 4096
 MESSAGE_MAX = 400
 
@@ -65,7 +68,7 @@ def _similar(holder: object, name: str) -> str:
 
 def form_of(target: Any, form: str = "process") -> Form:
     """Which form a function or class is in: as the pipeline says, or, where that says `process`, as it is decorated."""
-    if inspect.isclass(target):
+    if isinstance(target, type):
         return Form("aggregate") if issubclass(target, Aggregate) else Form("class")
     if form != "process":
         return Form(form)
@@ -75,7 +78,7 @@ def form_of(target: Any, form: str = "process") -> Form:
 
 def check_target(target: Any, name: str, form: str = "process") -> None:
     """StepError when a target cannot be a step."""
-    if inspect.isclass(target):
+    if isinstance(target, type):
         if form != "process":
             raise StepError(f"the class `{name}` cannot have the form `{form}`: that is for functions")
         if not issubclass(target, Aggregate) and not callable(getattr(target, "process", None)):
@@ -84,7 +87,7 @@ def check_target(target: Any, name: str, form: str = "process") -> None:
         return
     if not callable(target):
         raise StepError(f"`{name}` is neither a function nor a class: {type(target).__name__}")
-    if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
+    if getattr(getattr(target, "__code__", None), "co_flags", 0) & (_COROUTINE | _ASYNC_GENERATOR):
         raise StepError(f"`{name}` is an `async def`: steps are plain functions and classes")
     wanted = 2 if form_of(target, form).name == "reduce" else 1
     words = {2: "a reduce function takes two values", 1: "a step function takes a message"}
@@ -93,6 +96,13 @@ def check_target(target: Any, name: str, form: str = "process") -> None:
 
 def _check_arguments(target: Any, name: str, count: int, words: str) -> None:
     """StepError when something cannot be called with so many arguments."""
+    code = getattr(target, "__code__", None)
+    if code is not None and code.co_argcount == count and code.co_kwonlyargcount == 0:
+        return  # the common case, without a module as large as `inspect`
+    if code is None and count == 0 and target.__init__ is object.__init__:
+        return
+    import inspect
+
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):

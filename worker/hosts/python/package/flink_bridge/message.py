@@ -9,7 +9,10 @@ from __future__ import annotations
 import json as _json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+
+TYPE_CHECKING = False  # of typing, which is large
+if TYPE_CHECKING:
+    from typing import Any
 
 _NOTHING: Any = object()
 _encode = _json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json as _json
 import logging
-import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
 
 from .message import Message, dumps
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+TYPE_CHECKING = False  # of typing, which is large for what processes have of it
+if TYPE_CHECKING:
+    from typing import Any, Generic, Protocol, TypeVar
+
+    T = TypeVar("T")
+    F = TypeVar("F", bound=Callable[..., Any])
+else:
+    T = None
+
+    class Generic:
+        """Stands for typing's while code runs: only checkers look at parameters of types."""
+
+        __slots__ = ()
+        __class_getitem__ = classmethod(lambda cls, _: cls)
+
+    Protocol = object
 
 FORM = "__flink_bridge_form__"
 
 # ---- Codecs: state is bytes ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Codec(Generic[T]):
     """How values of a state become bytes and values again.
 
@@ -29,8 +39,22 @@ class Codec(Generic[T]):
     'ABC'
     """
 
-    dump: Callable[[T], bytes]
-    load: Callable[[bytes], T]
+    __slots__ = ("dump", "load")
+
+    def __init__(self, dump: Callable[[T], bytes], load: Callable[[bytes], T]) -> None:
+        self.dump, self.load = dump, load
+
+
+def _dump_pickle(value: Any) -> bytes:
+    import pickle  # large: for those that use it
+
+    return pickle.dumps(value, protocol=4)
+
+
+def _load_pickle(data: bytes) -> Any:
+    import pickle
+
+    return pickle.loads(data)
 
 
 _int64 = struct.Struct("<q")
@@ -41,7 +65,7 @@ BYTES: Codec[bytes] = Codec(bytes, bytes)
 TEXT: Codec[str] = Codec(str.encode, bytes.decode)
 INT: Codec[int] = Codec(_int64.pack, lambda data: int(_int64.unpack(data)[0]))
 FLOAT: Codec[float] = Codec(_float64.pack, lambda data: float(_float64.unpack(data)[0]))
-PICKLE: Codec[Any] = Codec(lambda value: pickle.dumps(value, protocol=4), pickle.loads)
+PICKLE: Codec[Any] = Codec(_dump_pickle, _load_pickle)
 
 # ---- What a context stands on: the host, or a test's double of it ----------------------------------------------------
 
@@ -256,16 +280,26 @@ class Timers:
         self._backend.timer_delete(self._state, False, time, tag.encode())
 
 
-@dataclass(frozen=True)
 class Timer:
-    """A timer that is due."""
+    """A timer that is due: the time in ms that was asked for, the key and the tag that it was set with, and whether the time is event time
+    or else processing time.
 
-    time: int
-    """The time that was asked for, in ms."""
-    key: bytes | None
-    tag: str
-    event_time: bool
-    """Whether it is one of event time; else of processing time."""
+    >>> Timer(5, b"k", "", True)
+    Timer(time=5, key=b'k', tag='', event_time=True)
+    """
+
+    __slots__ = ("event_time", "key", "tag", "time")
+
+    def __init__(self, time: int, key: bytes | None, tag: str, event_time: bool) -> None:
+        self.time, self.key, self.tag, self.event_time = time, key, tag, event_time
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Timer) and repr(self) == repr(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Timer(time={self.time}, key={self.key!r}, tag={self.tag!r}, event_time={self.event_time})"
 
 
 # ---- Metrics ---------------------------------------------------------------------------------------------------------
@@ -413,12 +447,13 @@ class Transient(Exception):
 # ---- Forms of functions ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Form:
     """What a decorator says of a function."""
 
-    name: str
-    codec: Codec[Any] = JSON
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 def _formed(function: F, form: Form) -> F:

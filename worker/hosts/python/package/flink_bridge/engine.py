@@ -72,8 +72,8 @@ def form_of(target: Any, form: str = "process") -> Form:
         return Form("aggregate") if issubclass(target, Aggregate) else Form("class")
     if form != "process":
         return Form(form)
-    form = getattr(target, FORM, None)
-    return form if isinstance(form, Form) else Form("function")
+    said = getattr(target, FORM, None)
+    return said if isinstance(said, Form) else Form("function")
 
 
 def check_target(target: Any, name: str, form: str = "process") -> None:
@@ -229,7 +229,7 @@ class Runner:
         elif form_at_hand.name == "reduce":
             self._object = _Reduce(target)
         self.function: Callable[..., Any] = target if self._object is None else self._object.process
-        self.driver = _DRIVERS.get(form_at_hand.name, _drive)
+        self.driver: Callable[[Callable[..., Any], Any], None] = _DRIVERS.get(form_at_hand.name, _drive)
         self.on_timer: Callable[[Timer], Any] | None = getattr(self._object, "on_timer", None)
         self.on_watermark: Callable[[int], Any] | None = getattr(self._object, "on_watermark", None)
         self.on_end: Callable[[], Any] | None = getattr(self._object, "on_end", None)

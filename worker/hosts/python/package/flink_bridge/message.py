@@ -172,7 +172,7 @@ class Message:
 
 
 try:  # in a worker, its own
-    from _flink_bridge import Message  # type: ignore[import-not-found, no-redef] # noqa: F811
+    from _flink_bridge import Message  # type: ignore[import-not-found, no-redef]
 except ImportError:
     pass
 

@@ -251,7 +251,7 @@ $(B)/tests/make_corpus: $(B)/tests/make_corpus.o $(B)/libbridge.a
 
 .PHONY: bridge test-java lint-java
 BRIDGE_JAR   := build/bridge/flink-bridge-$(VERSION).jar
-JAVA_SOURCES := bridge/pom.xml proto/flink_bridge.proto $(shell find bridge/src -type f 2>/dev/null)
+JAVA_SOURCES := bridge/pom.xml proto/flink_bridge.proto $(wildcard descriptor/*.def) $(shell find bridge/src -type f 2>/dev/null)
 bridge: $(BRIDGE_JAR)
 	@:
 $(BRIDGE_JAR): $(JAVA_SOURCES) | $(HAVE)

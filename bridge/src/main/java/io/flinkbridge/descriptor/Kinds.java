@@ -5,13 +5,17 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** The kinds of sources, steps and sinks and their options, out of the tables. */
+/**
+ * The kinds of sources, steps and sinks and their options, and what a deployment says to Flink: out
+ * of the tables.
+ */
 final class Kinds {
   /** What has kinds. */
   enum Scope {
     SOURCE("sources.def"),
     STEP("steps.def"),
-    SINK("sinks.def");
+    SINK("sinks.def"),
+    FLINK("flink.def");
 
     private final Map<String, Kind> kinds = new LinkedHashMap<>();
 

@@ -17,7 +17,7 @@ final class Node {
   final Document document;
   final int line;
   final int column;
-  final String text; /* SCALAR */
+  String text; /* SCALAR */
   final boolean quoted; /* SCALAR: in quotes or a block */
   Node key; /* in a map */
   final List<Node> children = new ArrayList<>();

@@ -195,6 +195,12 @@ final class OptionReader {
     return holds;
   }
 
+  /** Whether an option has a meaning with others that have been read before it. */
+  static boolean isWanted(Kinds.Option option, Options options) {
+    return option.when == null
+        || option.when.words().contains(String.valueOf(options.value(option.when.other())));
+  }
+
   /** The default of an option, which the tables write as a person would. */
   static java.io.Serializable fallback(Kinds.Option option) {
     return switch (option.type) {

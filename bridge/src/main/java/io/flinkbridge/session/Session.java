@@ -73,7 +73,8 @@ public final class Session implements AutoCloseable {
             .disableRetry()
             .maxInboundMessageSize(INBOUND_MAX);
     if (builder instanceof NettyChannelBuilder netty) {
-      netty.withOption(ChannelOption.SO_KEEPALIVE, null); // set by gRPC, and Unix sockets warn of it
+      netty.withOption(
+          ChannelOption.SO_KEEPALIVE, null); // set by gRPC, and Unix sockets warn of it
     }
     channel = builder.build();
     call =

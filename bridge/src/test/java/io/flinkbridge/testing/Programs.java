@@ -15,27 +15,15 @@ public final class Programs {
   public static final Path ROOT =
       Path.of(System.getProperty("bridge.root", "..")).toAbsolutePath().normalize();
 
-  private static final Path BUILT =
-      ROOT.resolve(System.getProperty("bridge.programs", "build/release"));
-
   /** What became of a run. */
   public record Result(int code, String out, String err) {}
 
   private Programs() {}
 
-  /** Where a program is. */
-  public static Path path(String name) {
-    Path path = BUILT.resolve(name);
-    if (!Files.isExecutable(path)) {
-      throw new IllegalStateException(path + " is not there: build it with `make` first");
-    }
-    return path;
-  }
-
   /** Runs one to its end. */
   public static Result run(Map<String, String> environment, String name, String... arguments)
       throws IOException, InterruptedException {
-    List<String> command = new ArrayList<>(List.of(path(name).toString()));
+    List<String> command = new ArrayList<>(List.of(Sidecar.binary(name).toString()));
     command.addAll(List.of(arguments));
     Path out = Files.createTempFile("bridge-program", ".out");
     Path err = Files.createTempFile("bridge-program", ".err");

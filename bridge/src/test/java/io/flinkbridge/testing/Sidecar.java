@@ -215,20 +215,27 @@ public final class Sidecar implements AutoCloseable {
     return process.pid();
   }
 
+  /** A process is called bridged-front, bridged-w0 (worker 0), bridged-h0 (its heir). */
   private static String roleOf(long pid) {
     try {
-      String name = Files.readString(Path.of("/proc", String.valueOf(pid), "comm")).strip();
-      return name.startsWith("bridged")
-          ? name.substring("bridged".length()).replaceFirst("^[ :]+", "")
-          : name;
+      return Files.readString(Path.of("/proc", String.valueOf(pid), "comm"))
+          .strip()
+          .replaceFirst("^bridged-", "")
+          .replaceFirst("^w(\\d+)$", "worker $1")
+          .replaceFirst("^h(\\d+)$", "heir $1");
     } catch (IOException e) {
       return "";
     }
   }
 
-  /** Kills the worker of a slot; its heir takes over. */
+  /** Kills the worker of a slot, once there is one and an heir behind it; the heir takes over. */
   public void killWorker(int slot) throws IOException {
+    waitUntil("an heir of slot " + slot, () -> has("heir " + slot) && has("worker " + slot));
     signal("KILL", pid("worker " + slot));
+  }
+
+  private boolean has(String role) {
+    return process.descendants().anyMatch(child -> roleOf(child.pid()).equals(role));
   }
 
   /** Kills the front: all sessions end, and the supervisor starts another. */

@@ -1,0 +1,2 @@
+/** Sources, segments, sinks and settings into a Flink job. */
+package io.flinkbridge.job;

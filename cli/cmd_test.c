@@ -259,6 +259,31 @@ static int report(struct testing *testing)
 	return results->by_status[KIT_FAILED] > 0 ? BRIDGECTL_FAILED : BRIDGECTL_OK;
 }
 
+/* Opens the file of --outputs. */
+static bool open_outputs(struct testing *testing)
+{
+	const char *path = arguments_value(&testing->arguments, "outputs");
+
+	if (path == NULL)
+		return true;
+	testing->options.outputs = fopen(path, "we");
+	if (testing->options.outputs == NULL)
+		fprintf(stderr, "bridgectl test: %s cannot be written: %s\n", path, strerror(errno));
+	return testing->options.outputs != NULL;
+}
+
+/* Closes it. False: something could not be written. */
+static bool close_outputs(struct testing *testing)
+{
+	FILE *out = testing->options.outputs;
+	bool good = out == NULL || !ferror(out);
+
+	good = (out == NULL || fclose(out) == 0) && good;
+	if (!good)
+		fprintf(stderr, "bridgectl test: the outputs cannot be written: %s\n", strerror(errno));
+	return good;
+}
+
 /* Reads --timeout. */
 static bool read_timeout(struct testing *testing)
 {
@@ -295,11 +320,13 @@ int cmd_test(int argc, char **argv)
 	log_init("test", LOG_ERROR);
 	signal(SIGPIPE, SIG_IGN); /* of pipes to workers that die */
 	code = BRIDGECTL_MISUSED;
-	if (find_files(&testing)) {
+	if (open_outputs(&testing) && find_files(&testing)) {
 		for (size_t i = 0; i < testing.files.count; i++)
 			run_file(&testing, testing.files.paths[i]);
 		code = report(&testing);
 	}
+	if (!close_outputs(&testing))
+		code = BRIDGECTL_MISUSED;
 	for (size_t i = 0; i < testing.files.count; i++)
 		free(testing.files.paths[i]);
 	free(testing.files.paths);

@@ -673,6 +673,11 @@ const char *kit_path(struct kit_file *file, const char *path)
 	return pool_format(&file->pool, "%.*s/%s", (int)(slash - file->path), file->path, path);
 }
 
+const char *kit_case_place(struct kit_file *file, const struct kit_case *kit)
+{
+	return kit->pipeline->kind == NODE_SCALAR ? kit_path(file, kit->pipeline->text) : file->path;
+}
+
 /* The document that a value is, or that is in the file that it names. NULL and findings. */
 static struct document *part_open(struct kit_file *file, const struct node *node, struct document *part,
 				  struct diagnostics *diagnostics)

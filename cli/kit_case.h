@@ -109,6 +109,9 @@ void kit_file_free(struct kit_file *file);
  * stands in the file itself is used up by it. NULL and findings. */
 struct descriptor *kit_case_compile(struct kit_file *file, const struct kit_case *kit, struct diagnostics *diagnostics);
 
+/* The file that the pipeline of a case stands in. */
+const char *kit_case_place(struct kit_file *file, const struct kit_case *kit);
+
 /* Puts the variables of the case into the environment. */
 void kit_case_set_environment(const struct kit_case *kit);
 

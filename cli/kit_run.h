@@ -8,6 +8,7 @@ struct kit_run_options {
 	uint64_t patience_ms; /* how long a worker may take for one message */
 	bool colour, verbose;
 	bool update;
+	FILE *outputs; /* what sinks got goes here, as JSON lines; NULL: nowhere */
 };
 
 struct kit_outcome {

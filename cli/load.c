@@ -1,6 +1,8 @@
 /* The pipeline or descriptor of a command (load.h). */
 #include "cli/load.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,12 +14,27 @@
 #include "server/config.h"
 #include "worker/chain.h"
 
+#define PYTHON_PATH "FLINK_BRIDGE_PYTHON_PATH" /* as the host of Python steps reads it */
+
 bool load_wants_colour(FILE *out)
 {
 	const char *none = getenv("NO_COLOR"), *terminal = getenv("TERM");
 
 	return isatty(fileno(out)) && (none == NULL || *none == '\0') && terminal != NULL &&
 	       strcmp(terminal, "dumb") != 0;
+}
+
+bool load_set_python_path(const char *pipeline)
+{
+	const char *slash = strrchr(pipeline, '/');
+	char here[PATH_MAX], folders[2 * PATH_MAX + 2];
+	int folder = slash == NULL ? 0 : (int)(slash - pipeline + (slash == pipeline));
+
+	if (getenv(PYTHON_PATH) != NULL || getcwd(here, sizeof(here)) == NULL)
+		return false;
+	const char *between = *pipeline == '/' ? "" : here;
+	snprintf(folders, sizeof(folders), "%s%s%.*s:%s", between, *between == '\0' ? "" : "/", folder, pipeline, here);
+	return setenv(PYTHON_PATH, folders, 1) == 0;
 }
 
 /* ---- The section `sidecar:` of a deployment, which compile leaves to bridged ---- */

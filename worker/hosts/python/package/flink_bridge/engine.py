@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _COROUTINE, _ASYNC_GENERATOR = 0x80, 0x200  # of a function's code
+TARGET = "__flink_bridge_target__"  # of what stands for a step in a module: the function or class itself
 TRACEBACK_MAX = 4096
 MESSAGE_MAX = 400
 
@@ -54,6 +55,7 @@ def find_target(module: str, name: str, form: str = "process") -> Any:
         if not hasattr(found, part):
             raise StepError(f"the Python module `{module}` has no `{name}`{_similar(found, part)}")
         found = getattr(found, part)
+    found = getattr(found, TARGET, found)
     check_target(found, f"{module}.{name}", form)
     return found
 
@@ -236,7 +238,7 @@ class Runner:
 
     def open(self) -> None:
         """Runs the step's own `open`."""
-        opening = getattr(self._object, "open", None)
+        opening: Callable[[Context], Any] | None = getattr(self._object, "open", None)
         if opening is not None:
             opening(self.context)
             self.function = self._object.process  # which open may have chosen
@@ -247,7 +249,7 @@ class Runner:
 
     def close(self) -> None:
         """Runs the step's own `close`."""
-        closing = getattr(self._object, "close", None)
+        closing: Callable[[], Any] | None = getattr(self._object, "close", None)
         if closing is not None:
             closing()
 

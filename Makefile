@@ -347,9 +347,23 @@ $(PEERS): setup/peers.txt | $(HAVE)
 	@build/peers/bin/python -m pip install --quiet --disable-pip-version-check --no-input -r $<
 	@touch $@
 
+# ---- The Python package --------------------------------------------------------------------------------------------------
+
+.PHONY: wheel
+PACKAGE := worker/hosts/python/package
+WHEELS  ?= build/wheel
+# Built in a copy: setuptools leaves things beside what it builds.
+wheel: $(VENV)
+	@rm -rf build/wheel.tmp && mkdir -p build/wheel.tmp $(WHEELS)
+	$(call say,WHEEL $(WHEELS))
+	$(Q)cp -r $(PACKAGE) build/wheel.tmp/package && rm -rf build/wheel.tmp/package/flink_bridge/__pycache__
+	$(Q)$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
+		--wheel-dir $(WHEELS) ./build/wheel.tmp/package
+	@rm -rf build/wheel.tmp
+
 # ---- Lint, install, clean -----------------------------------------------------------------------------------------------
 
-.PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell install clean help
+.PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell lint-python install clean help
 C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(wildcard cli/*.c tests/*.c bench/*.c)
 C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h worker/hosts/*.h cli/*.h tests/*.h bench/*.h)
 SCRIPTS   := setup/install.sh setup/maven.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
@@ -357,7 +371,7 @@ TIDY      := $(C_SOURCES:%.c=build/lint/%.ok)
 # Wrong about readdir, NULL as a last argument, designated initialisers, mmap(-1), ends of linked-in data; the compilers and clang-tidy look at these as well.
 CPPCHECK_WRONG := missingIncludeSystem readdirCalled legacyUninitvar invalidFunctionArg ctuuninitvar comparePointers varFuncNullUB
 
-lint: lint-format lint-tidy lint-cppcheck lint-shell lint-java
+lint: lint-format lint-tidy lint-cppcheck lint-shell lint-python lint-java
 	@echo "lint: clean"
 lint-format: | $(HAVE)
 	$(call say,LINT  clang-format)
@@ -375,6 +389,12 @@ lint-cppcheck: | $(HAVE)
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j2 \
 		--cppcheck-build-dir=build/lint/cppcheck --library=setup/cppcheck.cfg $(CPPCHECK_WRONG:%=--suppress=%) \
 		--suppress=ctunullpointer:tests/* --suppress=ctunullpointer:descriptor/write.c --suppress=selfAssignment:tests/* -I. $(C_SOURCES)
+PYTHON_SOURCES := $(PACKAGE)/flink_bridge $(wildcard examples/*/*.py)
+lint-python: $(VENV)
+	$(call say,LINT  ruff)
+	$(Q)$(PYTHON) -m ruff check --quiet --no-cache --config $(PACKAGE)/pyproject.toml $(PYTHON_SOURCES)
+	$(call say,LINT  mypy)
+	$(Q)$(PYTHON) -m mypy --no-error-summary --cache-dir build/lint/mypy --config-file $(PACKAGE)/pyproject.toml $(PACKAGE)/flink_bridge
 lint-shell: | $(HAVE)
 	$(call say,LINT  shellcheck)
 	$(Q)shellcheck $(SCRIPTS)
@@ -414,7 +434,8 @@ help:
 	@echo 'make bench-steps      what steps cost, also those out of libraries'
 	@echo 'make bench-state      the state API alone; barriers and restores'
 	@echo 'make bench-flink      the bridge in a real Flink, against Java operators; and PyFlink after make bench-peers'
-	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck, google-java-format'
+	@echo 'make wheel            the Python package, into build/wheel'
+	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck, ruff, mypy, google-java-format'
 	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'
 	@echo 'make clean            remove build/, but for the Python packages in build/venv'

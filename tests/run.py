@@ -86,6 +86,9 @@ def collect(options: argparse.Namespace) -> list[Job]:
     for variant in options.e2e:
         for path in sorted((TOP / "tests" / "e2e").glob("test_*.py")) + chaos:
             add("e2e", path.stem, variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)])
+        for path in sorted((TOP / "examples").glob("*/test_*.py")):
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+            add("e2e", f"{path.parent.name}_{path.stem}", variant, command)
     for variant in options.cases:
         for folder in sorted({path.parent for path in (TOP / "examples").rglob("*.test.yaml")}):
             add("cases", folder.name, variant, [f"build/{variant}/bridgectl", "test", "--quiet", str(folder.relative_to(TOP))])
@@ -125,6 +128,7 @@ class Runner:
             log = pathlib.Path(scratch) / "log"
             report = pathlib.Path(scratch) / "report"
             environment = dict(os.environ, **SANITIZERS, TMPDIR=scratch, BRIDGE_BUILD=f"build/{job.variant}", LC_ALL="C.UTF-8")
+            environment["PYTHONPATH"] = str(TOP / "worker" / "hosts" / "python" / "package")
             if job.kind in ("unit", "threaded"):
                 environment |= {"CK_TAP_LOG_FILE_NAME": str(report), "CK_DEFAULT_TIMEOUT": "60"}
             report_flags = {"e2e": [f"--junitxml={report}"], "cases": ["--junit", str(report)]}

@@ -34,7 +34,7 @@ def test_links(page):
 def readme_files():
     """The files that the README's tutorial shows: an indented block behind the line that names each."""
     text = (TOP / "README.md").read_text()
-    found = re.findall(r"`(orders\.\w+)`[.:][^\n]*\n\n((?:    [^\n]*\n)+)", text)
+    found = re.findall(r"`(orders\.[\w.]+)`[.:][^\n]*\n\n((?:    [^\n]*\n)+)", text)
     return {name: re.sub(r"^    ", "", body, flags=re.MULTILINE) for name, body in found}
 
 
@@ -56,7 +56,7 @@ def remembers(workdir, bridgectl, pipeline):
 def test_the_tutorial(workdir, bridgectl, bridged):
     """Its files do what it says they do, before and after the step that the reader adds."""
     files = readme_files()
-    assert set(files) == {"orders.jsonl", "orders.yaml"}
+    assert set(files) == {"orders.jsonl", "orders.yaml", "orders.test.yaml"}
     for name, body in files.items():
         (workdir / name).write_text(body)
     bridgectl("check", "orders.yaml")
@@ -64,6 +64,7 @@ def test_the_tutorial(workdir, bridgectl, bridged):
     assert [json.loads(line)["order"] for line in printed.splitlines() if line.startswith("{")] == [1]
     rest = [json.loads(line) for line in (workdir / "rest.jsonl").read_text().splitlines()]
     assert {one["order"] for one in rest} == {2, 3} and all("vat" in one for one in rest)
+    assert "1 passed" in bridgectl("test", "orders.test.yaml").stdout
     step = re.search(r"`(- \{ name: note, .*\})`", (TOP / "README.md").read_text())[1]
     lines = files["orders.yaml"].splitlines()
     behind = next(at for at, line in enumerate(lines) if "name: vat" in line)

@@ -27,10 +27,11 @@ run() {
 		/Downloaded from / && ++count % 100 == 0 { print "  MAVEN " count " files"; fflush() }'
 }
 
-# What went wrong, without what Maven says about itself.
+# What went wrong, without what Maven says about itself, and without warnings where there are errors.
 explain() {
-	grep -E '^\[(ERROR|WARNING)\]|^(Tests run|Caused by)' "$log" |
-		grep -vE 'Re-run Maven|To see the full stack trace|For more information|\[Help|^\[ERROR\] *$' | head -60 >&2
+	local words='^\[ERROR\]|^Caused by'
+	grep -qE "$words" "$log" || words='^\[WARNING\]'
+	grep -E "$words" "$log" | grep -vE 'Re-run Maven|To see the full stack trace|For more information|\[Help|^\[ERROR\] *$' | head -60 >&2
 	echo "maven: \`mvn $*\` failed; all it said is in $log" >&2
 }
 

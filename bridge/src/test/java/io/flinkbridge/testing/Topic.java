@@ -6,7 +6,6 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.concurrent.TimeUnit;
 import java.util.function.ToIntFunction;
 import java.util.stream.IntStream;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
@@ -146,6 +145,6 @@ public final class Topic implements AutoCloseable {
 
   @Override
   public void close() {
-    consumer.close(Duration.ofMillis(TimeUnit.SECONDS.toMillis(1)));
+    consumer.close();
   }
 }

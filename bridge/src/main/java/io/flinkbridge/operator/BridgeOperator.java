@@ -10,12 +10,17 @@ import io.flinkbridge.session.ProtocolException;
 import io.flinkbridge.session.ResultsReader;
 import io.flinkbridge.session.Session;
 import io.flinkbridge.session.SessionException;
+import io.flinkbridge.session.Timers;
 import java.util.ArrayDeque;
 import java.util.List;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.operators.MailboxExecutor;
+import org.apache.flink.runtime.checkpoint.CheckpointOptions;
+import org.apache.flink.runtime.checkpoint.SavepointType;
+import org.apache.flink.runtime.state.CheckpointStreamFactory;
 import org.apache.flink.runtime.state.KeyGroupRange;
 import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
 import org.apache.flink.runtime.state.StateInitializationContext;
@@ -23,6 +28,7 @@ import org.apache.flink.runtime.state.StateSnapshotContext;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.BoundedOneInput;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.OperatorSnapshotFutures;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.LatencyMarker;
@@ -30,6 +36,7 @@ import org.apache.flink.streaming.runtime.streamrecord.RecordAttributes;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.util.OutputTag;
+import org.apache.flink.util.function.ThrowingRunnable;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -61,6 +68,15 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   /** What a message takes beside its records: see the sidecar's own default of the record limit. */
   private static final int MESSAGE_OVERHEAD = 64;
+
+  /** Nothing is in flight. */
+  private static final long NEVER = Long.MIN_VALUE;
+
+  /**
+   * An answer that takes longer than this is counted as a pause: a worker's end, a reload, a slow
+   * step.
+   */
+  private static final long PAUSE_NANOS = 250_000_000;
 
   /** Where the operator is in a checkpoint. */
   private enum Cut {
@@ -95,12 +111,17 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   private transient Session session;
   private transient StateKeeper state;
+  private transient BridgeMetrics metric;
+  private transient @Nullable ScheduledFuture<?> watch;
+  private volatile long oldestSent = NEVER;
   private int batchBytesMax;
   private int recordBytesMax;
   private long lastWatermark = Long.MIN_VALUE;
   private Cut cut = Cut.NONE;
   private long cutCheckpoint;
-  private boolean isDraining;
+  private volatile boolean isDraining;
+  private long lastAnswered = NEVER;
+  private boolean isStopping;
   private long nextWakeup;
   private boolean isTickDue;
   private boolean isTickInFlight;
@@ -130,8 +151,10 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   @Override
   public void open() throws Exception {
     super.open();
+    metric = new BridgeMetrics(getMetricGroup());
     SessionOpener opener =
         new SessionOpener(describe(), settings.address(), settings.connectTimeout());
+    registerGauges(opener);
     SessionOpener.Opened opened =
         opener.open(this::openRequest, getProcessingTimeService()::getCurrentProcessingTime);
     session = opened.session();
@@ -145,8 +168,51 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         limits.getMaxMessageBytes() - MESSAGE_OVERHEAD,
         settings.answerTimeout());
     nextWakeup = state.nextWakeup();
+    metric.restoredEntries.inc(state.restoredEntries());
+    watch();
     session.setWakeup(this::postDrain);
     scheduleTick();
+  }
+
+  private void registerGauges(SessionOpener opener) {
+    metric.group.gauge("waitingForSidecar", () -> opener.isWaiting() ? 1 : 0);
+    metric.group.gauge("inFlightRecords", () -> window.records());
+    metric.group.gauge("inFlightBytes", () -> window.bytes());
+    metric.group.gauge("windowRecords", () -> window.limit());
+  }
+
+  /**
+   * Has another thread look for answers that do not come: the task's own may sit in a wait for
+   * them.
+   */
+  private void watch() {
+    long timeout = settings.answerTimeout().toNanos();
+    long period = Math.min(TimeUnit.SECONDS.toNanos(1), timeout / 4 + 1);
+    watch =
+        Timers.acquire()
+            .scheduleWithFixedDelay(
+                () -> {
+                  long silence = System.nanoTime() - Math.max(oldestSent, session.lastArrival());
+                  if (oldestSent != NEVER
+                      && !isDraining
+                      && !session.hasInput()
+                      && silence > timeout) {
+                    post(this::timedOut, "a sidecar that does not answer");
+                  }
+                },
+                period,
+                period,
+                TimeUnit.NANOSECONDS);
+  }
+
+  private void timedOut() throws SessionException {
+    throw new SessionException(
+        describe()
+            + ": the sidecar at "
+            + settings.address()
+            + " has not answered for "
+            + settings.answerTimeout().toMillis()
+            + " ms");
   }
 
   private String describe() {
@@ -187,6 +253,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   @Override
   public void processElement(StreamRecord<BridgeRecord> element) throws Exception {
+    resume();
     BridgeRecord record = element.getValue();
     long timestamp = element.hasTimestamp() ? element.getTimestamp() : record.timestamp;
     int size = batch.sizeOf(record, timestamp);
@@ -217,6 +284,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   @Override
   public void processWatermark(Watermark mark) throws Exception {
     if (mark.getTimestamp() > lastWatermark) {
+      resume();
       flush();
       awaitRoom();
       lastWatermark = mark.getTimestamp();
@@ -226,6 +294,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   @Override
   public void processWatermarkStatus(WatermarkStatus status) throws Exception {
+    resume();
     flush();
     awaitRoom();
     sent(session.sendWatermarkStatus(status.isIdle()), InFlight.Kind.STATUS, status);
@@ -269,12 +338,22 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   // ---- Sending ----
 
+  /**
+   * Something comes, so if a barrier still waits for its snapshot, that has failed: its checkpoint
+   * is over.
+   */
+  private void resume() {
+    if (cut == Cut.ANSWERED) {
+      cut = Cut.NONE;
+      postDrain();
+    }
+  }
+
   private boolean canSend() {
     return cut == Cut.NONE && window.hasRoom() && session.isReady();
   }
 
   private void awaitRoom() throws InterruptedException {
-    cut = cut == Cut.ANSWERED ? Cut.NONE : cut; // its snapshot never came: that checkpoint is over
     while (!canSend()) {
       mailbox.yield();
     }
@@ -293,20 +372,34 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   private void sendBatch() {
     int records = batch.records();
     int bytes = batch.bytes();
-    long seq = session.send(batch);
-    inFlight.add(new InFlight(seq, InFlight.Kind.BATCH, records, bytes, System.nanoTime(), null));
-    window.sent(seq, records, bytes);
+    metric.batches.inc();
+    metric.batchRecords.update(records);
+    metric.bytesIn.inc(bytes);
+    sent(session.send(batch), InFlight.Kind.BATCH, records, bytes, null);
   }
 
   /** Takes note of a message that is no batch. */
   private void sent(long seq, InFlight.Kind kind, @Nullable Object element) {
-    inFlight.add(new InFlight(seq, kind, 1, MESSAGE_OVERHEAD, System.nanoTime(), element));
-    window.sent(seq, 1, MESSAGE_OVERHEAD);
+    sent(seq, kind, 1, MESSAGE_OVERHEAD, element);
+  }
+
+  private void sent(
+      long seq, InFlight.Kind kind, int records, int bytes, @Nullable Object element) {
+    long now = System.nanoTime();
+    if (inFlight.isEmpty()) {
+      oldestSent = now;
+    }
+    inFlight.add(new InFlight(seq, kind, records, bytes, now, element));
+    window.sent(seq, records, bytes);
   }
 
   /** Sends what has waited for its time or for room, as far as that goes without waiting. */
   private void sendDue() {
+    if (isStopping) {
+      return; // what a tick made now would be behind the last snapshot
+    }
     if (isTickDue && !isTickInFlight && canSend()) {
+      metric.ticks.inc();
       isTickDue = false;
       isTickInFlight = true;
       sent(session.sendTimerTick(), InFlight.Kind.TICK, null);
@@ -320,10 +413,14 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   /** Any thread: has the task look into the inbox. */
   private void postDrain() {
+    post(this::drain, "answers of the sidecar");
+  }
+
+  private void post(ThrowingRunnable<Exception> mail, String description) {
     try {
-      mailbox.execute(this::drain, "answers of the sidecar");
+      mailbox.execute(mail, description);
     } catch (RejectedExecutionException e) {
-      // The task has ended; nobody asks any more.
+      LOG.debug("{} come too late: the task has ended", description);
     }
   }
 
@@ -341,7 +438,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         }
         take(answer);
       }
-    } catch (SessionException e) {
+    } catch (SessionException | ProtocolException e) {
       throw new SessionException(describe() + ": " + e.getMessage());
     } finally {
       isDraining = false;
@@ -353,6 +450,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     switch (answer.kind()) {
       case RESULTS -> {
         InFlight head = expect(answer);
+        metric.bytesOut.inc(answer.size());
         boolean isLast = emit(answer);
         if (isLast && head.kind != InFlight.Kind.END && head.kind != InFlight.Kind.BARRIER) {
           answered(head, answer);
@@ -369,11 +467,14 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         answered(head, answer);
       }
       case END_ACK -> answered(expect(answer, InFlight.Kind.END), answer);
-      case ERROR ->
-          LOG.warn("{}: the sidecar says {}", describe(), Session.describe(session.lastError()));
+      case ERROR -> {
+        metric.errors.inc();
+        LOG.warn("{}: the sidecar says {}", describe(), Session.describe(session.lastError()));
+      }
       case STATE_DELTA -> {
         expect(answer);
-        state.apply(answer);
+        metric.deltaEntries.inc(state.apply(answer));
+        metric.deltaBytes.inc(answer.size());
       }
       case OPEN_ACK, RESTORE_ACK ->
           throw new ProtocolException("a " + answer.kind() + " where none is expected");
@@ -427,14 +528,27 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
    */
   private void answered(InFlight head, Answer answer) throws Exception {
     nextWakeup = answer.nextWakeup();
-    window.answered(head.seq, head.records, head.bytes, System.nanoTime() - head.sentAt);
+    long now = System.nanoTime();
+    window.answered(head.seq, head.records, head.bytes, now - head.sentAt);
+    metric.roundTripMicros.update((now - head.sentAt) / 1000);
+    countPause(session.lastArrival() - Math.max(head.sentAt, lastAnswered));
+    lastAnswered = now;
     inFlight.poll();
     if (head.kind == InFlight.Kind.TICK) {
       isTickInFlight = false;
     }
     release(head);
     releaseHead();
+    oldestSent = inFlight.isEmpty() ? NEVER : inFlight.peek().sentAt;
     scheduleTick();
+  }
+
+  /** Counts the time that the sidecar took for one message, if it was long. */
+  private void countPause(long nanos) {
+    if (nanos > PAUSE_NANOS) {
+      metric.pauses.inc();
+      metric.pauseMillis.inc(nanos / 1_000_000);
+    }
   }
 
   private void releaseHead() throws Exception {
@@ -478,14 +592,25 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   @Override
   public void prepareSnapshotPreBarrier(long checkpoint) throws Exception {
     super.prepareSnapshotPreBarrier(checkpoint);
+    long begin = System.nanoTime();
+    resume();
     flush();
-    awaitRoom();
     cut = Cut.SENT;
     cutCheckpoint = checkpoint;
     sent(session.sendBarrier(checkpoint), InFlight.Kind.BARRIER, null);
     while (cut != Cut.ANSWERED) {
       mailbox.yield();
     }
+    metric.barrierMillis.update((System.nanoTime() - begin) / 1_000_000);
+  }
+
+  @Override
+  public OperatorSnapshotFutures snapshotState(
+      long checkpoint, long timestamp, CheckpointOptions options, CheckpointStreamFactory storage)
+      throws Exception {
+    isStopping |=
+        options.getCheckpointType() instanceof SavepointType savepoint && savepoint.isSynchronous();
+    return super.snapshotState(checkpoint, timestamp, options, storage);
   }
 
   @Override
@@ -503,6 +628,10 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   @Override
   public void close() throws Exception {
+    if (watch != null) {
+      watch.cancel(false);
+      Timers.release();
+    }
     if (session != null) {
       if (inFlight.isEmpty() && batch.records() == 0 && !session.hasInput()) {
         session.finish("the task ended");

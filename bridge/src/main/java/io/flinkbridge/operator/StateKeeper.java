@@ -54,6 +54,7 @@ final class StateKeeper {
   private Manifest manifest = new Manifest(List.of());
   private StateTable table;
   private long nextWakeup;
+  private long restoredEntries;
   private @Nullable StateKey partialKey;
   private final ByteArrayOutputStream partialValue = new ByteArrayOutputStream();
 
@@ -237,7 +238,13 @@ final class StateKeeper {
         throw new ProtocolException(ack.getEntries() + " entries restored of " + entries);
       }
       nextWakeup = answer.nextWakeup();
+      restoredEntries = entries;
     }
+  }
+
+  /** How many entries were restored. */
+  long restoredEntries() {
+    return restoredEntries;
   }
 
   /** When the restored steps want a tick; 0: never. */
@@ -247,10 +254,12 @@ final class StateKeeper {
 
   // ---- Deltas ----
 
-  /** Takes a StateDelta over; returns its bytes. */
+  /** Takes a StateDelta over; returns how many entries it had. */
   int apply(Answer answer) throws Exception {
+    int entries = 0;
     delta.over(answer);
     while (delta.next()) {
+      entries++;
       int number = delta.state();
       if (number < 0 || number >= manifest.size()) {
         throw new ProtocolException(
@@ -267,7 +276,7 @@ final class StateKeeper {
       }
       apply(key);
     }
-    return answer.size();
+    return entries;
   }
 
   private StateKey nameOf(int stateId) {

@@ -46,6 +46,7 @@ public final class Session implements AutoCloseable {
 
   private static final int INBOUND_MAX = 64 << 20;
   private static final int MESSAGES_AHEAD = 16;
+  private static final int END_SECONDS = 10;
   private static final int ON_READY_BYTES = 512 << 10;
   private static final Runnable NOBODY = () -> {};
 
@@ -60,7 +61,8 @@ public final class Session implements AutoCloseable {
   private long seq;
   private long time;
   private @Nullable Error lastError;
-  private boolean isClosed;
+  private volatile long lastArrival = System.nanoTime();
+  private volatile boolean isClosed;
 
   /** Begins to connect; {@code clock} is the processing time that messages carry. */
   public Session(String address, LongSupplier clock) {
@@ -121,9 +123,14 @@ public final class Session implements AutoCloseable {
     return lastError;
   }
 
-  /** Whether a message has come that was not polled yet. */
+  /** Whether a message has come that was not polled yet. Any thread. */
   public boolean hasInput() {
     return !inbox.isEmpty();
+  }
+
+  /** When the last message came, by {@link System#nanoTime}. Any thread. */
+  public long lastArrival() {
+    return lastArrival;
   }
 
   // ---- What is sent ----
@@ -288,12 +295,19 @@ public final class Session implements AutoCloseable {
    * answered.
    */
   public void finish(String reason) {
-    if (!isClosed) {
-      isClosed = true;
-      wakeup = NOBODY;
-      send(12, Close.newBuilder().setReason(reason).build());
-      call.halfClose();
-      channel.shutdown();
+    if (isClosed) {
+      return;
+    }
+    isClosed = true;
+    wakeup = NOBODY;
+    send(12, Close.newBuilder().setReason(reason).build());
+    call.halfClose();
+    call.request(Integer.MAX_VALUE); // what still comes is nobody's, but the end stands behind it
+    channel.shutdown();
+    try {
+      Timers.acquire().schedule(channel::shutdownNow, END_SECONDS, TimeUnit.SECONDS);
+    } finally {
+      Timers.release();
     }
   }
 
@@ -312,20 +326,25 @@ public final class Session implements AutoCloseable {
   private final class Listener extends ClientCall.Listener<byte[]> {
     @Override
     public void onMessage(byte[] message) {
-      inbox.add(message);
-      wake();
+      lastArrival = System.nanoTime();
+      put(message);
     }
 
     @Override
     public void onReady() {
-      inbox.add(READY);
-      wake();
+      put(READY);
     }
 
     @Override
     public void onClose(Status status, Metadata trailers) {
-      inbox.add(status);
-      wake();
+      put(status);
+    }
+
+    private void put(Object news) {
+      if (!isClosed) {
+        inbox.add(news);
+        wake();
+      }
     }
   }
 }

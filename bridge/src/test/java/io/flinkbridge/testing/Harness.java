@@ -6,8 +6,11 @@ import io.flinkbridge.record.BridgeRecord;
 import io.flinkbridge.record.BridgeRecordSerializer;
 import java.util.ArrayList;
 import java.util.List;
+import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
+import org.apache.flink.runtime.operators.testutils.MockEnvironment;
+import org.apache.flink.runtime.operators.testutils.MockEnvironmentBuilder;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.util.KeyedOneInputStreamOperatorTestHarness;
@@ -38,6 +41,20 @@ public final class Harness {
                 subtask)
             : new OneInputStreamOperatorTestHarness<>(
                 factory, settings.maxParallelism(), parallelism, subtask);
+    harness.setup(BridgeRecordSerializer.INSTANCE);
+    return harness;
+  }
+
+  /** The harness of a segment that is not keyed, in a job that others are in, too. */
+  public static OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> of(
+      SegmentSettings settings, JobID job) throws Exception {
+    MockEnvironment environment =
+        new MockEnvironmentBuilder()
+            .setJobID(job)
+            .setMaxParallelism(settings.maxParallelism())
+            .build();
+    OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness =
+        new OneInputStreamOperatorTestHarness<>(new BridgeOperatorFactory(settings), environment);
     harness.setup(BridgeRecordSerializer.INSTANCE);
     return harness;
   }

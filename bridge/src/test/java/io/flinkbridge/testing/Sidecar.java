@@ -240,6 +240,7 @@ public final class Sidecar implements AutoCloseable {
 
   /** Kills the front: all sessions end, and the supervisor starts another. */
   public void killFront() throws IOException {
+    waitUntil("a front", () -> has("front"));
     signal("KILL", pid("front"));
   }
 

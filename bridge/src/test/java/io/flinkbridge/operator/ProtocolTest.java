@@ -1,0 +1,592 @@
+package io.flinkbridge.operator;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.google.protobuf.ByteString;
+import flink_bridge.FlinkBridgeOuterClass.BarrierAck;
+import flink_bridge.FlinkBridgeOuterClass.Error;
+import flink_bridge.FlinkBridgeOuterClass.ErrorCode;
+import flink_bridge.FlinkBridgeOuterClass.FromWorker;
+import flink_bridge.FlinkBridgeOuterClass.Record;
+import flink_bridge.FlinkBridgeOuterClass.RestoreChunk;
+import flink_bridge.FlinkBridgeOuterClass.Results;
+import flink_bridge.FlinkBridgeOuterClass.StateDeclaration;
+import flink_bridge.FlinkBridgeOuterClass.StateDelta;
+import flink_bridge.FlinkBridgeOuterClass.StateEntry;
+import flink_bridge.FlinkBridgeOuterClass.StateKind;
+import flink_bridge.FlinkBridgeOuterClass.ToWorker;
+import io.flinkbridge.record.BridgeRecord;
+import io.flinkbridge.record.KeyHash;
+import io.flinkbridge.session.SessionException;
+import io.flinkbridge.testing.FakeSidecar;
+import io.flinkbridge.testing.Harness;
+import io.flinkbridge.testing.Sidecar;
+import io.grpc.Status;
+import java.io.ByteArrayOutputStream;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Random;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.atomic.AtomicReference;
+import net.openhft.hashing.LongHashFunction;
+import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
+import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.runtime.tasks.mailbox.Mail;
+import org.apache.flink.streaming.util.OneInputStreamOperatorTestHarness;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/**
+ * What the operator does when the sidecar is late, lost, or wrong; with a sidecar that is all of
+ * that on demand.
+ */
+@Timeout(60)
+final class ProtocolTest {
+  private static final byte[] KEY = "key".getBytes(StandardCharsets.UTF_8);
+
+  private static StreamRecord<BridgeRecord> record(String text) {
+    return new StreamRecord<>(BridgeRecord.of(text));
+  }
+
+  private static FromWorker.Builder answerTo(ToWorker message) {
+    return FromWorker.newBuilder().setSeq(message.getSeq());
+  }
+
+  private static Results results(String text) {
+    return Results.newBuilder()
+        .addRecords(Record.newBuilder().setPayload(ByteString.copyFromUtf8(text)))
+        .build();
+  }
+
+  /** Runs an action in the task's thread, at its next look for mails. */
+  private static void mail(
+      OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness, Runnable action) {
+    harness.getTaskMailbox().put(new Mail(action::run, 0, "test"));
+  }
+
+  // ---- Barriers ----
+
+  @Test
+  void whatIsOutstandingComesOutBeforeTheBarrier() throws Exception {
+    List<ToWorker> held = new ArrayList<>();
+    AtomicReference<FakeSidecar> self = new AtomicReference<>();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    held.add(message);
+                    return true;
+                  }
+                  if (message.hasBarrier()) {
+                    held.forEach(batch -> self.get().answer(batch, session));
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      self.set(sidecar);
+      harness.open();
+      harness.processElement(record("a"));
+      harness.processElement(record("b"));
+      harness.processElement(record("c")); // waits in the batch: two messages are on their way
+      assertEquals(List.of(), Harness.output(harness));
+      harness.prepareSnapshotPreBarrier(7);
+      assertEquals(List.of("a", "b", "c"), Harness.output(harness));
+      harness.snapshot(7, 7);
+    }
+  }
+
+  @Test
+  void aTickThatFallsDueDuringABarrierWaitsForTheSnapshot() throws Exception {
+    AtomicReference<Runnable> acknowledge = new AtomicReference<>();
+    List<String> story = new CopyOnWriteArrayList<>();
+    AtomicReference<Runnable> passTime = new AtomicReference<>();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  switch (message.getKindCase()) {
+                    case BATCH -> {
+                      session.send(
+                          answerTo(message)
+                              .setResults(FakeSidecar.echo(message.getBatch()))
+                              .setNextWakeupMs(100));
+                      return true;
+                    }
+                    case BARRIER -> {
+                      acknowledge.set(
+                          () ->
+                              session.send(
+                                  answerTo(message)
+                                      .setNextWakeupMs(100)
+                                      .setBarrierAck(BarrierAck.newBuilder().setCheckpointId(1))));
+                      passTime.get().run();
+                      return true;
+                    }
+                    case TIMER_TICK -> {
+                      story.add("tick at " + message.getProcessingTimeMs());
+                      session.send(answerTo(message).setResults(results("ticked")));
+                      return true;
+                    }
+                    default -> {
+                      return false;
+                    }
+                  }
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.processElement(record("a"));
+      Harness.runUntil(harness, 1);
+      assertEquals(1, harness.getProcessingTimeService().getNumActiveTimers());
+      passTime.set(
+          () ->
+              mail(
+                  harness,
+                  () -> {
+                    try {
+                      harness.setProcessingTime(150); // the timer fires inside the operator's wait
+                    } catch (Exception e) {
+                      throw new AssertionError(e);
+                    }
+                    story.add("due");
+                    acknowledge.get().run();
+                  }));
+      harness.prepareSnapshotPreBarrier(1);
+      story.add("barrier");
+      harness.snapshot(1, 1);
+      story.add("snapshot");
+      assertEquals(List.of("a"), Harness.output(harness));
+      Harness.runUntil(harness, 2);
+      assertEquals(List.of("due", "barrier", "snapshot", "tick at 150"), story);
+      assertEquals(List.of("a", "ticked"), Harness.output(harness));
+    }
+  }
+
+  @Test
+  void aCheckpointWhoseSnapshotNeverComesDoesNotHoldUpTheNext() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> false);
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.prepareSnapshotPreBarrier(1);
+      harness.processElement(record("a"));
+      Harness.runUntil(harness, 1);
+      Harness.checkpoint(harness, 2);
+      Exception e = assertThrows(Exception.class, () -> harness.snapshot(3, 3));
+      assertTrue(messages(e).contains("a snapshot without its barrier"), messages(e));
+    }
+  }
+
+  @Test
+  void anAckOfAnotherCheckpointIsAnError() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBarrier()) {
+                    session.send(
+                        answerTo(message)
+                            .setBarrierAck(BarrierAck.newBuilder().setCheckpointId(99)));
+                  }
+                  return message.hasBarrier();
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      Exception e = assertThrows(Exception.class, () -> harness.prepareSnapshotPreBarrier(1));
+      assertTrue(messages(e).contains("the ack of checkpoint 99 in place of 1"), messages(e));
+    }
+  }
+
+  // ---- The end ----
+
+  @Test
+  void drainWaitsForEverythingAndTheSessionStaysOpenForOneMoreSnapshot() throws Exception {
+    List<ToWorker> held = new ArrayList<>();
+    AtomicReference<FakeSidecar> self = new AtomicReference<>();
+    try (FakeSidecar sidecar =
+        new FakeSidecar(
+            (message, session) -> {
+              if (message.hasBatch() || message.hasWatermark()) {
+                held.add(message);
+                return true;
+              }
+              if (message.hasEndInput()) {
+                held.forEach(one -> self.get().answer(one, session));
+                session.send(answerTo(message).setResults(results("last")));
+              }
+              return false;
+            })) {
+      self.set(sidecar);
+      try (var harness = Harness.of(sidecar.settings(false))) {
+        harness.open();
+        harness.processElement(record("a"));
+        harness.processElement(record("b"));
+        harness.processWatermark(Long.MAX_VALUE);
+        harness.endInput();
+        assertEquals(List.of("a", "b", "W" + Long.MAX_VALUE, "last"), Harness.output(harness));
+        harness.getOneInputOperator().finish();
+        Harness.checkpoint(harness, 9);
+      }
+      Sidecar.waitUntil("Close", () -> sidecar.kinds().contains(ToWorker.KindCase.CLOSE));
+      assertEquals(
+          List.of(
+              ToWorker.KindCase.OPEN,
+              ToWorker.KindCase.BATCH,
+              ToWorker.KindCase.BATCH,
+              ToWorker.KindCase.WATERMARK,
+              ToWorker.KindCase.END_INPUT,
+              ToWorker.KindCase.BARRIER,
+              ToWorker.KindCase.CLOSE),
+          sidecar.kinds());
+    }
+  }
+
+  @Test
+  void aStopWithoutDrainTakesTheOutstandingWorkIntoItsSavepoint() throws Exception {
+    AtomicReference<FakeSidecar> self = new AtomicReference<>();
+    List<ToWorker> held = new ArrayList<>();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    held.add(message);
+                    return true;
+                  }
+                  held.forEach(one -> self.get().answer(one, session));
+                  held.clear();
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      self.set(sidecar);
+      harness.open();
+      harness.processElement(record("a"));
+      harness
+          .getProcessingTimeService()
+          .quiesce(); // as at EndOfData, which goes downstream with results outstanding
+      harness.prepareSnapshotPreBarrier(1);
+      harness.snapshotWithLocalState(
+          1,
+          1,
+          org.apache.flink.runtime.checkpoint.SavepointType.suspend(
+              org.apache.flink.core.execution.SavepointFormatType.CANONICAL));
+      assertEquals(List.of("a"), Harness.output(harness));
+    }
+  }
+
+  @Test
+  void cancelReturnsAtOnceWhileTheWindowIsFull() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> message.hasBatch());
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      Thread task = Thread.currentThread();
+      Thread canceller =
+          new Thread(
+              () -> {
+                Sidecar.waitUntil("the window to be full", () -> isWaiting(task));
+                task.interrupt();
+              });
+      canceller.start();
+      assertThrows(
+          InterruptedException.class,
+          () -> {
+            while (true) {
+              harness.processElement(record("x"));
+            }
+          });
+      canceller.join();
+    }
+  }
+
+  private static boolean isWaiting(Thread thread) {
+    return thread.getState() == Thread.State.WAITING
+        || thread.getState() == Thread.State.TIMED_WAITING;
+  }
+
+  // ---- A sidecar that is not there, is lost, or silent ----
+
+  @Test
+  void aSidecarThatNeverComesFailsTheTaskWithWords() throws Exception {
+    try (var harness =
+        Harness.of(
+            new FakeSettings("unix:/nowhere/bridge.sock")
+                .settings()
+                .withTimeouts(Duration.ofMillis(300), Duration.ofSeconds(5)))) {
+      SessionException e = assertThrows(SessionException.class, harness::open);
+      assertTrue(
+          e.getMessage().contains("no sidecar at unix:/nowhere/bridge.sock"), e.getMessage());
+    }
+  }
+
+  @Test
+  void anOpenThatIsRefusedFailsTheTaskAtOnce() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  session.end(Status.FAILED_PRECONDITION.withDescription("another topology"));
+                  return true;
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      SessionException e = assertThrows(SessionException.class, harness::open);
+      assertTrue(e.getMessage().contains("FAILED_PRECONDITION: another topology"), e.getMessage());
+    }
+  }
+
+  @Test
+  void aLostSidecarFailsTheTaskWithWhatItLastSaid() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    session.send(
+                        answerTo(message)
+                            .setError(
+                                Error.newBuilder()
+                                    .setCode(ErrorCode.ERROR_STEP)
+                                    .setFatal(true)
+                                    .setSeq(message.getSeq())
+                                    .setRecord(3)
+                                    .setStep("score")
+                                    .setMessage("no number")));
+                    session.end(Status.INTERNAL.withDescription("a step failed"));
+                  }
+                  return message.hasBatch();
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.processElement(record("x"));
+      Exception e =
+          assertThrows(Exception.class, harness::endInput, "the wait for answers ends, too");
+      String said = messages(e);
+      assertTrue(said.contains("INTERNAL: a step failed"), said);
+      assertTrue(
+          said.contains("ERROR_STEP in step \"score\" at record 3 of message 2: no number"), said);
+      assertTrue(said.contains("segment \"fake\" (1/1)"), said);
+    }
+  }
+
+  @Test
+  void aSilentSidecarFailsTheTaskInTheEnd() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> !message.hasOpen());
+        var harness =
+            Harness.of(
+                sidecar
+                    .settings(false)
+                    .withTimeouts(Duration.ofSeconds(10), Duration.ofMillis(200)))) {
+      harness.open();
+      harness.getProcessingTimeService().quiesce(); // Flink's timers do not fire any more
+      harness.processElement(record("x"));
+      Exception e = assertThrows(Exception.class, harness::endInput);
+      assertTrue(messages(e).contains("has not answered for 200 ms"), messages(e));
+    }
+  }
+
+  @Test
+  void anErrorThatIsNotFatalIsNoEnd() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    session.send(
+                        answerTo(message).setError(Error.newBuilder().setMessage("a warning")));
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.processElement(record("x"));
+      harness.endInput();
+      assertEquals(List.of("x"), Harness.output(harness));
+    }
+  }
+
+  @Test
+  void anAnswerToAnotherMessageIsAnError() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    session.send(FromWorker.newBuilder().setSeq(77).setResults(results("x")));
+                  }
+                  return message.hasBatch();
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.processElement(record("x"));
+      Exception e = assertThrows(Exception.class, harness::endInput);
+      assertTrue(messages(e).contains("an answer to message 77 in place of 2"), messages(e));
+    }
+  }
+
+  @Test
+  void resultsInPartsAreOneAnswer() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    session.send(
+                        answerTo(message).setResults(results("1").toBuilder().setMore(true)));
+                    session.send(
+                        answerTo(message).setResults(results("2").toBuilder().setMore(true)));
+                    session.send(answerTo(message).setResults(results("3")));
+                  }
+                  return message.hasBatch();
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.processElement(record("x"));
+      harness.processWatermark(5);
+      harness.endInput();
+      assertEquals(List.of("1", "2", "3", "W5"), Harness.output(harness));
+    }
+  }
+
+  @Test
+  void aRecordThatIsTooLargeFailsWithBothSizes() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> false);
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      Exception e =
+          assertThrows(Exception.class, () -> harness.processElement(record("x".repeat(2 << 20))));
+      assertTrue(e.getMessage().contains("the sidecar takes 1048512"), e.getMessage());
+    }
+  }
+
+  // ---- State ----
+
+  private static StateDeclaration declaration() {
+    return StateDeclaration.newBuilder()
+        .setStep("s")
+        .setName("v")
+        .setKind(StateKind.STATE_VALUE)
+        .setFormatVersion(1)
+        .build();
+  }
+
+  private static StateEntry.Builder entry(byte[] key) {
+    int hash = KeyHash.of(key);
+    return StateEntry.newBuilder()
+        .setKey(ByteString.copyFrom(key))
+        .setKeyHash(hash)
+        .setKeyGroup(KeyHash.groupOf(hash, 128));
+  }
+
+  private static FromWorker.Builder delta(ToWorker message, StateEntry... entries) {
+    StateDelta delta = StateDelta.newBuilder().addAllEntries(List.of(entries)).build();
+    return answerTo(message)
+        .setStateDelta(
+            delta.toBuilder().setChecksum(LongHashFunction.xx3().hashBytes(delta.toByteArray())));
+  }
+
+  /**
+   * A value of 3 MB comes in parts over three messages, goes into a checkpoint as one, and back in
+   * parts that fit into messages.
+   */
+  @Test
+  void largeValuesComeAndGoInParts() throws Exception {
+    byte[] value = new byte[3_000_000];
+    new Random(1).nextBytes(value);
+    OperatorSubtaskState snapshot;
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(declaration()),
+                (message, session) -> {
+                  if (message.hasBarrier()) {
+                    for (int part = 0; part < 3; part++) {
+                      ByteString bytes = ByteString.copyFrom(value, part * 1_000_000, 1_000_000);
+                      session.send(
+                          delta(message, entry(KEY).setValue(bytes).setMore(part < 2).build()));
+                    }
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.open();
+      snapshot = Harness.checkpoint(harness, 1);
+    }
+    try (FakeSidecar sidecar =
+            new FakeSidecar(List.of(declaration()), (message, session) -> false);
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.setRestoredCheckpointId(1);
+      harness.initializeState(snapshot);
+      harness.open();
+      ByteArrayOutputStream joined = new ByteArrayOutputStream();
+      int parts = 0;
+      for (ToWorker message : sidecar.received) {
+        assertTrue(
+            message.getSerializedSize() <= 1 << 20, "a message of " + message.getSerializedSize());
+        if (message.hasRestoreChunk()) {
+          RestoreChunk chunk = message.getRestoreChunk();
+          byte[] entries = chunk.toBuilder().clearChecksum().build().toByteArray();
+          assertEquals(LongHashFunction.xx3().hashBytes(entries), chunk.getChecksum());
+          for (StateEntry part : chunk.getEntriesList()) {
+            assertEquals(ByteString.copyFrom(KEY), part.getKey());
+            part.getValue().writeTo(joined);
+            parts++;
+            assertEquals(joined.size() < value.length, part.getMore());
+          }
+        }
+      }
+      assertTrue(parts > 1);
+      assertArrayEquals(value, joined.toByteArray());
+      assertEquals(1, sidecar.received.get(0).getOpen().getRestoredCheckpoint());
+      assertEquals(
+          List.of(declaration()), sidecar.received.get(0).getOpen().getStateManifestList());
+      assertEquals(
+          1, sidecar.received.get(sidecar.received.size() - 1).getRestoreEnd().getEntries());
+    }
+  }
+
+  @Test
+  void aDamagedDeltaFailsTheTask() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(declaration()),
+                (message, session) -> {
+                  if (message.hasBarrier()) {
+                    session.send(
+                        answerTo(message)
+                            .setStateDelta(
+                                StateDelta.newBuilder().addEntries(entry(KEY)).setChecksum(1)));
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.open();
+      Exception e = assertThrows(Exception.class, () -> harness.prepareSnapshotPreBarrier(1));
+      assertTrue(messages(e).contains("checksum"), messages(e));
+    }
+  }
+
+  @Test
+  void anEntryOfAnotherKeyGroupFailsTheTask() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(declaration()),
+                (message, session) -> {
+                  if (message.hasBarrier()) {
+                    session.send(
+                        delta(
+                            message, entry(KEY).setKeyGroup(entry(KEY).getKeyGroup() + 1).build()));
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.open();
+      Exception e = assertThrows(Exception.class, () -> harness.prepareSnapshotPreBarrier(1));
+      assertTrue(messages(e).contains("key group"), messages(e));
+    }
+  }
+
+  /** All messages of an exception and its causes. */
+  private static String messages(Throwable e) {
+    return e == null ? "" : e.getMessage() + "\n" + messages(e.getCause());
+  }
+
+  /** An address without anybody. */
+  private record FakeSettings(String address) {
+    private SegmentSettings settings() {
+      return SegmentSettings.of("fake", "hash", 0, "fake", false, 128, 1, List.of(), address);
+    }
+  }
+}

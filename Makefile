@@ -211,7 +211,7 @@ $(REPLAYS): $(B)/tests/replay_%: $(B)/tests/fuzz_%.o $(B)/tests/replay.o $(B)/li
 	$(link)
 $(FUZZ): %: %.o $(B)/libbridge.a
 	$(call link,-fsanitize=fuzzer)
-$(BENCH): %: %.o $(B)/libbridge.a
+$(BENCH) $(B)/bench/load_unary: %: %.o $(B)/libbridge.a
 	$(link)
 
 # Libraries of steps, as their authors build them: that one header, and nothing of ours.
@@ -328,10 +328,20 @@ bench-state: all $(addprefix $(B)/bench/bench_,state state_without_log checkpoin
 	@$(B)/bench/bench_state
 	@$(B)/bench/bench_checkpoint
 	@$(B)/bench/bench_takeover
-bench-steps: all $(B)/bench/bench_steps $(B)/bench/bench_worker $(BENCH_STEPS)
+bench-steps: all $(B)/bench/bench_steps $(B)/bench/bench_worker $(B)/bench/bench_python $(B)/bench/load_unary $(BENCH_STEPS) \
+		$(VENV) build/bench-venv/ok
 	@mkdir -p build/bench
 	@$(B)/bench/bench_steps
 	@$(B)/bench/bench_worker
+	@$(B)/bench/bench_python
+	@FLINK_BRIDGE_PYTHON_VENV=build/bench-venv $(B)/bench/bench_python --numpy
+	@$(PYTHON) bench/python/bench_python.py $(B)
+# What a Python step may use that is measured, beside what it is measured with (setup/requirements.txt): for that interpreter.
+build/bench-venv/ok:
+	@echo "  VENV  build/bench-venv (numpy)"
+	@rm -rf build/bench-venv && $(HOST_PYTHON) -m venv build/bench-venv
+	@build/bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input numpy==2.2.6
+	@touch $@
 
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
@@ -418,7 +428,7 @@ install: all
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' setup/flink-bridge.pc.in >$(DEST)/share/pkgconfig/flink-bridge.pc
 
 clean:
-	rm -rf $(filter-out build/venv build/peers build/setup,$(wildcard build/*))
+	rm -rf $(filter-out build/venv build/bench-venv build/peers build/setup,$(wildcard build/*))
 
 help:
 	@echo 'make                  build bridged and bridgectl into $(B)'

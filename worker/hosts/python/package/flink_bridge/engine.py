@@ -89,11 +89,19 @@ def check_target(target: Any, name: str, form: str = "process") -> None:
         return
     if not callable(target):
         raise StepError(f"`{name}` is neither a function nor a class: {type(target).__name__}")
-    if getattr(getattr(target, "__code__", None), "co_flags", 0) & (_COROUTINE | _ASYNC_GENERATOR):
-        raise StepError(f"`{name}` is an `async def`: steps are plain functions and classes")
+    if _code_flags(target) & _ASYNC_GENERATOR:
+        raise StepError(f"`{name}` is an `async def` that yields: it has to return its outputs, as a list if they are several")
+    if _code_flags(target) & _COROUTINE and form_of(target, form).name not in ("async", "function"):
+        raise StepError(f"`{name}` is an `async def`, which cannot have the form `{form_of(target, form).name}`")
     wanted = 2 if form_of(target, form).name == "reduce" else 1
     words = {2: "a reduce function takes two values", 1: "a step function takes a message"}
     _check_arguments(target, name, wanted, words[wanted])
+
+
+def _code_flags(target: Any) -> int:
+    """The flags of a function's or method's code; 0 for what has none."""
+    flags: int = getattr(getattr(target, "__code__", None), "co_flags", 0)
+    return flags
 
 
 def _check_arguments(target: Any, name: str, count: int, words: str) -> None:
@@ -232,6 +240,12 @@ class Runner:
             self._object = _Reduce(target)
         self.function: Callable[..., Any] = target if self._object is None else self._object.process
         self.driver: Callable[[Callable[..., Any], Any], None] = _DRIVERS.get(form_at_hand.name, _drive)
+        if form_at_hand.name != "aggregate" and (form_at_hand.name == "async" or _code_flags(self.function) & _COROUTINE):
+            from .calls import Caller  # with asyncio, which is large
+
+            said = form_of(self.function)
+            self.driver = Caller(said.calls).drive
+            self.takes_all = True
         self.on_timer: Callable[[Timer], Any] | None = getattr(self._object, "on_timer", None)
         self.on_watermark: Callable[[int], Any] | None = getattr(self._object, "on_watermark", None)
         self.on_end: Callable[[], Any] | None = getattr(self._object, "on_end", None)
@@ -240,7 +254,7 @@ class Runner:
         """Runs the step's own `open`."""
         opening: Callable[[Context], Any] | None = getattr(self._object, "open", None)
         if opening is not None:
-            opening(self.context)
+            _finish(opening(self.context))
             self.function = self._object.process  # which open may have chosen
 
     def drive(self, feed: Any) -> None:
@@ -251,7 +265,15 @@ class Runner:
         """Runs the step's own `close`."""
         closing: Callable[[], Any] | None = getattr(self._object, "close", None)
         if closing is not None:
-            closing()
+            _finish(closing())
+
+
+def _finish(result: Any) -> None:
+    """Runs what an `async def` has begun to its end."""
+    if result is not None and hasattr(result, "__await__"):
+        from .calls import run
+
+        run(result)
 
 
 # ---- Results ---------------------------------------------------------------------------------------------------------
@@ -332,6 +354,14 @@ class Feed:
         self.at = len(self.messages) - 1
         return list(self.messages)
 
+    def give(self, index: int, result: Any) -> None:
+        """Takes the result for one of the messages that were taken."""
+        self.outputs += [(index, route, output) for route, output in outputs_of(result, self.messages[index], None, self.messages)]
+
+    def blame(self, index: int) -> None:
+        """Says which of the messages that were taken a failure is about."""
+        self.at = index
+
     def settle(self) -> None:
         """Takes the result for the message at hand. Once more after the last one."""
         out, self.out = self.out, None
@@ -347,7 +377,7 @@ class Feed:
 
 # ---- Words for failures ----------------------------------------------------------------------------------------------
 
-_OWN_FILES = (__file__,)
+_OWN_FILES = (__file__, re.sub(r"engine(\.py)$", r"calls\1", __file__))
 
 
 def describe(error: BaseException) -> tuple[str, str, str]:
@@ -387,7 +417,10 @@ def _bounded(text: str, limit: int) -> str:
 def _frames_of(error: BaseException) -> list[traceback.FrameSummary]:
     """The last frames of a traceback, without those of this package and of imports."""
     frames = traceback.extract_tb(error.__traceback__, limit=-40)
-    return [frame for frame in frames if frame.filename not in _OWN_FILES and not frame.filename.startswith("<frozen importlib")]
+    return [frame for frame in frames if frame.filename not in _OWN_FILES and not _OTHERS.search(frame.filename)]
+
+
+_OTHERS = re.compile(r"^<frozen importlib|/asyncio/\w+\.py$")
 
 
 def _traceback_of(error: BaseException) -> str:

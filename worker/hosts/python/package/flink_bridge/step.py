@@ -450,10 +450,22 @@ class Transient(Exception):
 class Form:
     """What a decorator says of a function."""
 
-    __slots__ = ("name",)
+    __slots__ = ("calls", "name")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, calls: Calls | None = None) -> None:
+        self.name, self.calls = name, calls
+
+
+class Calls:
+    """How an `async def` waits for services outside."""
+
+    __slots__ = ("backoff", "capacity", "ordered", "retries", "timeout")
+
+    def __init__(self, capacity: int, ordered: bool, timeout: float, retries: int, backoff: float) -> None:
+        if capacity < 1 or timeout <= 0 or retries < 0 or backoff < 0:
+            raise ValueError("a capacity of 1 or more, a timeout above 0, and retries and a backoff of 0 or more are wanted")
+        self.capacity, self.ordered, self.timeout = capacity, ordered, timeout
+        self.retries, self.backoff = retries, backoff
 
 
 def _formed(function: F, form: Form) -> F:
@@ -511,6 +523,22 @@ def batch(function: F) -> F:
     ...     return [{"sum": sum(message.json()["n"] for message in messages)}]
     """
     return _formed(function, Form("batch"))
+
+
+def asynchronous(
+    *, capacity: int = 100, ordered: bool = True, timeout: float = 10.0, retries: int = 0, backoff: float = 0.1
+) -> Callable[[F], F]:
+    """How an `async def` calls services outside: so many messages at once, with outputs in the order of their inputs or as they come, so
+    many seconds for one try, and so many more tries after a Transient, ConnectionError or TimeoutError, `backoff` seconds (then twice as
+    many, and so on) apart. For a class it stands over `async def process`.
+
+    >>> @asynchronous(capacity=20, ordered=False, timeout=2.0, retries=3)
+    ... async def enrich(message):
+    ...     city = await lookup(message.json()["zip"])
+    ...     return {**message.json(), "city": city}
+    """
+    calls = Calls(capacity, ordered, timeout, retries, backoff)
+    return lambda function: _formed(function, Form("async", calls))
 
 
 def reduce(function: F) -> F:

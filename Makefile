@@ -230,7 +230,7 @@ $(B)/bench/steps/%.so: bench/steps/%.cpp worker/hosts/bridge_step.h $(B)/flags
 	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Werror -fPIC -shared -Iworker/hosts $(CFLAGS_$(VARIANT)) $(CFLAGS) \
 		$(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< -lsimdjson
 # Suites that load some of them.
-$(addprefix $(B)/tests/,check_host check_steps): | $(STEPS)
+$(addprefix $(B)/tests/,check_host check_steps check_errors): | $(STEPS)
 
 # The same bench over an arena that keeps no undo log: what the log costs is the difference.
 $(B)/without-log/%.o: CPPFLAGS += -DARENA_WITHOUT_LOG

@@ -76,7 +76,7 @@ static void __attribute__((noreturn)) be_worker(struct kit_slot *slot, int order
 	if (serve == NULL)
 		_exit(EXIT_CHAIN);
 	while (write(replies, &byte, 1) == 1 && read(orders, &byte, 1) == 1) {
-		while ((result = serve_turn(serve)) == SERVE_BUSY)
+		while ((result = serve_turn(serve)) == SERVE_BUSY || (result == SERVE_IDLE && serve_rest(serve)))
 			;
 		if (result == SERVE_DAMAGED)
 			_exit(EXIT_DAMAGED);

@@ -149,7 +149,7 @@ static bool turn(struct replay *replay)
 
 	take_answers(replay);
 	if (result != SERVE_DAMAGED)
-		return result == SERVE_BUSY;
+		return result == SERVE_BUSY || serve_rest(replay->serve);
 	fprintf(stderr, "bridgectl: the memory of the replay is damaged\n");
 	replay->ended = replay->failed = true;
 	return false;

@@ -67,6 +67,7 @@ static void sources_to_sinks(struct cutter *cutter)
 			struct pipeline_step *step = &pipeline->steps[pipeline->step_count];
 			step->name = pool_format(cutter->reading->pool, "%s..%s", source->name, sink->sink.name);
 			step->kind = STEP_passthrough;
+			step->rules = pipeline->rules;
 			step->at = sink->at;
 			step->parallelism = source->parallelism;
 			step->inputs = pool_alloc(cutter->reading->pool, sizeof(*step->inputs));
@@ -251,6 +252,7 @@ static void step_copy(struct step_spec *to, const struct pipeline_step *step)
 	to->options = step->options;
 	to->option_count = step->option_count;
 	to->policy = step->policy;
+	to->rules = step->rules;
 }
 
 /* Gives all segments room for their steps. */

@@ -64,6 +64,16 @@ enum error_policy {
 	ON_ERROR_COUNT
 };
 
+/* What else is said of failures: numbers and ms. */
+enum error_rule {
+#define STEP_RULE(name, type, fallback, least, most, help) RULE_##name,
+#include "descriptor/steps.def"
+	ERROR_RULE_COUNT
+};
+struct error_rules {
+	int64_t of[ERROR_RULE_COUNT];
+};
+
 struct step_spec {
 	const char *name;
 	enum step_kind kind;
@@ -72,6 +82,7 @@ struct step_spec {
 	size_t option_count;
 	enum error_policy policy;
 	uint32_t dead_letter_route; /* of the segment; ON_ERROR_DEAD_LETTER alone */
+	struct error_rules rules;
 };
 
 /* How records reach a segment or sink from what feeds it. */

@@ -7,6 +7,7 @@
 
 #include "descriptor/kinds.h"
 #include "descriptor/manifest.h"
+#include "descriptor/options.h"
 #include "descriptor/show.h"
 #include "shared/json.h"
 #include "shared/units.h"
@@ -114,6 +115,20 @@ static void value_print(const struct option *option, FILE *out)
 	}
 }
 
+/* Writes what is said of failures beside the policy. */
+static void rules_print(const struct error_rules *rules, FILE *out)
+{
+	struct option option;
+
+	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
+		if (!error_rule_option(rules, i, &option))
+			continue;
+		fprintf(out, "            %s: ", option.name);
+		value_print(&option, out);
+		fputc('\n', out);
+	}
+}
+
 /* Writes the options that are given. */
 static void options_print(const struct option *options, size_t count, const char *indent, FILE *out)
 {
@@ -160,6 +175,7 @@ static void segment_print(const struct descriptor *descriptor, const struct segm
 		fprintf(out, "  %-7s %s, %s\n", i == 0 ? "steps" : "", step->name, step_kind_name(step->kind));
 		if (step->policy != ON_ERROR_FAIL)
 			fprintf(out, "            on_error: %s\n", error_policy_name(step->policy));
+		rules_print(&step->rules, out);
 		options_print(step->options, step->option_count, "            ", out);
 	}
 	states_print(segment, out);
@@ -290,6 +306,8 @@ static void segment_json(struct json *json, const struct descriptor *descriptor,
 	for (size_t i = 0; i < segment->step_count; i++) {
 		head_json(json, segment->steps[i].name, step_kind_name(segment->steps[i].kind));
 		json_text(json, "on_error", error_policy_name(segment->steps[i].policy));
+		for (size_t rule = 0; rule < ERROR_RULE_COUNT; rule++)
+			json_signed(json, error_rule_infos[rule].name, segment->steps[i].rules.of[rule]);
 		options_json(json, segment->steps[i].options, segment->steps[i].option_count);
 		states_json(json, segment, &segment->steps[i]);
 		json_close_object(json);

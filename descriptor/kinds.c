@@ -48,6 +48,12 @@ static const struct option_info options[] = {
 #include "descriptor/sinks.def"
 };
 
+const struct option_info error_rule_infos[ERROR_RULE_COUNT] = {
+#define STEP_RULE(name, type, fallback, least, most, help)                                                             \
+	{SCOPE_STEP, "", #name, OPTION_##type, false, fallback, help},
+#include "descriptor/steps.def"
+};
+
 static const struct {
 	enum scope scope;
 	const char *kind, *option;
@@ -56,6 +62,7 @@ static const struct {
 #define SOURCE_BOUND(kind, option, least, most) {SCOPE_SOURCE, #kind, #option, least, most},
 #include "descriptor/sources.def"
 #define STEP_BOUND(kind, option, least, most) {SCOPE_STEP, #kind, #option, least, most},
+#define STEP_RULE(name, type, fallback, least, most, help) {SCOPE_STEP, "", #name, least, most},
 #include "descriptor/steps.def"
 };
 

@@ -45,6 +45,9 @@ int kind_find(enum scope scope, const char *name);
 /* The options of a kind, in the table's order. */
 const struct option_info *kind_options(enum scope scope, unsigned kind, size_t *count);
 
+/* What can be said of failures: ERROR_RULE_COUNT of them, each of no kind. */
+extern const struct option_info error_rule_infos[ERROR_RULE_COUNT];
+
 /* What may stand in an option: bounds of a number, the rule for the values of a MAP, the words of a CHOICE ("a|b"). */
 void option_bounds(const struct option_info *info, int64_t *least, int64_t *most);
 enum value_rule option_values(const struct option_info *info);

@@ -128,7 +128,13 @@ static void sinks_load(struct loader *loader, const struct node *sinks)
 /* Reads one step of a chain. */
 static void step_load(struct loader *loader, const struct node *node, struct step_spec *step)
 {
-	static const char *const own[] = {"name", "kind", "on_error"};
+	static const char *const own[] = {
+	    "name",
+	    "kind",
+	    "on_error",
+#define STEP_RULE(name, type, fallback, least, most, help) #name,
+#include "descriptor/steps.def"
+	};
 	const char *what = "a step of the chain";
 
 	if (!is_kind(loader, node, NODE_MAP, what))
@@ -138,7 +144,8 @@ static void step_load(struct loader *loader, const struct node *node, struct ste
 	int kind = read_kind(&loader->reading, node, node, SCOPE_STEP, what);
 	if (kind < 0)
 		return;
-	check_option_keys(&loader->reading, node, SCOPE_STEP, (unsigned)kind, what, own, 3);
+	check_option_keys(&loader->reading, node, SCOPE_STEP, (unsigned)kind, what, own, sizeof(own) / sizeof(*own));
+	step->rules = read_error_rules(&loader->reading, node, what, NULL);
 	step->policy =
 	    read_error_policy(&loader->reading, needed(loader, node, "on_error", what), "on_error", ON_ERROR_FAIL);
 	step->kind = (enum step_kind)kind;

@@ -605,6 +605,36 @@ static void option_default(struct option *option, const struct option_info *info
 				      info->type == OPTION_PROGRAM || info->type == OPTION_CHOICE));
 }
 
+struct error_rules read_error_rules(const struct reading *reading, const struct node *map, const char *what,
+				    const struct error_rules *fallback)
+{
+	struct error_rules rules;
+
+	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
+		const struct option_info *info = &error_rule_infos[i];
+		const struct node *node = node_find(map, info->name);
+		struct option option = {.name = info->name, .type = info->type};
+		char label[256];
+
+		snprintf(label, sizeof(label), "\"%s\" of %s", info->name, what);
+		rules.of[i] = fallback == NULL ? number_of(info->type, info->fallback) : fallback->of[i];
+		if (node == NULL)
+			continue;
+		number_read_option(&(struct target){reading, info, node, label, &option});
+		if (option.given)
+			rules.of[i] = option.number;
+	}
+	return rules;
+}
+
+bool error_rule_option(const struct error_rules *rules, size_t rule, struct option *option)
+{
+	const struct option_info *info = &error_rule_infos[rule];
+
+	*option = (struct option){.name = info->name, .type = info->type, .given = true, .number = rules->of[rule]};
+	return option->number != number_of(info->type, info->fallback);
+}
+
 /* Whether an option may be there by what another one is, which has been read before it. A finding when it is there but must not, or must
  * be there and is not. */
 static bool condition_check(const struct reading *reading, const struct node *node, const struct node *at,

@@ -43,6 +43,13 @@ int read_kind(const struct reading *reading, const struct node *map, const struc
 enum error_policy read_error_policy(const struct reading *reading, const struct node *node, const char *what,
 				    enum error_policy fallback);
 
+/* What else a map says of failures; what it does not say is as in `fallback`, or with NULL as the table has it. */
+struct error_rules read_error_rules(const struct reading *reading, const struct node *map, const char *what,
+				    const struct error_rules *fallback);
+
+/* One of them as an option. Whether it is another than what it is where nobody says anything. */
+bool error_rule_option(const struct error_rules *rules, size_t rule, struct option *option);
+
 /* A list of states, each `step.state`; none when the node is NULL. Findings for what is no such list. */
 const struct state_name *read_state_names(const struct reading *reading, const struct node *node, const char *what,
 					  size_t *count);

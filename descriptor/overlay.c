@@ -145,21 +145,42 @@ static void steps_overlay(const struct overlay *overlay, struct node *steps, con
 	free(names);
 }
 
+/* Whether a key is one of the pipeline's own, whose value is replaced as it is. */
+static bool is_own(const char *key)
+{
+	static const char *const own[] = {
+	    "parallelism",
+	    "max_parallelism",
+	    "on_error",
+	    "drop_state",
+#define STEP_RULE(name, type, fallback, least, most, help) #name,
+#include "descriptor/steps.def"
+	};
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
+		if (strcmp(own[i], key) == 0)
+			return true;
+	}
+	return false;
+}
+
 void pipeline_overlay(struct document *document, const struct document *config, struct diagnostics *diagnostics)
 {
-	static const char *const keys[] = {"parallelism", "max_parallelism", "on_error", "drop_state",
-					   "sources",     "steps",           "sinks",    "sidecar"};
+	static const char *const keys[] = {
+	    "parallelism", "max_parallelism", "on_error", "drop_state", "sources", "steps", "sinks", "sidecar",
+#define STEP_RULE(name, type, fallback, least, most, help) #name,
+#include "descriptor/steps.def"
+	};
 	struct overlay overlay = {document, diagnostics};
 
 	if (!is_map(&overlay, config->root, "the file"))
 		return;
-	node_check_keys(config->root, "the configuration", keys, 8, diagnostics);
+	node_check_keys(config->root, "the configuration", keys, sizeof(keys) / sizeof(*keys), diagnostics);
 	for (const struct node *value = config->root->first; value != NULL; value = value->next) {
 		const char *key = value->key->text;
 		struct node *part = node_find(document->root, key);
 		bool parts = strcmp(key, "sources") == 0 || strcmp(key, "steps") == 0 || strcmp(key, "sinks") == 0;
-		if (strcmp(key, "parallelism") == 0 || strcmp(key, "max_parallelism") == 0 ||
-		    strcmp(key, "on_error") == 0 || strcmp(key, "drop_state") == 0) {
+		if (is_own(key)) {
 			if (document->root->kind == NODE_MAP)
 				map_put(&overlay, document->root, value);
 		} else if (parts && is_map(&overlay, value, "this") && part != NULL) {

@@ -128,7 +128,11 @@ static void step_name_read(const struct reading *reading, const struct node *ent
 static void step_read(struct pipeline *pipeline, const struct reading *reading, const struct node *entry, size_t number,
 		      struct pipeline_step *to)
 {
-	static const char *const own[] = {"name", "kind", "from", "parallelism", "segment", "on_error"};
+	static const char *const own[] = {
+	    "name", "kind", "from", "parallelism", "segment", "on_error",
+#define STEP_RULE(name, type, fallback, least, most, help) #name,
+#include "descriptor/steps.def"
+	};
 	const struct node *policy = node_find(entry, "on_error");
 	char what[160];
 
@@ -136,6 +140,7 @@ static void step_read(struct pipeline *pipeline, const struct reading *reading, 
 	to->at = entry;
 	to->parallelism = pipeline->parallelism;
 	to->policy = pipeline->policy;
+	to->rules = pipeline->rules;
 	snprintf(what, sizeof(what), "step number %zu", number);
 	if (!entry_is_map(reading, entry, what))
 		return;
@@ -150,10 +155,11 @@ static void step_read(struct pipeline *pipeline, const struct reading *reading, 
 				      pipeline->max_parallelism, pipeline->parallelism);
 	to->policy = read_error_policy(reading, policy, "on_error", pipeline->policy);
 	to->policy_own = policy != NULL;
+	to->rules = read_error_rules(reading, entry, what, &pipeline->rules);
 	to->kind = read_kind(reading, entry, to->at, SCOPE_STEP, what);
 	if (to->kind < 0)
 		return;
-	check_option_keys(reading, entry, SCOPE_STEP, (unsigned)to->kind, what, own, 6);
+	check_option_keys(reading, entry, SCOPE_STEP, (unsigned)to->kind, what, own, sizeof(own) / sizeof(*own));
 	to->options = read_options(reading, entry, to->at, SCOPE_STEP, (unsigned)to->kind, what, &to->option_count);
 	const struct option *routes = routes_option(to->options, to->option_count);
 	to->routes = routes == NULL ? NULL : routes->items;
@@ -198,12 +204,15 @@ static void paths_check(const struct pipeline *pipeline, const struct reading *r
 /* Reads what stands at the top of a pipeline's file. */
 static void head_read(struct pipeline *pipeline, const struct reading *reading, const struct document *document)
 {
-	static const char *const keys[] = {"name",       "parallelism", "max_parallelism", "on_error",
-					   "drop_state", "sources",     "steps",           "sinks"};
+	static const char *const keys[] = {
+	    "name", "parallelism", "max_parallelism", "on_error", "drop_state", "sources", "steps", "sinks",
+#define STEP_RULE(name, type, fallback, least, most, help) #name,
+#include "descriptor/steps.def"
+	};
 	const struct node *root = document->root, *name = node_find(root, "name");
 	const struct node *parallelism = node_find(root, "parallelism");
 
-	node_check_keys(root, "the pipeline", keys, 8, reading->diagnostics);
+	node_check_keys(root, "the pipeline", keys, sizeof(keys) / sizeof(*keys), reading->diagnostics);
 	if (name != NULL)
 		pipeline->name = read_name(reading, name, "the name of the pipeline");
 	else
@@ -217,6 +226,7 @@ static void head_read(struct pipeline *pipeline, const struct reading *reading, 
 	    read_state_names(reading, node_find(root, "drop_state"), "drop_state", &pipeline->drop_state_count);
 	pipeline->policy_at = node_find(root, "on_error");
 	pipeline->policy = read_error_policy(reading, pipeline->policy_at, "on_error", ON_ERROR_FAIL);
+	pipeline->rules = read_error_rules(reading, root, "the pipeline", NULL);
 }
 
 void pipeline_read(struct pipeline *pipeline, const struct reading *reading, const struct document *document)

@@ -42,7 +42,8 @@ struct pipeline_step {
 	size_t route_count;
 	uint32_t *readers; /* of each route, or of the one output */
 	enum error_policy policy;
-	bool policy_own;          /* it says so itself */
+	bool policy_own; /* it says so itself */
+	struct error_rules rules;
 	uint32_t letters_named;   /* readers of its dead letters by name */
 	uint32_t letters_readers; /* all readers of them */
 };
@@ -60,6 +61,7 @@ struct pipeline {
 	uint32_t parallelism, max_parallelism;
 	enum error_policy policy; /* of steps that do not say theirs */
 	const struct node *policy_at;
+	struct error_rules rules; /* likewise */
 	const struct state_name *drop_state;
 	size_t drop_state_count;
 	struct pipeline_source *sources;

@@ -232,6 +232,13 @@ static void policy_json(struct json *json, const char *help)
 static const char policy_help[] =
     "What becomes of a record that the step fails on; without it, what the pipeline says.";
 
+/* What else is said of failures. */
+static void rules_json(struct json *json)
+{
+	for (size_t i = 0; i < ERROR_RULE_COUNT; i++)
+		option_json(json, error_rule_infos[i].name, &error_rule_infos[i]);
+}
+
 /* States to drop. */
 static void drops_json(struct json *json)
 {
@@ -262,8 +269,10 @@ static void own_properties_json(struct json *json, enum scope scope)
 		from_json(json);
 	if (scope == SCOPE_STEP)
 		name_json(json, "segment", "A name for the segment that the step ends up in.");
-	if (scope == SCOPE_STEP)
+	if (scope == SCOPE_STEP) {
 		policy_json(json, policy_help);
+		rules_json(json);
+	}
 	parallelism_json(json, "parallelism",
 			 "How many subtasks; without it, the pipeline's where the kind can be split.");
 }
@@ -387,6 +396,7 @@ void schema_print_pipeline(FILE *out)
 	    &json, "max_parallelism",
 	    "How many key groups there are: the bound of all parallelism, fixed for a job's life; 128 without it.");
 	policy_json(&json, "What becomes of a record that a step fails on which does not say; `fail` without it.");
+	rules_json(&json);
 	drops_json(&json);
 	entries_json(&json, "sources", SCOPE_SOURCE, "Where records come from: names to sources.");
 	entries_json(&json, "steps", SCOPE_STEP,
@@ -445,8 +455,10 @@ static void changes_json(struct json *json, const char *key, enum scope scope, c
 	if (scope != SCOPE_STEP)
 		kinds_json(json, scope);
 	parallelism_json(json, "parallelism", "How many subtasks.");
-	if (scope == SCOPE_STEP)
+	if (scope == SCOPE_STEP) {
 		policy_json(json, policy_help);
+		rules_json(json);
+	}
 	for (unsigned kind = 0; kind < kind_count(scope); kind++) {
 		size_t count;
 		const struct option_info *options = kind_options(scope, kind, &count);
@@ -469,6 +481,7 @@ void schema_print_config(FILE *out)
 	parallelism_json(&json, "parallelism", "How many subtasks everything has that does not say otherwise.");
 	parallelism_json(&json, "max_parallelism", "How many key groups there are, fixed for a job's life.");
 	policy_json(&json, "What becomes of a record that a step fails on which does not say.");
+	rules_json(&json);
 	drops_json(&json);
 	changes_json(&json, "sources", SCOPE_SOURCE,
 		     "Names to what changes; a source whose `kind` is given here is replaced as a whole.");

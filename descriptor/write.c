@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "descriptor/kinds.h"
+#include "descriptor/options.h"
 
 /* The code point of the well-formed UTF-8 character at the start of some text; its length is set. */
 static uint32_t character_of(const char *text, size_t *length)
@@ -58,6 +59,19 @@ static void write_pair(int indent, const char *key, const char *text, FILE *out)
 	fprintf(out, "%*s%s: ", indent, "", key);
 	write_text(text, out);
 	fputc('\n', out);
+}
+
+static void write_option(int indent, const struct option *option, FILE *out);
+
+/* Writes what is said of failures beside the policy. */
+static void write_rules(int indent, const struct error_rules *rules, FILE *out)
+{
+	struct option option;
+
+	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
+		if (error_rule_option(rules, i, &option))
+			write_option(indent, &option, out);
+	}
 }
 
 /* Writes the items of a LIST, MAP or ROUTES. */
@@ -172,6 +186,7 @@ static void write_segment(const struct descriptor *descriptor, const struct segm
 		fputc('\n', out);
 		write_pair(10, "kind", step_kind_name(step->kind), out);
 		write_pair(10, "on_error", error_policy_name(step->policy), out);
+		write_rules(10, &step->rules, out);
 		write_options(10, step->options, step->option_count, out);
 	}
 }

@@ -402,7 +402,11 @@ START_TEST(test_dead_letter)
 	ck_assert_uint_eq(dead->route, 1);
 	ck_assert_uint_eq(dead->origin, 0);
 	ck_assert(dead->keyed && view_equal(dead->key, view_of("k")));
-	ck_assert_uint_eq(dead->header_count, 4);
+	ck_assert_uint_eq(dead->header_count, 7);
+	ck_assert_str_eq(header_of(dead, "bridge-error-kind"), "failure");
+	ck_assert_str_eq(header_of(dead, "bridge-error-attempt"), "1");
+	ck_assert_str_eq(header_of(dead, "bridge-error-time"), "0");
+	ck_assert_ptr_null(header_of(dead, "bridge-error-traceback"));
 	ck_assert_str_eq(header_of(dead, "kept"), "1");
 	ck_assert_str_eq(header_of(dead, "bridge-error-step"), "add");
 	ck_assert_str_eq(header_of(dead, "bridge-error-segment"), "score");

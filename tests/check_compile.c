@@ -157,6 +157,14 @@ START_TEST(test_bad)
 }
 END_TEST
 
+/* The headers of dead letters. */
+static const struct {
+	const char *name, *help;
+} error_headers[] = {
+#define ERROR_HEADER(symbol, name, help) {name, help},
+#include "worker/error_headers.def"
+};
+
 /* Whether a table of a page has a row that begins so and ends in the sentence. */
 static bool has_row(const char *page, const char *begin, const char *sentence)
 {
@@ -186,6 +194,16 @@ START_TEST(test_the_page_has_every_option_of_sources_and_sinks)
 					      begin, options[i].help);
 			}
 		}
+	}
+	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
+		snprintf(begin, sizeof(begin), "| `%s` | ", error_rule_infos[i].name);
+		ck_assert_msg(has_row(page, begin, error_rule_infos[i].help), "docs/pipeline.md: no row %s...%s", begin,
+			      error_rule_infos[i].help);
+	}
+	for (size_t i = 0; i < sizeof(error_headers) / sizeof(*error_headers); i++) {
+		snprintf(begin, sizeof(begin), "| `%s` | ", error_headers[i].name);
+		ck_assert_msg(has_row(page, begin, error_headers[i].help), "docs/pipeline.md: no row %s...%s", begin,
+			      error_headers[i].help);
 	}
 	free(page);
 }

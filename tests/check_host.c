@@ -385,10 +385,10 @@ END_TEST
 START_TEST(test_a_timer_fails)
 {
 	open_function("remember", true);
-	pass("at 12\nat 13\nat 14");
+	pass("at 12\nat 13\nat 15");
 	ck_assert_str_eq(release(RELEASE_WATERMARK, 20), "a bad time");
 	spec.steps[0].policy = ON_ERROR_SKIP;
-	ck_assert_str_eq(release(RELEASE_WATERMARK, 20), "event at 12 of a@12\nevent at 14 of a@14");
+	ck_assert_str_eq(release(RELEASE_WATERMARK, 20), "event at 12 of a@12\nevent at 15 of a@15");
 }
 END_TEST
 

@@ -49,6 +49,12 @@ static const struct spec_option spec_options[] = {
 #include "descriptor/steps.def"
 };
 
+/* What is said of failures where nobody says anything. */
+static const char *const spec_rules[] = {
+#define STEP_RULE(name, type, fallback, least, most, help) fallback,
+#include "descriptor/steps.def"
+};
+
 /* Starts a segment without steps: id 0, unkeyed, no routes. */
 static inline void spec_init(struct spec *spec)
 {
@@ -139,6 +145,8 @@ static inline void spec_add_array(struct spec *spec, enum step_kind kind, const 
 			snprintf(spec->names[index], sizeof(spec->names[index]), "%s%zu", step_kind_name(kind), ++same);
 	*step = (struct step_spec){
 	    .name = spec->names[index], .kind = kind, .index = (uint32_t)index, .options = spec->options[index]};
+	for (size_t i = 0; i < ERROR_RULE_COUNT; i++)
+		step->rules.of[i] = strtoll(spec_rules[i], NULL, 10);
 	for (size_t i = 0; i < sizeof(spec_options) / sizeof(spec_options[0]); i++) {
 		const struct spec_option *line = &spec_options[i];
 		if (line->kind != kind)

@@ -159,6 +159,11 @@ void chain_on_progress(struct chain *chain, chain_progress *progress, void *cont
 	chain->progress_context = context;
 }
 
+void chain_set_errors(struct chain *chain, struct errors *errors)
+{
+	chain->errors = errors;
+}
+
 void chain_set_guard(struct chain *chain, const struct chain_guard *guard)
 {
 	chain->guard = guard ? *guard : (struct chain_guard){0};
@@ -176,6 +181,7 @@ static uint64_t now_ns(void)
 void chain_begin(struct chain *chain, struct step_time time, struct scratch *scratch)
 {
 	chain->ordinal = 0;
+	chain->processing_ms = time.processing_ms;
 	run_clear(&chain->dead);
 	chain->kept.scratch = chain->single.scratch = chain->dead.scratch = scratch;
 	if (chain->stateful)
@@ -207,7 +213,7 @@ static bool chain_process_step(struct chain *chain, uint32_t index, struct run *
 
 	if (chain_is_picky(chain, index))
 		return chain_process_inputs(chain, index, run, time, failure);
-	return step->ops->process(step, run, time, failure);
+	return step->ops->process(step, run, time, failure) || (chain_tries_again(chain, index, failure), false);
 }
 
 bool chain_step(struct chain *chain, uint32_t index, struct run *run, struct step_time time, struct failure *failure)

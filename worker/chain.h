@@ -48,6 +48,11 @@ struct chain_guard {
 /* Guards a chain; NULL: no more. */
 void chain_set_guard(struct chain *chain, const struct chain_guard *guard);
 
+/* Where failures are counted, and inputs are known that are tried again; without it nothing is. It outlives the chain. When an input
+ * is to be tried again, the chain fails, with failure->retry. */
+struct errors;
+void chain_set_errors(struct chain *chain, struct errors *errors);
+
 /* Runs records through all steps: `run` becomes the outputs, payloads as bytes, and the dead letters of steps that put those aside. False
  * and `failure` when a step failed whose policy is to fail; the run is then empty and the states of steps are to be rolled back, or
  * the session to be ended. */

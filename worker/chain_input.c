@@ -3,7 +3,8 @@
  *
  *      run --kept, mark--> the step in batch form --good--> goes on
  *                                 |
- *                               fails: back to the mark, and each record of the kept run by itself:
+ *                               fails: back to the mark; if it is worth it the unit is begun anew later (errors.h),
+ *                                 |      else each record of the kept run by itself:
  *                                 mark --> the step --good--> behind the others
  *                                             +-- fails: back to that mark; skipped, or a dead letter, or all of it fails
  *
@@ -23,8 +24,6 @@
 #include "shared/log.h"
 #include "worker/chain_parts.h"
 #include "worker/json_text.h"
-
-enum { ERROR_HEADERS = 6 };
 
 bool chain_is_picky(const struct chain *chain, uint32_t index)
 {
@@ -63,65 +62,88 @@ static bool in_trouble(const struct chain *chain)
 
 /* ---- Policy ---- */
 
+enum error_header {
+#define ERROR_HEADER(symbol, name, help) HEADER_##symbol,
+#include "worker/error_headers.def"
+	ERROR_HEADERS
+};
+
+static const char *const header_names[ERROR_HEADERS] = {
+#define ERROR_HEADER(symbol, name, help) name,
+#include "worker/error_headers.def"
+};
+
+/* Headers on their way to a dead letter. */
+struct letter {
+	struct scratch *scratch;
+	struct wire_header *headers;
+	uint32_t count;
+	bool full; /* there was no memory for one */
+};
+
 /* Whether a header is one of those that a dead letter gets. */
 static bool is_error_header(struct view key)
 {
-	static const char *const names[ERROR_HEADERS] = {"bridge-error",         "bridge-error-step",
-							 "bridge-error-segment", "bridge-error-cause",
-							 "bridge-error-seq",     "bridge-error-record"};
-
 	for (size_t i = 0; i < ERROR_HEADERS; i++)
-		if (view_equal(key, view_of(names[i])))
+		if (view_equal(key, view_of(header_names[i])))
 			return true;
 	return false;
 }
 
-/* A number as digits in scratch; no data: no memory. */
-static struct view digits_of(uint64_t number, struct scratch *scratch)
+/* Adds a header; its value is copied. */
+static void put_header(struct letter *letter, enum error_header header, const char *value)
+{
+	struct view copy = scratch_copy(letter->scratch, view_of(value));
+
+	letter->full |= !copy.data;
+	letter->headers[letter->count++] = (struct wire_header){view_of(header_names[header]), copy};
+}
+
+/* The same with a number. */
+static void put_number_header(struct letter *letter, enum error_header header, int64_t value)
 {
 	char text[24];
 
-	snprintf(text, sizeof(text), "%" PRIu64, number);
-	return scratch_copy(scratch, view_of(text));
+	snprintf(text, sizeof(text), "%" PRId64, value);
+	put_header(letter, header, text);
 }
 
-/* Adds the headers that an input gets which workers died of. */
-static bool put_crash_headers(struct wire_header *headers, uint32_t *count, struct scratch *scratch,
-			      const struct failure *failure)
+/* Adds what is known of a failure. */
+static void put_failure(struct letter *letter, const struct chain *chain, uint32_t index, const struct failure *failure)
 {
-	struct view cause = scratch_copy(scratch, view_of(failure->cause));
-	struct view seq = digits_of(failure->seq, scratch), record = digits_of(failure->record, scratch);
+	uint32_t attempts = chain->errors ? errors_attempts(chain->errors, index, failure->origin) : 0;
 
-	if (!cause.data || !seq.data || !record.data)
-		return false;
-	headers[(*count)++] = (struct wire_header){view_of("bridge-error-cause"), cause};
-	headers[(*count)++] = (struct wire_header){view_of("bridge-error-seq"), seq};
-	headers[(*count)++] = (struct wire_header){view_of("bridge-error-record"), record};
-	return true;
+	put_header(letter, HEADER_MESSAGE, failure->message);
+	put_header(letter, HEADER_KIND, failure->crash ? "crash" : failure->kind[0] ? failure->kind : "failure");
+	put_header(letter, HEADER_STEP, chain->segment->steps[index].name);
+	put_header(letter, HEADER_SEGMENT, chain->segment->name);
+	put_number_header(letter, HEADER_ATTEMPT, (int64_t)attempts + 1);
+	put_number_header(letter, HEADER_TIME, chain->processing_ms);
+	if (failure->traceback)
+		put_header(letter, HEADER_TRACEBACK, failure->traceback);
+	if (!failure->crash)
+		return;
+	put_number_header(letter, HEADER_SEQ, (int64_t)failure->seq);
+	put_number_header(letter, HEADER_RECORD, failure->record);
+	put_header(letter, HEADER_CAUSE, failure->cause);
 }
 
 /* Gives a record headers that say why it is a dead letter, in place of any that came in under these names. */
 static bool put_error_headers(const struct chain *chain, uint32_t index, struct record *record, struct scratch *scratch,
 			      const struct failure *failure)
 {
-	struct wire_header *headers = scratch_alloc(scratch, (record->header_count + ERROR_HEADERS) * sizeof(*headers));
-	struct view words = scratch_copy(scratch, view_of(failure->message));
-	uint32_t count = 0;
+	struct letter letter = {.scratch = scratch};
 
-	if (!headers || !words.data)
+	letter.headers = scratch_alloc(scratch, (record->header_count + ERROR_HEADERS) * sizeof(*letter.headers));
+	if (!letter.headers)
 		return false;
-	for (uint32_t i = 0; i < record->header_count && count < WIRE_HEADERS_MAX - ERROR_HEADERS; i++)
+	for (uint32_t i = 0; i < record->header_count && letter.count < WIRE_HEADERS_MAX - ERROR_HEADERS; i++)
 		if (!is_error_header(record->headers[i].key))
-			headers[count++] = record->headers[i];
-	headers[count++] = (struct wire_header){view_of("bridge-error"), words};
-	headers[count++] =
-	    (struct wire_header){view_of("bridge-error-step"), view_of(chain->segment->steps[index].name)};
-	headers[count++] = (struct wire_header){view_of("bridge-error-segment"), view_of(chain->segment->name)};
-	if (failure->crash && !put_crash_headers(headers, &count, scratch, failure))
-		return false;
-	record->headers = headers;
-	record->header_count = count;
-	return true;
+			letter.headers[letter.count++] = record->headers[i];
+	put_failure(&letter, chain, index, failure);
+	record->headers = letter.headers;
+	record->header_count = letter.count;
+	return !letter.full;
 }
 
 /* Puts a record aside as it came to the step. */
@@ -138,13 +160,21 @@ static bool put_aside(struct chain *chain, uint32_t index, const struct record *
 	return true;
 }
 
+bool chain_tries_again(const struct chain *chain, uint32_t index, struct failure *failure)
+{
+	failure->retry = chain->errors && errors_may_retry(chain->errors, index, failure);
+	return failure->retry;
+}
+
 bool chain_leave_out(struct chain *chain, uint32_t index, const struct record *record, struct scratch *scratch,
 		     struct failure *failure)
 {
 	struct step_tally *tally = &chain->tallies[index];
 	enum error_policy policy = chain->segment->steps[index].policy;
 
-	if (policy == ON_ERROR_FAIL)
+	if (chain_tries_again(chain, index, failure) || policy == ON_ERROR_FAIL)
+		return false;
+	if (chain->errors && !errors_fail(chain->errors, index, failure))
 		return false;
 	if (policy == ON_ERROR_DEAD_LETTER && !put_aside(chain, index, record, scratch, failure))
 		return false;
@@ -152,6 +182,13 @@ bool chain_leave_out(struct chain *chain, uint32_t index, const struct record *r
 	tally->skipped += policy == ON_ERROR_SKIP;
 	tally->dead_letters += policy == ON_ERROR_DEAD_LETTER;
 	return true;
+}
+
+/* Counts inputs that a step was good with. */
+static void pass(const struct chain *chain, uint32_t index, uint32_t count)
+{
+	if (chain->errors)
+		errors_pass(chain->errors, index, count);
 }
 
 /* ---- The guard ---- */
@@ -238,8 +275,10 @@ static bool process_one(struct chain *chain, uint32_t index, const struct record
 		return failure_set(failure, record->origin, "no memory for a record");
 	if (past(chain, index,
 		 ask_record(chain, index, record, out->scratch, failure) &&
-		     step->ops->process(step, single, time, failure)))
+		     step->ops->process(step, single, time, failure))) {
+		pass(chain, index, 1);
 		return run_append(out, single) || failure_set(failure, record->origin, "no memory for records");
+	}
 	run_clear(single);
 	if (in_trouble(chain))
 		return false;
@@ -260,6 +299,18 @@ static bool process_each(struct chain *chain, uint32_t index, struct run *run, s
 	return good;
 }
 
+/* Does with the only record of a run what the policy says of one that a step failed on. */
+static bool leave_out_only(struct chain *chain, uint32_t index, struct run *run, struct failure *failure)
+{
+	bool good;
+
+	run_clear(run);
+	failure->origin = chain->kept.records[0].origin;
+	good = chain_leave_out(chain, index, &chain->kept.records[0], run->scratch, failure);
+	run_clear(&chain->kept);
+	return good;
+}
+
 bool chain_process_inputs(struct chain *chain, uint32_t index, struct run *run, struct step_time time,
 			  struct failure *failure)
 {
@@ -272,6 +323,7 @@ bool chain_process_inputs(struct chain *chain, uint32_t index, struct run *run, 
 		return process_each(chain, index, run, time, failure);
 	here = mark(chain, step);
 	if (step->ops->process(step, run, time, failure)) {
+		pass(chain, index, chain->kept.count);
 		run_clear(&chain->kept);
 		return true;
 	}
@@ -281,6 +333,12 @@ bool chain_process_inputs(struct chain *chain, uint32_t index, struct run *run, 
 		return false;
 	}
 	undo_to(chain, step, here);
+	if (chain->kept.count == 1)
+		return leave_out_only(chain, index, run, failure);
+	if (chain_tries_again(chain, index, failure)) {
+		run_clear(&chain->kept);
+		return false;
+	}
 	return process_each(chain, index, run, time, failure);
 }
 
@@ -317,10 +375,14 @@ bool chain_fire_input(struct chain *chain, uint32_t index, enum state_time domai
 
 	if (past(chain, index,
 		 ask_record(chain, index, &record, out->scratch, failure) &&
-		     step->ops->fire(step, domain, timer, time, out, failure)))
+		     step->ops->fire(step, domain, timer, time, out, failure))) {
+		pass(chain, index, 1);
 		return true;
-	if (!picky || in_trouble(chain))
+	}
+	if (in_trouble(chain))
 		return false;
+	if (!picky)
+		return chain_tries_again(chain, index, failure), false;
 	undo_to(chain, step, here);
 	cut(out, before);
 	return chain_leave_out(chain, index, &record, out->scratch, failure);
@@ -332,5 +394,6 @@ bool chain_release_input(struct chain *chain, uint32_t index, enum release_cause
 	struct step *step = &chain->steps[index];
 	struct chain_input input = {.step = index, .digest = cause};
 
-	return past(chain, index, ask(chain, &input, failure) && step->ops->release(step, cause, time, out, failure));
+	return past(chain, index, ask(chain, &input, failure) && step->ops->release(step, cause, time, out, failure)) ||
+	       (chain_tries_again(chain, index, failure), false);
 }

@@ -3,6 +3,7 @@
 #define WORKER_CHAIN_PARTS_H
 
 #include "worker/chain.h"
+#include "worker/errors.h"
 
 /* What the unit at hand adds to a step's counters when it commits: all that are no histograms. */
 struct step_tally {
@@ -28,6 +29,8 @@ struct chain {
 	chain_progress *progress;
 	void *progress_context;
 	struct chain_guard guard; /* about_to NULL: none */
+	struct errors *errors;    /* or NULL */
+	int64_t processing_ms;    /* of this call */
 	uint32_t ordinal;         /* inputs that the guard was asked about in this call */
 	struct run kept;          /* a run as it was before the step at work */
 	struct run single;        /* one record of it */
@@ -67,6 +70,9 @@ bool chain_fire_input(struct chain *chain, uint32_t index, enum state_time domai
 /* Lets any step release, guarded. */
 bool chain_release_input(struct chain *chain, uint32_t index, enum release_cause cause, struct step_time time,
 			 struct run *out, struct failure *failure);
+
+/* Whether what a step failed on is to be tried again; then failure->retry is set, and the chain fails. */
+bool chain_tries_again(const struct chain *chain, uint32_t index, struct failure *failure);
 
 /* What becomes of a record that a step failed on, by the step's policy: left out, or a dead letter. False when that is to fail, too;
  * `failure` says why. */

@@ -24,6 +24,7 @@ struct failure {
 	/* Of a step's own failure; else empty, false, NULL. */
 	char kind[64];         /* what kind of failure, in a word: ValueError */
 	bool transient;        /* it may succeed when it is done again */
+	bool retry;            /* and it is to be: the unit is to be given up, and begun anew later */
 	const char *traceback; /* UTF-8, several lines; the step's, good until it is called again */
 };
 

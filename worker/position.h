@@ -51,6 +51,7 @@ struct session_position {
 	struct outbox outbox;
 	struct snapshot_words snapshot;
 	struct suspect suspect;
+	arena_ref errors; /* what is known of failures (worker/errors.h); 0: nothing */
 };
 
 _Static_assert(sizeof(struct session_position) <= ARENA_SESSION_OWN, "a session's words have room for its position");

@@ -33,6 +33,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "shared/fault.h"
 #include "shared/log.h"
@@ -77,6 +78,7 @@ struct serve {
 	struct unary *unary;
 	uint64_t left;              /* channels with work left from the last turn */
 	uint64_t awaits;            /* channels that wait to hear why a worker died over them */
+	uint64_t rests;             /* channels that wait until something is tried again */
 	uint64_t shown_ns;          /* when the channel at hand last committed its work */
 	uint64_t state_shown_ns;    /* when what is remembered was last written down */
 	uint64_t state_shown_units; /* the arena's, then */
@@ -203,6 +205,19 @@ static void channel_rollback(struct serve *serve, uint32_t index)
 	workspace->unit = (struct unit){0};
 }
 
+/* Notes what is to be tried again, in a commit of its own. */
+static void channel_try_later(struct serve *serve, uint32_t index, const struct retry *retry)
+{
+	struct channel *channel = &serve->channels[index];
+
+	if (retry->seq == 0)
+		channel->at.limit = 1; /* timer by timer */
+	else
+		session_note_retry(channel->session, retry);
+	words_store(serve, index);
+	arena_commit(&serve->workspace->arena);
+}
+
 /* Has a unit that is in trouble begun anew, with more room or with less to do. */
 static void channel_retry(struct serve *serve, uint32_t index)
 {
@@ -218,6 +233,10 @@ static void channel_retry(struct serve *serve, uint32_t index)
 	FAULT_POINT(unit_undone);
 	serve->workspace->now_ns = clock_ns();
 	channel->calm = 0;
+	if (unit.trouble == TROUBLE_RETRY) {
+		channel_try_later(serve, index, &unit.retry);
+		return;
+	}
 	/* The ring has at least the room now that it had when it was too little. State memory that answers were to wait in is not
 	 * needed where the ring has room for them. */
 	if ((unit.trouble == TROUBLE_RING && !output_has_room(&channel->output)) ||
@@ -340,6 +359,7 @@ static void channel_detach(struct serve *serve, struct channel *channel)
 	channel->session = NULL;
 	channel->epoch = 0;
 	serve->awaits &= ~(UINT64_C(1) << (channel - serve->channels));
+	serve->rests &= ~(UINT64_C(1) << (channel - serve->channels));
 	sessions_show(serve);
 }
 
@@ -568,8 +588,9 @@ static bool channel_step(struct serve *serve, uint32_t index)
 	struct channel *channel = &serve->channels[index];
 	enum frame_result result;
 
-	if (channel->at.suspect.seq != 0)
-		channel_commit(serve, index); /* so that what workers died over is in a unit of its own */
+	if (channel->at.suspect.seq != 0 || (channel->session != NULL && session_retry(channel->session) != NULL))
+		channel_commit(
+		    serve, index); /* so that what workers died over, or what is tried again, is in a unit of its own */
 	result = frame_take(serve, channel);
 	if (channel->output.damaged)
 		serve_give_up(serve, RING_LIES);
@@ -657,6 +678,38 @@ static uint64_t causes_known(const struct serve *serve)
 	return known;
 }
 
+/* When a channel may go on whose next input is to be tried again; 0: at once. */
+static uint64_t channel_rest_until(const struct serve *serve, uint32_t index)
+{
+	const struct channel *channel = &serve->channels[index];
+	const struct retry *retry = channel->session == NULL ? NULL : session_retry(channel->session);
+
+	return retry == NULL || retry->done != channel->at.done ? 0 : retry->due_ns;
+}
+
+/* Whether a channel is not to go on yet. */
+static bool channel_rests(struct serve *serve, uint32_t index)
+{
+	uint64_t bit = UINT64_C(1) << index;
+
+	serve->rests &= ~bit;
+	if (channel_rest_until(serve, index) <= serve->workspace->now_ns)
+		return false;
+	serve->rests |= bit;
+	return true;
+}
+
+/* The channels of those that rest whose time has come. */
+static uint64_t rested(const struct serve *serve)
+{
+	uint64_t due = 0, now = clock_ns();
+
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
+		if ((serve->rests >> i & 1) != 0 && channel_rest_until(serve, i) <= now)
+			due |= UINT64_C(1) << i;
+	return due;
+}
+
 /* Serves a channel until its share is over, it has no more frames, or it parks. Returns whether it has work left. */
 static bool channel_serve(struct serve *serve, uint32_t index)
 {
@@ -667,7 +720,7 @@ static bool channel_serve(struct serve *serve, uint32_t index)
 		return false;
 	while (!serve->damaged && channel_flush(serve, index)) {
 		left = workspace->now_ns >= workspace->deadline_ns;
-		if (left || !channel_step(serve, index))
+		if (left || channel_rests(serve, index) || !channel_step(serve, index))
 			break;
 	}
 	channel_commit(serve, index);
@@ -685,6 +738,8 @@ enum serve_result serve_turn(struct serve *serve)
 		return SERVE_DAMAGED;
 	if (serve->awaits != 0)
 		ready |= causes_known(serve);
+	if (serve->rests != 0)
+		ready |= rested(serve);
 	serve->left = 0;
 	if (ready == 0)
 		return SERVE_IDLE;
@@ -708,10 +763,27 @@ enum serve_result serve_turn(struct serve *serve)
 	return serve->damaged ? SERVE_DAMAGED : SERVE_BUSY;
 }
 
+/* Waits until the first channel that rests may go on. */
+bool serve_rest(const struct serve *serve)
+{
+	uint64_t first = UINT64_MAX, now = clock_ns();
+
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
+		if ((serve->rests >> i & 1) != 0 && channel_rest_until(serve, i) < first)
+			first = channel_rest_until(serve, i);
+	if (first == UINT64_MAX)
+		return false;
+	const uint64_t left = first > now ? first - now : 0;
+	const struct timespec time = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
+	nanosleep(&time, NULL);
+	return true;
+}
+
 /* Whether a turn would find something. */
 bool serve_is_wanted(const struct serve *serve)
 {
 	return serve->left != 0 || (serve->awaits != 0 && causes_known(serve) != 0) ||
+	       (serve->rests != 0 && rested(serve) != 0) ||
 	       atomic_load_explicit(&serve->memory->channels->ready_for_worker, memory_order_seq_cst) != 0;
 }
 
@@ -725,7 +797,7 @@ void serve_finish(struct serve *serve)
 		if (channel->session == NULL || channel->at.finished)
 			continue;
 		while (!serve->damaged && channel->at.phase != PHASE_NEXT && channel_flush(serve, i) &&
-		       channel_step(serve, i))
+		       !channel_rests(serve, i) && channel_step(serve, i))
 			;
 		channel_commit(serve, i);
 	}
@@ -781,5 +853,8 @@ uint64_t serve_expire(struct serve *serve)
 	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
 		if ((serve->awaits >> i & 1) != 0 && serve->channels[i].cause_due_ns < next)
 			next = serve->channels[i].cause_due_ns;
+	for (uint32_t i = 0; i < SLOT_CHANNELS_MAX; i++)
+		if ((serve->rests >> i & 1) != 0 && channel_rest_until(serve, i) < next)
+			next = channel_rest_until(serve, i);
 	return next;
 }

@@ -40,6 +40,9 @@ void serve_reset(struct serve *serve);
 /* Serves each ready channel once. */
 enum serve_result serve_turn(struct serve *serve);
 
+/* For who has nothing else to do: waits until a session may go on that rests before it tries something again. False: none does. */
+bool serve_rest(const struct serve *serve);
+
 /* Whether a turn would find something. Sequentially consistent, for the look before sleeping. */
 bool serve_is_wanted(const struct serve *serve);
 

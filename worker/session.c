@@ -66,6 +66,7 @@ struct session {
 	uint32_t kind;     /* of the message at hand */
 	struct view body;
 	struct tally tally;
+	struct errors errors;
 };
 
 /* What goes wrong, and how the stream ends because of it. */
@@ -128,6 +129,7 @@ static void close_steps(struct session *session)
 	if (session->store != NULL)
 		state_store_destroy(session->store);
 	session->chain = NULL;
+	session->errors = (struct errors){0};
 	session->guarded = false;
 	session->store = NULL;
 	session->segment = NULL;
@@ -140,6 +142,16 @@ void session_destroy(struct session *session)
 		return;
 	close_steps(session);
 	free(session);
+}
+
+const struct retry *session_retry(const struct session *session)
+{
+	return errors_retry(&session->errors, session->at->seq + 1, session->at->done);
+}
+
+void session_note_retry(struct session *session, const struct retry *retry)
+{
+	errors_note_retry(&session->errors, retry);
 }
 
 const struct state_store *session_state(const struct session *session)
@@ -318,6 +330,16 @@ static uint64_t log_used(const struct arena *arena)
 	return (uint64_t)(arena->log_end - arena->log_data) + arena->log_count * sizeof(arena->log_records[0]);
 }
 
+/* How many records or units of timers stand before what is to be tried again; 0: it comes next; UINT32_MAX: there is none in the message
+ * at hand. */
+static uint32_t records_to_retry(const struct session *session)
+{
+	const struct session_position *at = session->at;
+	const struct retry *retry = errors_retry(&session->errors, session->output->header.seq, at->done);
+
+	return retry == NULL ? UINT32_MAX : retry->done - at->done;
+}
+
 /* Whether the unit should end though more of the message is left: its size is limited, it has changed much, the ring is nearly full, or
  * others are to have their turn. */
 static bool unit_is_over(struct session *session)
@@ -325,7 +347,8 @@ static bool unit_is_over(struct session *session)
 	struct workspace *workspace = session->workspace;
 	const struct session_position *at = session->at;
 
-	return workspace->careful || (at->limit != 0 && workspace->unit.records >= at->limit) ||
+	return workspace->careful || records_to_retry(session) == 0 ||
+	       (at->limit != 0 && workspace->unit.records >= at->limit) ||
 	       log_used(&workspace->arena) > log_size(&workspace->arena) / LOG_PART ||
 	       !output_has_room(session->output) || workspace_turn_is_over(workspace);
 }
@@ -337,6 +360,9 @@ static uint32_t run_limit(const struct session *session)
 
 	if (session->workspace->careful)
 		return 1;
+	uint32_t until = records_to_retry(session);
+	if (until != UINT32_MAX && (limit == 0 || limit - tried > until))
+		return until > 0 ? until : 1;
 	if (limit == 0 || limit - tried > RUN_RECORDS)
 		return RUN_RECORDS;
 	CHECK(limit > tried);
@@ -509,6 +535,10 @@ static bool open_steps(struct session *session)
 	if (!chain_start(session->chain, (struct step_time){session->at->processing_time, session->at->watermark},
 			 &failure))
 		return fail_step(session, &failure, 0);
+	if (!errors_open(&session->errors, &session->workspace->arena, session->channel, session->segment,
+			 &session->at->errors))
+		return false;
+	chain_set_errors(session->chain, &session->errors);
 	session->identity = chain_is_identity(session->chain);
 	snapshot_init(&session->snapshot, session->store, &session->workspace->arena, session->channel,
 		      &session->at->snapshot);
@@ -697,9 +727,29 @@ static bool judge_output(struct session *session, enum output_result result, uin
 	return !workspace_in_trouble(session->workspace);
 }
 
+/* Gives the unit up because a step fails on something that may go well later. Of several timers in a unit nobody knows which one it is: they
+ * are tried one by one first. Always returns false, for callers to pass on. */
+static bool try_later(struct session *session, const struct failure *failure, uint32_t done, bool alone)
+{
+	const struct output *output = session->output;
+	struct workspace *workspace = session->workspace;
+	uint32_t attempts = errors_attempts(&session->errors, failure->step, failure->origin) + 1;
+
+	workspace->unit.retry = (struct retry){0};
+	if (alone)
+		workspace->unit.retry = (struct retry){
+		    .seq = output->header.seq,
+		    .done = done,
+		    .step = failure->step,
+		    .attempts = attempts,
+		    .due_ns = clock_ns() + errors_backoff_ns(session->segment, failure->step, attempts),
+		};
+	return workspace_trouble(workspace, TROUBLE_RETRY);
+}
+
 /* Judges how the chain ran. False: the session has failed, or the unit is in trouble: a step whose state had no room fails, too, and
  * one that did not look is as undone as any. */
-static bool judge_chain(struct session *session, bool good, const struct failure *failure, uint32_t record)
+static bool judge_chain(struct session *session, bool good, const struct failure *failure, uint32_t record, bool alone)
 {
 	struct workspace *workspace = session->workspace;
 
@@ -711,6 +761,8 @@ static bool judge_chain(struct session *session, bool good, const struct failure
 		return true;
 	if (scratch_is_out(workspace->scratch) && workspace->unit.records > 1)
 		return workspace_trouble(workspace, TROUBLE_MEMORY);
+	if (failure->retry)
+		return try_later(session, failure, session->at->done + failure->origin, alone);
 	return fail_step(session, failure, record);
 }
 
@@ -761,8 +813,9 @@ static bool run_through(struct session *session, uint64_t rest)
 	count_in(session, batch->count, batch_bytes(batch));
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
 		return fail_memory(session);
+	errors_at(&session->errors, session->output->header.seq, session->at->done);
 	good = chain_process(session->chain, &workspace->run, time_now(session), &failure);
-	if (!judge_chain(session, good, &failure, session->at->done + failure.origin))
+	if (!judge_chain(session, good, &failure, session->at->done + failure.origin, true))
 		return false;
 	/* What the rest of the batch will come to is anybody's guess. */
 	return run_write(session, rest > 0 ? session->output->message_max : 0);
@@ -817,8 +870,9 @@ static bool release(struct session *session, enum release_cause cause, bool *mor
 		progress_record(workspace, session->at->done);
 		workspace->unit.records += limit;
 		capture_release(session, cause);
+		errors_at(&session->errors, session->output->header.seq, session->at->done);
 		good = chain_release(session->chain, cause, time_now(session), limit, &workspace->run, more, &failure);
-		if (!judge_chain(session, good, &failure, 0) ||
+		if (!judge_chain(session, good, &failure, 0, limit == 1) ||
 		    !run_write(session, *more ? session->output->message_max : 0))
 			return false;
 	} while (*more && !unit_is_over(session));

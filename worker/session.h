@@ -40,6 +40,12 @@ enum work_result session_work(struct session *session, const struct frame *frame
 /* Fails the session on that frame, because a unit got into a trouble that no smaller one would be out of. */
 enum work_result session_give_up(struct session *session, const struct frame *frame, const struct unit *unit);
 
+/* What stands in front of the session and is to be tried again, or is further back in the message that comes next; NULL: nothing. */
+const struct retry *session_retry(const struct session *session);
+
+/* Notes such a thing, as part of the unit at hand. */
+void session_note_retry(struct session *session, const struct retry *retry);
+
 /* What the session remembers; NULL before its Open and after its end. */
 const struct state_store *session_state(const struct session *session);
 

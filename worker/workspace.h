@@ -9,6 +9,7 @@
 #include "server/roles.h"
 #include "worker/arena.h"
 #include "worker/chain.h"
+#include "worker/errors.h"
 
 /* Why a unit could not be done as it was begun. It is then rolled back, and begun anew with less to do or more room. */
 enum trouble {
@@ -17,6 +18,7 @@ enum trouble {
 	TROUBLE_STATE,  /* the slot's state memory is full */
 	TROUBLE_LOG,    /* it changes more than the undo log holds */
 	TROUBLE_MEMORY, /* its records are more than a run or its memory can hold */
+	TROUBLE_RETRY,  /* a step says that it may go well later (unit.retry) */
 	TROUBLE_DEATH,  /* workers died over it */
 	TROUBLE_DAMAGE, /* the arena is not what it has to be: nothing of it is to be used any more */
 };
@@ -28,7 +30,8 @@ struct unit {
 	uint32_t messages; /* done in it, before the one at hand */
 	uint32_t records;  /* or timers, of the message at hand, tried in it */
 	enum trouble trouble;
-	uint32_t step; /* at work when it got into trouble; UINT32_MAX: none */
+	uint32_t step;      /* at work when it got into trouble; UINT32_MAX: none */
+	struct retry retry; /* TROUBLE_RETRY: what and when; seq 0: as soon as there is one timer in a unit */
 };
 
 enum work_result {

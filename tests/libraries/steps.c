@@ -44,6 +44,36 @@ static int emit_text(struct step *step, uint32_t from, const char *text)
 	return bridge_emit(step->host, step->context, from, text, strlen(text));
 }
 
+/* Whether a record "laterN" is one of the first N calls with it in this process. */
+static bool is_early(const struct bridge_record *record)
+{
+	static struct {
+		char text[32];
+		int calls;
+	} seen[16];
+	const char *text = text_of(record);
+
+	for (size_t i = 0; strncmp(text, "later", 5) == 0 && i < sizeof(seen) / sizeof(*seen); i++) {
+		if (seen[i].text[0] != '\0' && strcmp(seen[i].text, text) != 0)
+			continue;
+		snprintf(seen[i].text, sizeof(seen[i].text), "%.31s", text);
+		return ++seen[i].calls <= atoi(text + 5);
+	}
+	return false;
+}
+
+/* Fails for now. */
+static int fail_for_now(struct step *step, uint32_t index)
+{
+	struct bridge_failure failure = {.size = sizeof(failure),
+					 .flags = BRIDGE_TRANSIENT,
+					 .record = index,
+					 .kind = bridge_text("MoodError"),
+					 .message = bridge_text("not now"),
+					 .traceback = bridge_text("line 1\nline 2")};
+	return step->host->fail(step->context, &failure);
+}
+
 /* ---- Functions without state ---- */
 
 /* Hands the whole run on. */
@@ -165,6 +195,8 @@ static int moody(struct step *step, const struct bridge_run *run)
 							 .traceback = bridge_text("line 1\nline 2")};
 			return step->host->fail(step->context, &failure);
 		}
+		if (is_early(record))
+			return fail_for_now(step, i);
 		if (says(record, "segv"))
 			*nowhere = 1;
 		if (says(record, "exit"))
@@ -244,6 +276,8 @@ static int count(struct step *step, const struct bridge_run *run)
 		step->host->metric_update(step->metric, 1);
 		if (says(record, "fail"))
 			return bridge_fail(step->host, step->context, i, "it says so");
+		if (is_early(record))
+			return fail_for_now(step, i);
 		if (says(record, "segv"))
 			*nowhere = 1;
 		snprintf(text, sizeof(text), "%s:%" PRIu64, text_of(record), number);
@@ -378,6 +412,11 @@ static int timer(void *self, const struct bridge_timer *due)
 	struct step *step = self;
 	char text[256];
 
+	if (due->time == 14) {
+		static int calls;
+		if (calls++ == 0)
+			return fail_for_now(step, BRIDGE_NO_RECORD);
+	}
 	if (due->time == 13)
 		return bridge_fail(step->host, step->context, BRIDGE_NO_RECORD, "a bad time");
 	snprintf(text, sizeof(text), "%s %.*s of %.*s", due->domain == BRIDGE_EVENT_TIME ? "event" : "processing",

@@ -297,7 +297,10 @@ final class DescriptorLoader {
         policy == null
             ? null
             : reader.word(policy, "on_error", List.of("fail", "skip", DEAD_LETTER));
-    Options options = reader.options(node, kind, what, List.of("name", "kind", "on_error"));
+    List<String> own = new ArrayList<>(List.of("name", "kind", "on_error"));
+    Kinds.Scope.STEP.rules().forEach(rule -> own.add(rule.name));
+    reader.checkRules(node, what);
+    Options options = reader.options(node, kind, what, own);
     if ((kind.flag || options.has("routes")) && !last) {
       node.finding("a %s in the middle of a chain: it has to be the last step", kind.name);
     }

@@ -18,6 +18,7 @@ final class Kinds {
     FLINK("flink.def");
 
     private final Map<String, Kind> kinds = new LinkedHashMap<>();
+    private final List<Option> rules = new ArrayList<>();
 
     Scope(String file) {
       for (TableFile.Line line : TableFile.read(file)) {
@@ -28,6 +29,11 @@ final class Kinds {
     /** The kind of that name, or null. */
     Kind kind(String name) {
       return kinds.get(name);
+    }
+
+    /** What every entry can say of failures, whatever its kind. */
+    List<Option> rules() {
+      return rules;
     }
 
     /** The names of all kinds. */
@@ -59,6 +65,14 @@ final class Kinds {
           Option option = option(values);
           option.least = Long.parseLong(values.get(2));
           option.most = Long.parseLong(values.get(3));
+        }
+        case "RULE" -> {
+          Option rule =
+              new Option(
+                  values.get(0), Type.valueOf(values.get(1)), false, values.get(2), values.get(5));
+          rule.least = Long.parseLong(values.get(3));
+          rule.most = Long.parseLong(values.get(4));
+          rules.add(rule);
         }
         case "VALUES" -> option(values).values = Values.valueOf(values.get(2));
         case "CHOICES" -> option(values).choices = List.of(values.get(2).split("\\|"));

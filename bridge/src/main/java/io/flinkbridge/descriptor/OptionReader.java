@@ -388,6 +388,16 @@ final class OptionReader {
     }
   }
 
+  /** Looks at what a step says of failures beside its policy, which the sidecar alone goes by. */
+  void checkRules(Node map, String what) {
+    for (Kinds.Option rule : Kinds.Scope.STEP.rules()) {
+      Node node = map.find(rule.name);
+      if (node != null) {
+        numberOption(rule, node, "\"" + rule.name + "\" of " + what);
+      }
+    }
+  }
+
   private static void checkState(Node item, String text, String label, String what) {
     if (!NAME.matcher(item.key.text).matches()) {
       item.key

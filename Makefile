@@ -188,7 +188,7 @@ $(B)/worker/hosts/python/%.o: worker/hosts/python/%.c $(B)/flags $(B)/python.fla
 $(B)/bridge_python.so: $(call obj,$(HOSTED)) $(B)/python/flink_bridge/__init__.py
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $(filter %.o,$^) $(PYTHON_LIBS)
-$(B)/python/flink_bridge/__init__.py: $(PACKAGE)
+$(B)/python/flink_bridge/__init__.py: $(PACKAGE) | $(HAVE)
 	@rm -rf $(@D) && mkdir -p $(@D) && cp -p $(filter %.py %.typed,$^) $(@D)
 	@$(HOST_PYTHON) -m compileall -q --invalidation-mode unchecked-hash $(@D) && touch $@
 $(B)/python.flags: FORCE | $(HAVE)

@@ -8,11 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "server/roles.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
 #include "tests/check_main.h"
 #include "tests/state_table.h"
+#include "worker/memory.h"
 #include "worker/snapshot.h"
 
 enum { MAX_PARALLELISM = 128, STATE_BYTES = 64 << 20, MESSAGE_MAX = 16 << 10, CHANNEL = 1, EXPECTED = 3000 };
@@ -596,6 +600,57 @@ START_TEST(large_values_in_parts)
 }
 END_TEST
 
+/* Lets this process have a little more memory than it has, but no value. */
+static void bound_memory(void)
+{
+	uint64_t kib = 0;
+	char line[128];
+	FILE *status = fopen("/proc/self/status", "re");
+
+	CHECK(status != NULL);
+	while (kib == 0 && fgets(line, sizeof(line), status) != NULL)
+		sscanf(line, "VmData: %" SCNu64, &kib);
+	CHECK(kib > 0);
+	fclose(status);
+	memory_bound((kib << 10) + (8 << 20));
+}
+
+/* Restores a value for which this process gets no memory. */
+static void restore_without_memory(void)
+{
+	static struct table table;
+	struct table *tables[] = {&table};
+	struct dice dice = {seed_of_run()};
+	struct side old, new;
+	uint8_t *value = calloc(1, 24 << 20);
+
+	CHECK(value != NULL);
+	side_begin(&old, 0, MAX_PARALLELISM - 1, 0);
+	random_key(&old, &dice);
+	CHECK(state_put(old.states[SUMS], (struct view){value, 24 << 20}) == STATE_OK);
+	side_commit(&old);
+	barrier(&old, &table);
+	side_begin(&new, 0, MAX_PARALLELISM - 1, 0);
+	bound_memory();
+	restore(&new, tables, 1, 0, UINT32_MAX);
+	_exit(0);
+}
+
+/* That is no fault of the checkpoint: the worker leaves as for want of memory. */
+START_TEST(a_value_without_memory_ends_the_worker)
+{
+	int status;
+	pid_t pid = fork();
+
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0)
+		restore_without_memory();
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_eq(WEXITSTATUS(status), EXIT_MEMORY);
+}
+END_TEST
+
 /* Lists without keys: split and union. Their pieces come anew after a restore. */
 START_TEST(unkeyed_lists_come_anew)
 {
@@ -1051,6 +1106,7 @@ static Suite *snapshot_suite(void)
 	tcase_add_test(tests, restored_timers_fire);
 	tcase_add_loop_test(tests, split_and_merged, 0, 2);
 	tcase_add_loop_test(tests, large_values_in_parts, 0, 2);
+	tcase_add_test(tests, a_value_without_memory_ends_the_worker);
 	tcase_add_test(tests, unkeyed_lists_come_anew);
 	tcase_add_test(tests, expired_entries_are_removed);
 	tcase_add_loop_test(tests, bad_entries_are_refused, 0, 9);

@@ -11,6 +11,7 @@
 #include "shared/counters.h"
 #include "shared/log.h"
 #include "worker/chain_parts.h"
+#include "worker/memory.h"
 
 /* Whether a kind hands payloads on as they are. */
 static bool kind_only_looks(enum step_kind kind)
@@ -69,17 +70,15 @@ static bool chain_open_step(struct chain *chain, uint32_t index, struct failure 
 struct chain *chain_create(const struct segment *segment, struct state_store *store,
 			   struct worker_step_counters *counters, struct failure *failure)
 {
-	struct chain *chain = calloc(1, sizeof(*chain));
+	struct chain *chain = memory_make(1, sizeof(*chain), "the steps of a segment");
 
-	CHECK(chain);
 	chain->segment = segment;
 	chain->store = store;
 	chain->counters = counters;
 	chain->identity = true;
 	chain->own_routes = segment_has_own_routes(segment);
-	chain->steps = calloc(segment->step_count + 1, sizeof(*chain->steps));
-	chain->tallies = calloc(segment->step_count + 1, sizeof(*chain->tallies));
-	CHECK(chain->steps && chain->tallies);
+	chain->steps = memory_make(segment->step_count + 1, sizeof(*chain->steps), "the steps of a segment");
+	chain->tallies = memory_make(segment->step_count + 1, sizeof(*chain->tallies), "the steps of a segment");
 	for (uint32_t i = 0; i < segment->step_count; i++) {
 		if (chain_open_step(chain, i, failure))
 			continue;

@@ -145,7 +145,8 @@ static jv letters_change(const struct jq_program *program, jv string)
 	const char *text = jv_string_value(string);
 	char stack[1024], *changed = size <= (int)sizeof(stack) ? stack : malloc((size_t)size);
 
-	CHECK(changed);
+	if (!changed)
+		memory_leave("the values of a jq program");
 	for (int i = 0; i < size; i++) {
 		bool letter = text[i] >= program->from && text[i] <= program->from + 25;
 		changed[i] = letter ? (char)(text[i] - program->from + program->to) : text[i];
@@ -212,6 +213,8 @@ static int compile_alone(jq_state *jq, const char *text)
 
 	if (home && snprintf(path, sizeof(path), "%s/.jq", home) < (int)sizeof(path) && access(path, F_OK) == 0) {
 		kept = strdup(home);
+		if (!kept)
+			memory_leave("a jq program");
 		unsetenv("HOME");
 	}
 	int compiled = jq_compile(jq, text);
@@ -225,10 +228,8 @@ static int compile_alone(jq_state *jq, const char *text)
 static bool program_compile(struct jq_program *program)
 {
 	program->jq = jq_init();
-	if (!program->jq) {
-		snprintf(program->error, sizeof(program->error), "memory is out");
-		return false;
-	}
+	if (!program->jq)
+		memory_leave("a jq program");
 	jq_set_nomem_handler(program->jq, memory_leave_jq, NULL);
 	jq_set_error_cb(program->jq, on_compile_error, program);
 	jq_set_debug_cb(program->jq, on_debug, NULL);
@@ -270,11 +271,11 @@ static void one_line(char *text)
 /* A program that is not in the list yet. On failure its error is written to `why`. */
 static struct jq_program *program_create(const char *text, char *why, size_t why_size)
 {
-	struct jq_program *program = calloc(1, sizeof(*program));
-	char *copy = strdup(text);
+	struct jq_program *program = memory_make(1, sizeof(*program), "a jq program");
 
-	CHECK(program && copy);
-	program->text = copy;
+	program->text = strdup(text);
+	if (!program->text)
+		memory_leave("a jq program");
 	program->input = jv_invalid();
 	if (path_parse(program))
 		return program;

@@ -2,6 +2,7 @@
 #include "worker/memory.h"
 
 #include <jv.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -22,6 +23,16 @@ void memory_leave(const char *what)
 	else
 		log_error("leaves: there is no memory for %s", what);
 	_exit(EXIT_MEMORY);
+}
+
+/* Memory, or the end. */
+void *memory_make(size_t count, size_t size, const char *what)
+{
+	void *memory = calloc(count, size);
+
+	if (memory == NULL)
+		memory_leave(what);
+	return memory;
 }
 
 /* Leaves, out of jq. */

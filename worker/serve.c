@@ -37,6 +37,7 @@
 
 #include "shared/fault.h"
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/output.h"
 #include "worker/session.h"
 #include "worker/state_show.h"
@@ -107,9 +108,8 @@ bool serve_load(const struct descriptor *descriptor, const struct segment **segm
 struct serve *serve_create(struct workspace *workspace, struct slot_memory *memory, uint32_t generation,
 			   const struct segment **segment, struct failure *failure)
 {
-	struct serve *serve = calloc(1, sizeof(*serve));
+	struct serve *serve = memory_make(1, sizeof(*serve), "a slot's channels");
 
-	CHECK(serve != NULL);
 	serve->workspace = workspace;
 	serve->memory = memory;
 	serve->generation = generation;

@@ -110,10 +110,8 @@ static struct fault fault_at(struct fault fault, uint32_t record)
 struct session *session_create(struct workspace *workspace, struct output *output, struct session_position *at,
 			       uint32_t channel)
 {
-	struct session *session = calloc(1, sizeof(*session));
+	struct session *session = memory_make(1, sizeof(*session), "a session");
 
-	if (session == NULL)
-		memory_leave("a session");
 	session->workspace = workspace;
 	session->output = output;
 	session->at = at;
@@ -701,7 +699,7 @@ static bool run_read(struct session *session, struct view *rest)
 			continue;
 		result = field.type == WIRE_BYTES ? wire_parse_record(field.bytes, batch) : WIRE_MALFORMED;
 		if (result == WIRE_NO_MEMORY)
-			return fail_memory(session);
+			memory_leave("the records of a unit of work");
 		if (result != WIRE_OK)
 			return fail(session, fault_at(FAULT_MALFORMED, index), "record %" PRIu32 " of the batch: %s",
 				    index, wire_result_text(result));

@@ -9,6 +9,7 @@
 #include "descriptor/manifest.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
+#include "worker/memory.h"
 
 enum {
 	DELTA_BYTES = 256 << 10,            /* of a message with changed state, unless a single entry is larger */
@@ -363,8 +364,7 @@ static enum snapshot_result part_take(struct snapshot *snapshot, const struct wi
 		return part_keep(snapshot, entry, handle);
 	uint8_t *whole = malloc(before + entry->value.size);
 	if (whole == NULL)
-		return refuse_entry(snapshot, handle, "the worker has no memory for its value of %" PRIu64 " bytes",
-				    before + entry->value.size);
+		memory_leave("a restored value");
 	parts_take(snapshot, whole);
 	if (entry->value.size > 0)
 		memcpy(whole + before, entry->value.data, entry->value.size);

@@ -12,6 +12,7 @@
 
 #include "shared/keygroup.h"
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/state_parts.h"
 
 /* ---- Stores -------------------------------------------------------------------------------------------------------- */
@@ -19,10 +20,7 @@
 /* Process memory, which a worker has. */
 static void *allocate(size_t size)
 {
-	void *memory = calloc(1, size);
-
-	CHECK(memory != NULL);
-	return memory;
+	return memory_make(1, size, "what a worker knows of state");
 }
 
 /* Makes this process's part of a handle that is in the arena. */

@@ -12,6 +12,7 @@
 
 #include "shared/keygroup.h"
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/state_parts.h"
 
 enum {
@@ -322,7 +323,8 @@ static bool chunks_note(struct state_store *store, uint32_t chunk)
 		if (store->chunk_count == store->chunks_room) {
 			store->chunks_room = store->chunks_room == 0 ? 64 : 2 * store->chunks_room;
 			store->chunks = realloc(store->chunks, store->chunks_room * sizeof(arena_ref));
-			CHECK(store->chunks != NULL);
+			if (store->chunks == NULL)
+				memory_leave("what a worker knows of state");
 		}
 		store->chunks[store->chunk_count++] = (arena_ref)(arena_offset(store->arena, at) / ARENA_UNIT);
 	}

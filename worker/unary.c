@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/position.h"
 #include "worker/window.h"
 
@@ -126,14 +127,12 @@ static int64_t *watermark_of(const struct unary *unary, const struct segment *se
 struct unary *unary_create(struct workspace *workspace, const struct segment **segment, struct failure *failure)
 {
 	const struct descriptor *descriptor = workspace->descriptor;
-	struct unary *unary = calloc(1, sizeof(*unary));
+	struct unary *unary = memory_make(1, sizeof(*unary), "unary calls");
 
-	CHECK(unary != NULL);
 	unary->workspace = workspace;
 	run_init(&unary->ticked, workspace->scratch);
 	unary->windows = windows_create(workspace->config->window_bytes_max);
-	unary->segments = calloc(descriptor->segment_count + 1, sizeof(unary->segments[0]));
-	CHECK(unary->segments != NULL);
+	unary->segments = memory_make(descriptor->segment_count + 1, sizeof(unary->segments[0]), "unary calls");
 	unary->store = state_store_create(&workspace->arena, UNARY_CHANNEL);
 	if (!watermarks_open(unary)) {
 		failure_set(failure, 0, "the state memory of the slot is full: raise --state-memory");
@@ -415,7 +414,7 @@ static bool message_read(struct call *call)
 		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT, "the request carries no message");
 	result = wire_parse_record(call->request.message, &call->unary->workspace->batch);
 	if (result == WIRE_NO_MEMORY)
-		return refuse_memory(call);
+		memory_leave("the records of a unit of work");
 	if (result != WIRE_OK)
 		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT, "the message in the request cannot be used: %s",
 			      wire_result_text(result));
@@ -508,7 +507,7 @@ static bool window_read(struct call *call, const struct window_message **at)
 		enum wire_result result = wire_parse_record((struct view){(*at)->bytes, (*at)->size}, batch);
 
 		if (result == WIRE_NO_MEMORY)
-			return refuse_memory(call);
+			memory_leave("the records of a unit of work");
 		CHECK(result == WIRE_OK); /* it was, when it was added */
 	}
 	call->more = *at != NULL;

@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "shared/log.h"
+#include "worker/memory.h"
 
 enum { BUCKETS_FIRST = 64 };
 
@@ -21,12 +22,10 @@ struct windows {
 /* Starts without windows. */
 struct windows *windows_create(uint64_t bytes_max)
 {
-	struct windows *windows = calloc(1, sizeof(*windows));
+	struct windows *windows = memory_make(1, sizeof(*windows), "windows");
 
-	CHECK(windows != NULL);
 	windows->bucket_count = BUCKETS_FIRST;
-	windows->buckets = calloc(windows->bucket_count, sizeof(windows->buckets[0]));
-	CHECK(windows->buckets != NULL);
+	windows->buckets = memory_make(windows->bucket_count, sizeof(windows->buckets[0]), "windows");
 	windows->bytes_max = bytes_max;
 	return windows;
 }
@@ -126,13 +125,11 @@ static uint64_t message_cost(struct view message)
 	       16; /* as the allocator has it, or about that */
 }
 
-/* Makes an empty window. NULL when memory is out. */
+/* Makes an empty window. */
 static struct window *window_create(struct windows *windows, const struct window_name *name, uint64_t now_ns)
 {
-	struct window *window = malloc(sizeof(*window) + name->key.size);
+	struct window *window = memory_make(1, sizeof(*window) + name->key.size, "a window");
 
-	if (window == NULL)
-		return NULL;
 	*window = (struct window){
 	    .opened_ns = now_ns,
 	    .bytes = window_cost(name),
@@ -158,12 +155,10 @@ bool windows_add(struct windows *windows, const struct window_name *name, struct
 	if (cost > windows->bytes_max || windows->bytes > windows->bytes_max - cost)
 		return false;
 	copy = malloc(sizeof(*copy) + message.size);
-	if (copy != NULL && window == NULL)
+	if (copy == NULL)
+		memory_leave("the messages of a window");
+	if (window == NULL)
 		window = window_create(windows, name, now_ns);
-	if (copy == NULL || window == NULL) {
-		free(copy);
-		return false;
-	}
 	copy->next = NULL;
 	copy->size = message.size;
 	if (message.size > 0)

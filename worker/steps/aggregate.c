@@ -22,6 +22,7 @@
 #include "descriptor/aggregate.h"
 #include "shared/log.h"
 #include "shared/wire.h"
+#include "worker/memory.h"
 #include "worker/steps/kinds.h"
 
 /* The states, as steps.def has them. */
@@ -92,7 +93,8 @@ static void part_add(struct aggregate_step *own, const char *name, const char *w
 	struct part *part = &own->parts[own->part_count++];
 	XXH3_state_t *state = XXH3_createState();
 
-	CHECK(state);
+	if (!state)
+		memory_leave("a step");
 	XXH3_64bits_reset(state);
 	XXH3_64bits_update(state, name, strlen(name) + 1);
 	XXH3_64bits_update(state, what, strlen(what) + 1);
@@ -147,21 +149,20 @@ static bool fields_open(struct aggregate_step *own, const struct option *option,
 {
 	XXH3_state_t *state;
 
-	own->fields = calloc(option->item_count + 1, sizeof(*own->fields));
-	own->parts = calloc(2 * option->item_count + 1, sizeof(*own->parts));
-	CHECK(own->fields && own->parts);
+	own->fields = memory_make(option->item_count + 1, sizeof(*own->fields), "a step");
+	own->parts = memory_make(2 * option->item_count + 1, sizeof(*own->parts), "a step");
 	for (size_t i = 0; i < option->item_count; i++)
 		if (!field_open(own, option, &option->items[i], failure))
 			return false;
 	state = XXH3_createState();
-	CHECK(state);
+	if (!state)
+		memory_leave("a step");
 	XXH3_64bits_reset(state);
 	for (uint32_t i = 0; i < own->part_count; i++)
 		XXH3_64bits_update(state, &own->parts[i].id, sizeof(own->parts[i].id));
 	own->layout = XXH3_64bits_digest(state);
 	XXH3_freeState(state);
-	own->made = malloc(totals_size(own));
-	CHECK(own->made);
+	own->made = memory_make(1, totals_size(own), "a step");
 	return true;
 }
 
@@ -190,8 +191,7 @@ static bool aggregate_open(struct step *step, struct failure *failure)
 
 	if (!step->segment->keyed)
 		return failure_set(failure, 0, "the records are not partitioned by key: add a key_by before it");
-	own = calloc(1, sizeof(*own));
-	CHECK(own);
+	own = memory_make(1, sizeof(*own), "a step");
 	step->own = own;
 	if (emit_open(step, own, failure) && fields_open(own, step_option(step->spec, "fields"), failure))
 		return true;

@@ -21,6 +21,7 @@
 
 #include "shared/log.h"
 #include "worker/json_text.h"
+#include "worker/memory.h"
 #include "worker/steps/kinds.h"
 
 /* The states, as steps.def has them. */
@@ -75,8 +76,7 @@ static bool batch_open(struct step *step, struct failure *failure)
 	if (time->given && time->number < 1)
 		return failure_set(failure, 0, "option `time` must be at least 1ms");
 
-	struct batch_step *own = calloc(1, sizeof(*own));
-	CHECK(own);
+	struct batch_step *own = memory_make(1, sizeof(*own), "a step");
 	own->size = size;
 	own->bytes = bytes;
 	own->time = time->given ? time->number : INT64_MAX;

@@ -7,6 +7,7 @@
 
 #include "shared/log.h"
 #include "worker/json_text.h"
+#include "worker/memory.h"
 #include "worker/steps/kinds.h"
 
 enum source_of_field { FROM_HEADER, FROM_TIMESTAMP, FROM_KEY };
@@ -61,8 +62,7 @@ static bool read_source(struct enriched_field *field, const char *text)
 /* Reads where each field comes from. */
 static bool open_fields(struct enrich_step *own, const struct option *option, struct failure *failure)
 {
-	own->fields = calloc(option->item_count + 1, sizeof(*own->fields));
-	CHECK(own->fields);
+	own->fields = memory_make(option->item_count + 1, sizeof(*own->fields), "a step");
 	for (size_t i = 0; i < option->item_count; i++) {
 		const struct option_item *item = &option->items[i];
 		struct enriched_field *field = &own->fields[own->field_count];
@@ -82,8 +82,7 @@ static bool open_fields(struct enrich_step *own, const struct option *option, st
 /* Compiles the program of each header. */
 static bool open_headers(struct enrich_step *own, const struct option *option, struct failure *failure)
 {
-	own->headers = calloc(option->item_count + 1, sizeof(*own->headers));
-	CHECK(own->headers);
+	own->headers = memory_make(option->item_count + 1, sizeof(*own->headers), "a step");
 	for (size_t i = 0; i < option->item_count; i++) {
 		const struct option_item *item = &option->items[i];
 		struct enriched_header *header = &own->headers[own->header_count++];
@@ -100,9 +99,8 @@ static bool open_headers(struct enrich_step *own, const struct option *option, s
 static bool enrich_open(struct step *step, struct failure *failure)
 {
 	const struct option *timestamp = step_option(step->spec, "timestamp");
-	struct enrich_step *own = calloc(1, sizeof(*own));
+	struct enrich_step *own = memory_make(1, sizeof(*own), "a step");
 
-	CHECK(own);
 	step->own = own;
 	bool opened = open_fields(own, step_option(step->spec, "fields"), failure) &&
 		      open_headers(own, step_option(step->spec, "headers"), failure);

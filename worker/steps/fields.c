@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/steps/kinds.h"
 
 struct field {
@@ -37,11 +38,9 @@ static void fields_close(struct step *step)
 static bool fields_open(struct step *step, struct failure *failure)
 {
 	const struct option *option = step_option(step->spec, "fields");
-	struct fields_step *own = calloc(1, sizeof(*own));
+	struct fields_step *own = memory_make(1, sizeof(*own), "a step");
 
-	CHECK(own);
-	own->fields = calloc(option->item_count + 1, sizeof(*own->fields));
-	CHECK(own->fields);
+	own->fields = memory_make(option->item_count + 1, sizeof(*own->fields), "a step");
 	step->own = own;
 	for (size_t i = 0; i < option->item_count; i++) {
 		const struct option_item *item = &option->items[i];

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/steps/kinds.h"
 
 struct jq_step {
@@ -19,9 +20,8 @@ struct jq_step {
 static bool jq_open(struct step *step, struct failure *failure)
 {
 	const struct option *program = step_option(step->spec, "program");
-	struct jq_step *own = calloc(1, sizeof(*own));
+	struct jq_step *own = memory_make(1, sizeof(*own), "a step");
 
-	CHECK(own);
 	step->own = own;
 	own->form = (enum payload_form)step_option(step->spec, "payload")->number;
 	own->program = step_program(program, NULL, program->text, failure);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "shared/log.h"
+#include "worker/memory.h"
 #include "worker/steps/kinds.h"
 
 struct branch {
@@ -67,11 +68,9 @@ static bool route_add(struct step *step, const struct option *option, const stru
 static bool route_open(struct step *step, struct failure *failure)
 {
 	const struct option *option = step_option(step->spec, "routes");
-	struct route_step *own = calloc(1, sizeof(*own));
+	struct route_step *own = memory_make(1, sizeof(*own), "a step");
 
-	CHECK(own);
-	own->branches = calloc(option->item_count + 1, sizeof(*own->branches));
-	CHECK(own->branches);
+	own->branches = memory_make(option->item_count + 1, sizeof(*own->branches), "a step");
 	step->own = own;
 	for (size_t i = 0; i < option->item_count; i++) {
 		if (!route_add(step, option, &option->items[i], failure)) {

@@ -308,7 +308,7 @@ fuzz: $(HAVE)
 			>build/corpus/{}.log 2>&1 || { cat build/corpus/{}.log; echo "fuzz_{} FAILED"; exit 255; }'
 # The part of the corpora that is made, not found.
 corpus: $(B)/tests/make_corpus
-	@mkdir -p $(addprefix tests/corpus/,arena wire protobuf ring worker restore)
+	@mkdir -p $(addprefix tests/corpus/,arena wire protobuf recording ring worker restore)
 	@$<
 
 # ---- Run, measure ------------------------------------------------------------------------------------------------------

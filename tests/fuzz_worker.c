@@ -1,6 +1,7 @@
 /*
  * Fuzz target: a worker that serves whatever clients may send. An input is a script of sessions opened and closed, messages
- * (whole envelopes made right around any body, or any bytes at all) and unary calls. Answers must be what protobuf-c can read,
+ * (whole envelopes made right around any body, or any bytes at all; state to restore with its checksum put right, or not) and unary
+ * calls. Answers must be what protobuf-c can read,
  * in the order of their seq, with nothing behind an END; each unary call must be answered once. Meanwhile workers vanish, and
  * successors take over.
  */
@@ -35,7 +36,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { SESSIONS = 3, STEPS_MAX = 64, BODY_MAX = 4096 };
+enum { SESSIONS = 3, STEPS_MAX = 64, BODY_MAX = 4096, SEGMENTS = 4, KEYED = SEGMENTS };
 
 /* The script, read from front to back; zeros behind its end. */
 struct script {
@@ -72,7 +73,8 @@ static struct view script_bytes(struct script *script)
 	return bytes;
 }
 
-/* Four segments: as they come, through JSON, held back, and onto routes. Once: making the memories costs milliseconds. */
+/* Five segments: as they come, through JSON, held back, onto routes, and remembered by key. Once: making the memories costs
+ * milliseconds. */
 static void stage_build(void)
 {
 	rig_init(&rig);
@@ -91,6 +93,9 @@ static void stage_build(void)
 	routes->routes[0] = "x";
 	routes->routes[1] = "y";
 	routes->segment.route_count = 2;
+	struct spec *keyed = rig_segment(&rig);
+	spec_add(keyed, STEP_dedup, "key", ".a", NULL);
+	keyed->segment.keyed = true;
 	rig_start(&rig);
 }
 
@@ -149,11 +154,30 @@ static void stage_settle(void)
 	}
 }
 
-/* Opens a session with an Open that fits its segment. */
+/* Opens a session with an Open that fits its segment, and restores into it where the script says so. */
 static void step_open(struct script *script, uint32_t channel)
 {
+	FlinkBridge__StateDeclaration states[2] = {FLINK_BRIDGE__STATE_DECLARATION__INIT,
+						   FLINK_BRIDGE__STATE_DECLARATION__INIT};
+	FlinkBridge__StateDeclaration *manifest[] = {&states[0], &states[1]};
 	FlinkBridge__Open open = rig_open_message();
-	open.segment = script_byte(script) % RIG_SEGMENTS_MAX;
+	uint8_t choice = script_byte(script);
+	open.segment = choice & 0x10 ? KEYED : choice % SEGMENTS;
+	open.key_group_last = 127;
+	if (choice & 0x20) {
+		open.restored_checkpoint = 1;
+		open.restored_entries = choice & 0x40 ? 1000 : 0;
+		for (int i = 0; i < 2; i++)
+			states[i].format_version = 1;
+		states[0].step = states[1].step = (char *)rig.segments[open.segment].steps[0].name;
+		states[0].name = open.segment == KEYED ? "identities" : "pending";
+		states[0].kind =
+		    open.segment == KEYED ? FLINK_BRIDGE__STATE_KIND__STATE_MAP : FLINK_BRIDGE__STATE_KIND__STATE_LIST;
+		if (open.segment != KEYED)
+			states[0].partition = FLINK_BRIDGE__STATE_PARTITION__STATE_SPLIT;
+		open.n_state_manifest = open.segment == 2 || open.segment == KEYED ? 1 : choice >> 7;
+		open.state_manifest = manifest;
+	}
 	if (sessions[channel].open)
 		return;
 	sessions[channel] = (struct client_side){.open = true};
@@ -165,9 +189,10 @@ static void step_open(struct script *script, uint32_t channel)
 /* Sends an envelope that is right, around any body. */
 static void step_message(struct script *script, uint32_t channel)
 {
-	static const uint8_t kinds[] = {TO_WORKER_BATCH,      TO_WORKER_BATCH,   TO_WORKER_WATERMARK,
-					TO_WORKER_TIMER_TICK, TO_WORKER_BARRIER, TO_WORKER_END_INPUT,
-					TO_WORKER_CLOSE,      TO_WORKER_OPEN,    TO_WORKER_WATERMARK_STATUS};
+	static const uint8_t kinds[] = {TO_WORKER_BATCH,         TO_WORKER_BATCH,      TO_WORKER_WATERMARK,
+					TO_WORKER_TIMER_TICK,    TO_WORKER_BARRIER,    TO_WORKER_END_INPUT,
+					TO_WORKER_CLOSE,         TO_WORKER_OPEN,       TO_WORKER_WATERMARK_STATUS,
+					TO_WORKER_RESTORE_CHUNK, TO_WORKER_RESTORE_END};
 	uint8_t buffer[BODY_MAX + 64];
 	struct client_side *session = &sessions[channel];
 	uint32_t kind = kinds[script_byte(script) % sizeof(kinds)];
@@ -184,6 +209,34 @@ static void step_message(struct script *script, uint32_t channel)
 	struct frame header = {.kind = FRAME_MESSAGE, .seq = seq};
 	if (rig_push(&rig, channel, header, buffer, (size_t)(writer.at - buffer)))
 		rig.channels[channel].seq = seq;
+}
+
+/* Sends any bytes as the entries of a RestoreChunk, with the checksum that they have. */
+static void step_restore(struct script *script, uint32_t channel)
+{
+	uint8_t buffer[BODY_MAX + 64];
+	struct view entries = script_bytes(script);
+	struct wire_writer writer = {.at = buffer, .end = buffer + sizeof(buffer)};
+	uint64_t seq = rig.channels[channel].seq + 1;
+	if (!sessions[channel].open)
+		return;
+	wire_put_varint_field(&writer, 1, seq);
+	wire_put_varint_field(&writer, 2, (uint64_t)sessions[channel].time);
+	uint8_t *start = wire_begin(&writer, TO_WORKER_RESTORE_CHUNK);
+	memcpy(writer.at, entries.data, entries.size);
+	writer.at += entries.size;
+	wire_end_entries(&writer, start);
+	if (rig_push(&rig, channel, (struct frame){.kind = FRAME_MESSAGE, .seq = seq}, buffer,
+		     (size_t)(writer.at - buffer)))
+		rig.channels[channel].seq = seq;
+}
+
+/* Says that no more will come, as a front does for a client that has stopped sending. */
+static void step_half_close(uint32_t channel)
+{
+	struct frame header = {.kind = FRAME_HALF_CLOSE, .seq = rig.channels[channel].seq + 1};
+	if (sessions[channel].open && rig.channels[channel].seq > 0 && rig_push(&rig, channel, header, NULL, 0))
+		rig.channels[channel].seq++;
 }
 
 /* Sends any bytes as the next message of a session. */
@@ -234,10 +287,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step_open(&script, channel);
 			break;
 		case 1:
-			step_close(channel);
+			if (choice >= 128)
+				step_half_close(channel);
+			else
+				step_close(channel);
 			break;
 		case 2:
-			step_raw(&script, channel);
+			if (choice >= 128)
+				step_restore(&script, channel);
+			else
+				step_raw(&script, channel);
 			break;
 		case 3:
 			if (choice / 8 % 4 == 3)

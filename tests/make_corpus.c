@@ -1,14 +1,16 @@
 /*
- * Writes the corpora of fuzz_arena, fuzz_wire, fuzz_protobuf, fuzz_ring, fuzz_worker and fuzz_restore anew: `make corpus`. Always the same files; what fuzzing
+ * Writes the corpora of fuzz_arena, fuzz_wire, fuzz_protobuf, fuzz_ring, fuzz_worker, fuzz_restore and fuzz_recording anew: `make corpus`. Always the same files; what fuzzing
  * found beside them stays, under the names that libFuzzer gave it.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "flink_bridge.pb-c.h"
 #include "flink_worker.pb-c.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
+#include "shared/recording.h"
 #include "shared/wire.h"
 #include "tests/wire_agree.h"
 #include "tests/wire_messages.h"
@@ -153,6 +155,54 @@ static void write_worker(void)
 	}
 }
 
+/* Entries that the segments of fuzz_worker restore: identities by key, or a piece of a list without keys. */
+static size_t put_entries(uint8_t *buffer, size_t size, bool keyed)
+{
+	struct wire_writer writer = {.at = buffer, .end = buffer + size};
+	for (unsigned k = 0; k < (keyed ? 12 : 1); k++) {
+		char key[8];
+		snprintf(key, sizeof(key), "k%u", k);
+		struct wire_entry entry = {.key = view_of(keyed ? key : "")};
+		if (keyed) {
+			entry.key_hash = key_hash_of(entry.key);
+			entry.key_group = key_group_of(entry.key_hash, 128);
+			entry.sub_key = view_of("identity");
+		} else {
+			entry.sub_key = (struct view){(const uint8_t *)"\0\0\0\0\0\0\0\0", 8};
+			entry.value = (struct view){(const uint8_t *)"\2\0\0\0{}", 6};
+		}
+		wire_put_entry(&writer, &entry);
+	}
+	CHECK(!writer.overflow);
+	return (size_t)(writer.at - buffer);
+}
+
+/* Sessions that restore: all of it, a chunk twice, no end, and a batch where a chunk should be. Then a barrier. */
+static void write_worker_restores(void)
+{
+	enum { OPEN_RESTORES = 0x20, OPEN_KEYED = 0x10, OPEN_HELD = 2, CHUNK = 146, HALF_CLOSE = 145, SETTLE = 3 };
+	for (unsigned i = 0; i < 8; i++) {
+		bool keyed = i % 2 == 0;
+		struct bytes script = {0};
+		uint8_t entries[1000], open[2] = {0, OPEN_RESTORES | (keyed ? OPEN_KEYED : OPEN_HELD)};
+		struct view chunk = {entries, put_entries(entries, sizeof(entries), keyed)};
+		bytes_add(&script, open, sizeof(open));
+		step_add(&script, CHUNK, "", 0, chunk);
+		bytes_add(&script, &(uint8_t){SETTLE}, 1);
+		if (i / 2 == 1)
+			step_add(&script, CHUNK, "", 0, chunk);
+		if (i / 2 == 2)
+			step_add(&script, HALF_CLOSE, "", 0, view_of(""));
+		if (i / 2 == 3)
+			step_add(&script, 6, "\1\0", 2, view_of(""));
+		step_add(&script, 6, "\12\0", 2, view_of(keyed ? "\x08\x0c" : "\x08\x01"));
+		step_add(&script, 6, "\4\0", 2, view_of("\x08\x07"));
+		step_add(&script, 6, "\5\0", 2, view_of(""));
+		input_write("worker", "restore", i, script.data[0], (struct view){script.data + 1, script.size - 1});
+		bytes_free(&script);
+	}
+}
+
 /* Appends a chunk to a script of fuzz_restore. */
 static void chunk_add(struct bytes *script, const char choices[2], struct view body)
 {
@@ -213,11 +263,69 @@ static void write_arena(void)
 	}
 }
 
+/* Writes a recording as a worker does; its bytes. */
+static struct recording recording_make(unsigned messages)
+{
+	struct recording_header header = {
+	    .release = view_of("0.1.0"),
+	    .pipeline = view_of("p"),
+	    .topology_hash = view_of("0123456789abcdef"),
+	    .segment_name = view_of("s"),
+	    .descriptor = view_of("descriptor: 1\n"),
+	    .step = view_of("step"),
+	    .cause = view_of("code"),
+	    .seq = 7,
+	    .record = 3,
+	    .when_ms = 1795711328123,
+	    .message_max = 1 << 20,
+	    .record_max = 1 << 20,
+	    .incomplete = messages > 2,
+	};
+	char name[] = "/tmp/make_corpus_XXXXXX", why[RECORDING_WHY_MAX];
+	struct recording recording;
+	int fd = mkstemp(name);
+	CHECK(fd >= 0);
+	struct recording_writer *writer = recording_create(name);
+	CHECK(writer != NULL);
+	recording_describe(writer, &header);
+	for (unsigned i = 0; i < messages; i++)
+		recording_add(writer, view_of("\x08\x01\x10\xe8\x07\x1a\x02\x08\x01"));
+	CHECK(recording_finish(writer) && recording_read(&recording, name, why));
+	close(fd);
+	unlink(name);
+	return recording;
+}
+
+/* Whole ones; such whose inside is damaged and whose head and checksum are put right; cut ones. */
+static void write_recording(void)
+{
+	enum { HEAD = 12, CHECKSUM = 8 };
+	struct dice dice = {6};
+	for (unsigned i = 0; i < 10; i++) {
+		struct recording recording = recording_make(1 + i % 4);
+		struct view inside = {recording.bytes + HEAD, recording.size - HEAD - CHECKSUM};
+		if (i < 2) {
+			input_write("recording", "whole", i, 0, (struct view){recording.bytes, recording.size});
+		} else if (i < 8) {
+			for (unsigned k = 0; k < i - 2; k++)
+				recording.bytes[HEAD + dice_roll(&dice, (uint32_t)inside.size)] =
+				    (uint8_t)dice_roll(&dice, 256);
+			input_write("recording", "inside", i, 3, inside);
+		} else {
+			inside.size = dice_roll(&dice, (uint32_t)inside.size);
+			input_write("recording", "cut", i, i == 8 ? 3 : 1, inside);
+		}
+		recording_free(&recording);
+	}
+}
+
 int main(void)
 {
+	write_recording();
 	write_arena();
 	write_restore();
 	write_worker();
+	write_worker_restores();
 	write_wire();
 	write_opens();
 	write_protobuf();

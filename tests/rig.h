@@ -31,7 +31,7 @@
 /* A hash of a key that is of key group 0 in the sessions here. */
 enum { RIG_HASH = 312 };
 
-enum { RIG_SEGMENTS_MAX = 4, RIG_CHANNELS = 8, RIG_TIME = 1000, RIG_TURNS_MAX = 100000 };
+enum { RIG_SEGMENTS_MAX = 5, RIG_CHANNELS = 8, RIG_TIME = 1000, RIG_TURNS_MAX = 100000 };
 
 struct rig {
 	struct spec specs[RIG_SEGMENTS_MAX];

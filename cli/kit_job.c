@@ -108,6 +108,7 @@ static struct kit_message *enqueue(struct kit_subtask *subtask, uint32_t kind, i
 		subtask->capacity = subtask->capacity == 0 ? 8 : 2 * subtask->capacity;
 		subtask->queue = need(realloc(subtask->queue, subtask->capacity * sizeof(*subtask->queue)));
 	}
+	CHECK(subtask->queue != NULL);
 	struct kit_message *message = &subtask->queue[subtask->count++];
 	*message = (struct kit_message){.kind = kind, .value = value};
 	return message;

@@ -11,13 +11,20 @@
 #include "worker/base64.h"
 #include "worker/jq_program.h"
 
-enum { EVENTS_MAX = 100000, CASES_MAX = 10000, HEADERS_MAX = 1000, PARALLELISM_MAX = 63 };
+enum {
+	EVENTS_MAX = 100000,
+	CASES_MAX = 10000,
+	HEADERS_MAX = 1000,
+	PARALLELISM_MAX = 63,
+	SERVICES_MAX = 16,
+	COMMAND_MAX = 64
+};
 
 static const char *const order_names[KIT_ORDER_COUNT] = {
     [KIT_IN_ORDER] = "in_order", [KIT_BY_KEY] = "by_key", [KIT_ANY] = "any"};
 
 /* Keys that stand at the top of a file, or in a case for that alone. */
-#define SHARED_KEYS "pipeline", "config", "environment", "segment", "parallelism", "start"
+#define SHARED_KEYS "pipeline", "config", "environment", "services", "segment", "parallelism", "start"
 
 /* One reading at work. */
 struct reader {
@@ -514,6 +521,27 @@ static void events_read(struct reader *reader, const struct node *list, struct k
 
 /* ---- Cases --------------------------------------------------------------------------------------------------------- */
 
+/* Whether services are a map of commands; findings otherwise. */
+static bool services_check(struct reader *reader, const struct node *map)
+{
+	size_t before = reader->diagnostics->count;
+
+	if (!is_kind(reader, map, NODE_MAP, "\"services\""))
+		return false;
+	if (map->count > SERVICES_MAX)
+		FIND(reader, map, "%zu services; a case has %d at most", map->count, SERVICES_MAX);
+	for (const struct node *command = map->first; command != NULL; command = command->next) {
+		if (!is_kind(reader, command, NODE_LIST, "a service"))
+			continue;
+		if (command->count == 0 || command->count > COMMAND_MAX)
+			finding_expected(FIND(reader, command, "a command of %zu words", command->count),
+					 "the program and its arguments, %d at most", COMMAND_MAX);
+		for (const struct node *word = command->first; word != NULL; word = word->next)
+			text_of(reader, word, "a word of a command");
+	}
+	return reader->diagnostics->count == before;
+}
+
 /* Reads what may stand at the top of a file and in a case alike. */
 static void shared_read(struct reader *reader, const struct node *map, struct kit_case *kit)
 {
@@ -528,6 +556,8 @@ static void shared_read(struct reader *reader, const struct node *map, struct ki
 		for (const struct node *child = node->first; child != NULL; child = child->next)
 			text_of(reader, child, "a variable");
 	}
+	if ((node = node_find(map, "services")) != NULL && services_check(reader, node))
+		kit->services = node;
 	if ((node = node_find(map, "segment")) != NULL) {
 		kit->segment = text_of(reader, node, "\"segment\"");
 		kit->segment_at = node;

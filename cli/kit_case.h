@@ -81,7 +81,8 @@ struct kit_case {
 	const struct node *at;
 	/* Where the pipeline and the deployment's values over it are: of the case, else of the file. */
 	const struct node *pipeline, *config, *environment;
-	const char *segment; /* run this one alone; NULL: the whole pipeline */
+	const struct node *services; /* a map of commands, each a list of words; or NULL */
+	const char *segment;         /* run this one alone; NULL: the whole pipeline */
 	const struct node *segment_at;
 	uint32_t parallelism;
 	int64_t start; /* processing time at the beginning, ms */

@@ -2,18 +2,20 @@
 #include "cli/kit_run.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "cli/kit_job.h"
+#include "cli/kit_service.h"
 #include "cli/load.h"
 #include "shared/json.h"
 #include "shared/log.h"
 #include "worker/base64.h"
 
-enum { LOG_LINES = 30, LOG_BYTES = 16 << 10 };
+enum { LOG_LINES = 30, LOG_BYTES = 16 << 10, SERVICE_MS = 30000 };
 
 /* A case at work. */
 struct case_run {
@@ -311,12 +313,19 @@ struct kit_outcome kit_run(struct kit_file *file, const struct kit_case *kit, co
 		fatal("no memory for what workers write");
 	diagnostics_init(&diagnostics);
 	char **before = environment_save(kit);
+	struct kit_services services = {0};
+	bool served = kit_services_start(&services, file, kit, run.log, SERVICE_MS);
+	if (!served)
+		fail(&run, "  %s\n", services.why);
 	bool python_path = load_set_python_path(kit_case_place(file, kit));
-	struct descriptor *descriptor = kit_case_compile(file, kit, &diagnostics);
-	if (descriptor == NULL)
+	struct descriptor *descriptor = served ? kit_case_compile(file, kit, &diagnostics) : NULL;
+	if (descriptor != NULL)
+		run_job(&run, descriptor);
+	else if (served)
 		add_findings(&run, &diagnostics);
 	else
-		run_job(&run, descriptor);
+		add_log(&run);
+	kit_services_stop(&services);
 	if (python_path)
 		unsetenv("FLINK_BRIDGE_PYTHON_PATH");
 	environment_restore(kit, before);

@@ -1,6 +1,7 @@
 """`bridgectl test`: cases against the worker's own code, what is said of them, and what `--update` makes of their files."""
 
 import json
+import pathlib
 import subprocess
 import xml.etree.ElementTree
 
@@ -434,6 +435,50 @@ cases:
 """.replace('"$$x"', '".|.*0"').replace("expect: { out: [] } }", "expect: { out: [ { json: 0 } ] } }"),
         c_yaml="steps: { m: { program: . * 10 } }\n",
     )
+
+
+SERVICE = """\
+import os, sys, time
+open("started", "a").write(f"{os.getpid()} ")
+print("ready", *sys.argv[1:], flush=True)
+time.sleep(1000)
+"""
+
+
+def test_services(cases, tmp_path):
+    """They are there before the case and gone behind it; what they say becomes variables of their case alone."""
+    (tmp_path / "service.py").write_text(SERVICE)
+    text = pipeline('    - { name: m, kind: map, program: "${WHAT:-.}" }\n', "{ kind: print }")
+    cases(
+        text
+        + """\
+cases:
+  - name: with
+    services: { one: [python3, service.py, WHAT=.+1], two: [python3, service.py, nothing] }
+    events: [ { json: 1 } ]
+    expect: { out: [ { json: 2 } ] }
+  - { name: without, events: [ { json: 1 } ], expect: { out: [ { json: 1 } ] } }
+"""
+    )
+    started = (tmp_path / "started").read_text().split()
+    assert len(started) == 2
+    assert not any((pathlib.Path("/proc") / pid).exists() for pid in started)
+
+
+@pytest.mark.parametrize(
+    "command, code, words",
+    [
+        ("[sh, -c, echo no >&2]", 1, 'service "one" has not said that it is ready'),
+        ("[sh, -c, echo no >&2]", 1, "| no"),
+        ("[./nowhere]", 1, "cannot run ./nowhere: No such file"),
+        ("echo", 2, "a service is text"),
+        ("[]", 2, "a command of 0 words"),
+    ],
+)
+def test_services_that_do_not_start(cases, command, code, words):
+    text = f"pipeline: pipeline.yaml\nservices: {{ one: {command} }}\ncases: [ {{ name: a, events: [], expect: {{}} }} ]\n"
+    done = cases(text, code=code)
+    assert words in done.stdout + done.stderr
 
 
 def test_the_examples_have_cases():

@@ -347,7 +347,7 @@ bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
 # The bridge in a real Flink beside Java operators, and beside PyFlink where `make bench-peers` has installed that. BENCH_FLINK="--rounds 2 --only keyed" for less.
-bench-flink: all bridge $(VENV)
+bench-flink: all bridge $(BENCH_STEPS) $(VENV)
 	@mkdir -p build/bench
 	@$(PYTHON) bench/flink/bench_flink.py $(BENCH_FLINK)
 bench-peers: $(PEERS)
@@ -399,7 +399,7 @@ lint-cppcheck: | $(HAVE)
 	$(Q)cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr --error-exitcode=1 -j2 \
 		--cppcheck-build-dir=build/lint/cppcheck --library=setup/cppcheck.cfg $(CPPCHECK_WRONG:%=--suppress=%) \
 		--suppress=ctunullpointer:tests/* --suppress=ctunullpointer:descriptor/write.c --suppress=selfAssignment:tests/* -I. $(C_SOURCES)
-PYTHON_SOURCES := $(PACKAGE)/flink_bridge $(wildcard examples/*/*.py)
+PYTHON_SOURCES := $(PACKAGE)/flink_bridge $(wildcard examples/*/*.py) bench/flink
 lint-python: $(VENV)
 	$(call say,LINT  ruff)
 	$(Q)$(PYTHON) -m ruff check --quiet --no-cache --config $(PACKAGE)/pyproject.toml $(PYTHON_SOURCES)

@@ -1,6 +1,6 @@
 """`make bench-flink`: the bridge in a real Flink, against Java operators with the same logic, and against PyFlink.
 
-    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...]
+    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...] [--cpu]
                                                      [--engines NAME,...] [--plot FILE.svg]
 
 All read the same files and end in a sink that forgets. Each engine is a process of its own that stays from round to round, so start-up,
@@ -14,6 +14,7 @@ worst of its sizes and parallelisms. All of it, and every single run, goes to bu
 
 import argparse
 import contextlib
+import itertools
 import json
 import pathlib
 import statistics
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Iterator
 
 import plot
-from engines import BIN, HERE, OUT, PEERS, TOP, Engine, Failed
+from engines import BIN, HERE, OUT, PEERS, TOP, Engine, Failed, Run
 
 PARTS = ["stateless", "keyed", "identity", "checkpoint", "latency"]
 LANGUAGES = ["c", "builtin", "python"]
@@ -36,7 +37,7 @@ class Report:
 
     def __init__(self) -> None:
         self.figures: dict[str, tuple[float, str]] = {}
-        self.runs: list[dict] = []
+        self.runs: list[dict[str, object]] = []
 
     def add(self, name: str, value: float, unit: str) -> None:
         """Prints a figure and keeps it."""
@@ -60,7 +61,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.report = Report()
-        self.rates: dict[tuple, float] = {}
+        self.rates: dict[tuple[object, ...], float] = {}
 
     def names(self, logic: str) -> list[str]:
         """The engines that there are for a logic: those whose pipeline is there and compiles, and PyFlink where it is installed."""
@@ -80,8 +81,7 @@ class Bench:
                     engine = Engine(name, logic)
                     stack.callback(engine.close)
                     first = (FIRST_KEYED if logic == "keyed" else FIRST)[name.partition("-")[0]]
-                    marks, count = engine.run(100, 1, int(first * self.options.warm_up))
-                    self.rates[name, logic] = marks.rate() * count / marks.count
+                    self.rates[name, logic] = engine.run(100, 1, int(first * self.options.warm_up)).rate
                     running[name] = engine
             yield running
 
@@ -93,28 +93,28 @@ class Bench:
         except (Failed, subprocess.CalledProcessError, StopIteration) as error:
             print(f"bench-flink: without {name}: {error}", file=sys.stderr, flush=True)
 
-    def one(self, engine: Engine, size: int, parallelism: int, seconds: float, **more: object) -> float:
-        """One run of about so many seconds: records a second that came in."""
+    def one(self, engine: Engine, size: int, parallelism: int, seconds: float, **more: object) -> Run:
+        """One run of about so many seconds."""
         key = (engine.name, engine.logic, size, parallelism)
         guess = self.rates.get(key, self.rates[engine.name, engine.logic] * (100 / size) ** 0.7)
-        marks, count = engine.run(size, parallelism, int(guess * seconds), **more)
-        rate = marks.rate() * count / marks.count
-        self.rates[key] = rate
-        outcome = {"engine": engine.name, "logic": engine.logic, "size": size, "parallelism": parallelism, "records": count, "rate": rate}
-        self.report.runs.append(outcome | {"out": marks.count, "out_bytes": marks.bytes} | more)
-        return rate
+        run = engine.run(size, parallelism, int(guess * seconds), **more)
+        self.rates[key] = run.rate
+        outcome = {"engine": engine.name, "logic": engine.logic, "size": size, "parallelism": parallelism}
+        outcome |= {"records": run.records, "rate": run.rate, "cpu": run.cpu, "out": run.marks.count, "out_bytes": run.marks.bytes}
+        self.report.runs.append(outcome | more)
+        return run
 
-    def rounds(self, engines: dict[str, Engine], size: int, parallelism: int) -> dict[str, list[float]]:
-        """The rates of all engines, round by round; the order turns, so that nobody always runs behind the same one."""
+    def rounds(self, engines: dict[str, Engine], size: int, parallelism: int) -> dict[str, list[Run]]:
+        """The runs of all engines, round by round; the order turns, so that nobody always runs behind the same one."""
         for engine in engines.values():
             self.one(engine, size, parallelism, 1)
-        rates: dict[str, list[float]] = {name: [] for name in engines}
+        runs: dict[str, list[Run]] = {name: [] for name in engines}
         for turn in range(self.options.rounds):
             order = list(engines)
             for name in order[turn % len(order) :] + order[: turn % len(order)]:
                 slow = 2 if name.startswith("pyflink") else 1
-                rates[name].append(self.one(engines[name], size, parallelism, self.options.seconds * slow))
-        return rates
+                runs[name].append(self.one(engines[name], size, parallelism, self.options.seconds * slow))
+        return runs
 
     def compare(self, logic: str) -> None:
         """One logic in all engines, sizes and parallelisms."""
@@ -123,18 +123,20 @@ class Bench:
                 for parallelism in self.options.parallelism:
                     self.figures(logic, f"{size}b.p{parallelism}", self.rounds(engines, size, parallelism))
 
-    def figures(self, logic: str, where: str, rates: dict[str, list[float]]) -> None:
-        """Rates, and ratios to what the bridge is held against."""
-        for name, values in rates.items():
-            self.report.add(f"rate.{logic}.{name}.{where}", statistics.median(values), "records/s")
-        for name, values in rates.items():
-            if not name.startswith("bridge-"):
-                continue
-            for peer, others in rates.items():
-                if peer.startswith("bridge-"):
-                    continue
+    def figures(self, logic: str, where: str, runs: dict[str, list[Run]]) -> None:
+        """Rates, processor time, and ratios to what the bridge is held against."""
+        for name, mine in runs.items():
+            self.report.add(f"rate.{logic}.{name}.{where}", statistics.median(run.rate for run in mine), "records/s")
+        for name, mine in runs.items():
+            self.report.add(f"cpu.{logic}.{name}.{where}", statistics.median(run.cpu_running for run in mine), "us/record")
+            for role in sorted({role for run in mine for role in run.cpu}):
+                spent = statistics.median(run.cpu.get(role, 0) for run in mine)
+                if self.options.cpu and spent >= 0.005:
+                    self.report.add(f"cpu.{logic}.{name}.{where}.{role}", spent, "us/record")
+        for name, peer in itertools.product(runs, runs):
+            if name.startswith("bridge-") and not peer.startswith("bridge-"):
                 figure = "identity_ratio" if logic == "identity" else f"{peer.replace('-', '_')}_ratio.{logic}"
-                ratio = statistics.median(mine / other for mine, other in zip(values, others, strict=True))
+                ratio = statistics.median(mine.rate / other.rate for mine, other in zip(runs[name], runs[peer], strict=True))
                 self.report.add(f"{figure}.{name.removeprefix('bridge-')}.{where}", ratio, "ratio")
 
     def checkpoint(self) -> None:
@@ -147,7 +149,7 @@ class Bench:
                 for turn in range(self.options.rounds):
                     rates = {}
                     for interval in (0, 1000) if turn % 2 else (1000, 0):
-                        rates[interval] = self.one(engine, 100, 1, max(4, self.options.seconds), checkpoint_ms=interval)
+                        rates[interval] = self.one(engine, 100, 1, max(4, self.options.seconds), checkpoint_ms=interval).rate
                     costs.append(1 - rates[1000] / rates[0])
                 self.report.add(f"checkpoint_cost.{name}", statistics.median(costs), "share")
 
@@ -155,12 +157,12 @@ class Bench:
         """How long records are on their way at half of what the bridge can do, beside the same in Java."""
         with self.engines("stateless", [name for name in self.names("stateless") if not name.startswith("pyflink")]) as engines:
             for name in [name for name in engines if name != "native"]:
-                load = statistics.median(self.one(engines[name], 100, 1, self.options.seconds) for _ in range(3)) / 2
+                load = statistics.median(self.one(engines[name], 100, 1, self.options.seconds).rate for _ in range(3)) / 2
                 late: dict[str, list[float]] = {"native": [], name: []}
                 for _ in range(self.options.rounds):
                     for who in late:
-                        marks, _ = engines[who].run(100, 1, 1, rate=load, records=int(load * 5))
-                        late[who].append(marks.percentile(0.99))
+                        run = engines[who].run(100, 1, int(load * 5), rate=load)
+                        late[who].append(run.marks.percentile(0.99))
                 over = statistics.median(mine - other for mine, other in zip(late[name], late["native"], strict=True))
                 self.report.add(f"p99.{name}", statistics.median(late[name]), "ms")
                 self.report.add(f"p99.native_beside_{name}", statistics.median(late["native"]), "ms")
@@ -178,7 +180,8 @@ class Bench:
             if values := self.report.matching(prefix):
                 self.report.add(headline, min(values), "ratio")
         for headline, unit in (("checkpoint_cost", "share"), ("p99_over_native_ms", "ms")):
-            values = [value for name, (value, _) in self.report.figures.items() if name.startswith(headline + ".") and "native" not in name[len(headline) :]]
+            figures = self.report.figures.items()
+            values = [value for name, (value, _) in figures if name.startswith(f"{headline}.") and not name.endswith(".native")]
             if values:
                 self.report.add(headline, max(values), unit)
 
@@ -206,6 +209,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parallelism", type=numbers, default=[1, 2])
     parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=",".join(PARTS))
     parser.add_argument("--engines", type=lambda text: text.split(","), help="native, bridge-LANGUAGE, pyflink-process, pyflink-thread")
+    parser.add_argument("--cpu", action="store_true", help="print processor time by role, too")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg")
     options = parser.parse_args()
     if unknown := set(options.only) - set(PARTS):

@@ -9,12 +9,13 @@ FILES = 32
 # Records in a file: of many for fast jobs, of few for slow ones, so that a short run of a slow one reads several files, too.
 LARGE = {100: 16_384, 1000: 4_096}
 SMALL = {100: 1_024, 1000: 512}
-WORDS = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna aliqua".split()
+TEXT = "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna aliqua"
+WORDS = TEXT.split(" ")
 
 
 def record(chance: random.Random, number: int, size: int) -> str:
     """One record, exactly this long."""
-    fields: dict = {"user": f"u{chance.randrange(USERS)}", "value": chance.randrange(1_000), "id": number}
+    fields: dict[str, object] = {"user": f"u{chance.randrange(USERS)}", "value": chance.randrange(1_000), "id": number}
     if size > 500:
         fields["kind"] = chance.choice(WORDS)
         fields["tags"] = chance.sample(WORDS, 4)

@@ -1,6 +1,7 @@
 """What is compared, each as a process that takes one job after the other: a JVM, or PyFlink with its JVM; and the sidecar beside it."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import tempfile
 import time
 from typing import IO
 
+import cpu
 import data
 import marks
 
@@ -42,6 +44,21 @@ def classpath() -> str:
     return ":".join([str(build / "test-classes"), str(build / "classes"), (build / "classpath").read_text().strip()])
 
 
+@dataclasses.dataclass
+class Run:
+    """What came out of a job."""
+
+    marks: marks.Marks
+    records: int
+    rate: float  # records that came in, a second
+    cpu: dict[str, float]  # microseconds of a processor for each of them, by who had them
+
+    @property
+    def cpu_running(self) -> float:
+        """All of that but what compiling took, which ends."""
+        return sum(spent for name, spent in self.cpu.items() if name != "compiler")
+
+
 class Child:
     """A process that answers each line on its standard input with one that begins with DONE or FAILED."""
 
@@ -65,7 +82,7 @@ class Child:
         """Of the process itself."""
         return self._process.pid
 
-    def ask(self, job: dict) -> None:
+    def ask(self, job: dict[str, object]) -> None:
         """Runs a job to its end."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(job) + "\n")
@@ -93,14 +110,26 @@ class Sidecar:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.descriptor = self.folder / "descriptor.yaml"
-        subprocess.run([BIN / "bridgectl", "compile", pipeline, "-o", self.descriptor], check=True)
+        subprocess.run([BIN / "bridgectl", "compile", pipeline, "-o", self.descriptor], check=True, cwd=TOP)
         self._sockets = pathlib.Path(tempfile.mkdtemp(prefix="bench-flink-"))  # a socket's path is short
         self.address = f"unix:{self._sockets}/bridge.sock"
         stats = self._sockets / "stats.sock"
-        command = [BIN / "bridged", "--descriptor", self.descriptor, "--slots", str(slots), "--listen", self.address, "--stats", stats]
+        command: list[str | pathlib.Path] = [
+            BIN / "bridged",
+            "--descriptor",
+            self.descriptor,
+            "--slots",
+            str(slots),
+            "--listen",
+            self.address,
+            "--stats",
+            stats,
+        ]
         self._errors = (self.folder / "log").open("wb")
-        self._process = subprocess.Popen([str(word) for word in command], stdout=self._errors, stderr=self._errors, cwd=HERE)
-        health = [BIN / "bridgectl", "health", "--stats", stats]
+        environment = os.environ | {"PYTHONPATH": str(HERE / "steps")}
+        words = [str(word) for word in command]
+        self._process = subprocess.Popen(words, stdout=self._errors, stderr=self._errors, cwd=TOP, env=environment)
+        health: list[str | pathlib.Path] = [BIN / "bridgectl", "health", "--stats", stats]
         deadline = time.monotonic() + 30
         while subprocess.run(health, capture_output=True).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -154,14 +183,26 @@ class Engine:
         command = [str(PEERS / "bin/python"), str(HERE / "pyflink_jobs.py"), mode, str(jar)]
         return Child(f"{self.name}-{self.logic}", command, environment)
 
-    def run(self, size: int, parallelism: int, records: int, **more: object) -> tuple[marks.Marks, int]:
-        """Runs a job over about so many records; its marks, and how many there were."""
+    def pids(self) -> list[int]:
+        """Of all its processes."""
+        mine = subprocess.run(["ps", "-o", "pid=", "-s", str(self.child.pid)], capture_output=True, text=True, check=True)
+        return [*map(int, mine.stdout.split()), *(self.sidecar.pids() if self.sidecar else [])]
+
+    def run(self, size: int, parallelism: int, records: int, **more: object) -> Run:
+        """Runs a job over about so many records."""
         files, count = data.files(TOP / "build" / "bench" / "flink-data", size, records)
-        count = int(str(more.get("records", count)))
+        if "rate" in more:
+            count = records
+            more["records"] = records
         where = OUT / f"{self.name}-{self.logic}.marks"
         job = {"logic": self.logic, "parallelism": parallelism, "files": files, "marks": str(where), **more}
-        self.child.ask(job)
-        return marks.read(where, parallelism), count
+        with cpu.Sampler(self.pids) as sampler:
+            self.child.ask(job)
+        seen = marks.read(where, parallelism)
+        begin, end = seen.when(marks.BEGIN), seen.when(marks.END)
+        part = (marks.END - marks.BEGIN) * count
+        spent = {name: seconds * 1e6 / part for name, seconds in sampler.between(begin, end).items()}
+        return Run(seen, count, part / (end - begin), spent)
 
     def close(self) -> None:
         """Ends all its processes."""

@@ -17,11 +17,7 @@ class Marks:
     curve: list[tuple[float, int]]  # seconds, records by then
     late: list[tuple[float, int]]  # milliseconds, records that took so long
 
-    def rate(self) -> float:
-        """Records a second, over the part of the run that counts."""
-        return (END - BEGIN) * self.count / (self._when(END) - self._when(BEGIN))
-
-    def _when(self, share: float) -> float:
+    def when(self, share: float) -> float:
         """When this share of all records had come."""
         wanted = share * self.count
         at = bisect.bisect_left([count for _, count in self.curve], wanted)

@@ -3,7 +3,14 @@
 import html
 import itertools
 
-COLOURS = {"native": "#4e79a7", "bridge-c": "#f28e2b", "bridge-builtin": "#ffbe7d", "bridge-python": "#e15759", "pyflink-process": "#bab0ac", "pyflink-thread": "#79706e"}
+COLOURS = {
+    "native": "#4e79a7",
+    "bridge-c": "#f28e2b",
+    "bridge-builtin": "#ffbe7d",
+    "bridge-python": "#e15759",
+    "pyflink-process": "#bab0ac",
+    "pyflink-thread": "#79706e",
+}
 LINE, BAR, LEFT, WIDTH = 18, 14, 230, 900
 
 

@@ -12,14 +12,14 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-os.environ["_python_worker_execution_mode"] = "process"
+os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112
 
-from pyflink.common import Configuration, Types, WatermarkStrategy  # noqa: E402
-from pyflink.datastream import DataStream, KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment  # noqa: E402
-from pyflink.datastream.connectors import Sink  # noqa: E402
-from pyflink.datastream.connectors.file_system import FileSource, StreamFormat  # noqa: E402
-from pyflink.datastream.state import ValueStateDescriptor  # noqa: E402
-from pyflink.java_gateway import get_gateway  # noqa: E402
+from pyflink.common import Configuration, Types, WatermarkStrategy
+from pyflink.datastream import DataStream, KeyedProcessFunction, RuntimeContext, StreamExecutionEnvironment
+from pyflink.datastream.connectors import Sink
+from pyflink.datastream.connectors.file_system import FileSource, StreamFormat
+from pyflink.datastream.state import ValueStateDescriptor
+from pyflink.java_gateway import get_gateway
 
 
 def doubled(line: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def main() -> None:
         try:
             run(sys.argv[1], sys.argv[2], json.loads(line))
             print("DONE", flush=True)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             print("FAILED", str(error).strip().replace("\n", " | ")[-2000:], flush=True)
 
 

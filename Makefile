@@ -374,8 +374,8 @@ wheel: $(VENV)
 # ---- Lint, install, clean -----------------------------------------------------------------------------------------------
 
 .PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell lint-python install clean help
-C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(wildcard cli/*.c tests/*.c bench/*.c)
-C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h worker/hosts/*.h cli/*.h tests/*.h bench/*.h)
+C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(HOSTED) $(wildcard cli/*.c tests/*.c bench/*.c)
+C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h worker/hosts/*.h worker/hosts/python/*.h cli/*.h tests/*.h bench/*.h)
 SCRIPTS   := setup/install.sh setup/maven.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
 TIDY      := $(C_SOURCES:%.c=build/lint/%.ok)
 # Wrong about readdir, NULL as a last argument, designated initialisers, mmap(-1), ends of linked-in data; the compilers and clang-tidy look at these as well.
@@ -391,7 +391,7 @@ lint-tidy: $(TIDY)
 $(TIDY): build/lint/%.ok: %.c $(C_HEADERS) .clang-tidy tests/.clang-tidy | $(GENERATED) $(PROTOSET) $(HAVE)
 	@mkdir -p $(@D)
 	$(call say,TIDY  $<)
-	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- -std=c11 $(CPPFLAGS) 2>$@.log || { cat $@.log; exit 1; }
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $< -- -std=c11 $(CPPFLAGS) $(PYTHON_FLAGS) 2>$@.log || { cat $@.log; exit 1; }
 	@touch $@
 lint-cppcheck: | $(HAVE)
 	$(call say,LINT  cppcheck)

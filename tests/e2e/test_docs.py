@@ -82,14 +82,15 @@ def test_the_tutorial(workdir, bridgectl, bridged):
 
 
 def test_install(workdir):
-    """Everything lands below DESTDIR, and what is installed works from there."""
+    """Everything lands below DESTDIR, and what is installed works from there. What is built already is taken as it is (-o)."""
     variant, _, compiler = BUILD.name.partition("-")
     subprocess.run(
-        ["make", "-s", "install", f"DESTDIR={workdir}/root", "PREFIX=/usr", f"VARIANT={variant}", f"CC={compiler or 'gcc'}"],
+        ["make", "-s", "install", "-o", "all", f"DESTDIR={workdir}/root", "PREFIX=/usr", f"VARIANT={variant}", f"CC={compiler or 'gcc'}"],
         cwd=TOP, check=True, capture_output=True, env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": "0"},
     )  # fmt: skip
     root = workdir / "root" / "usr"
-    for name in ("bin/bridged", "share/flink-bridge/proto/flink_bridge.proto", "share/flink-bridge/proto/flink_worker.proto",
+    for name in ("bin/bridged", "lib/flink-bridge/bridge_python.so", "lib/flink-bridge/python/flink_bridge/step.py",
+                 "share/flink-bridge/proto/flink_bridge.proto", "share/flink-bridge/proto/flink_worker.proto",
                  "share/bash-completion/completions/bridgectl", "share/zsh/site-functions/_bridgectl",
                  "share/fish/vendor_completions.d/bridgectl.fish"):  # fmt: skip
         assert (root / name).stat().st_size > 0
@@ -101,3 +102,10 @@ def test_install(workdir):
                           cwd=workdir, env={**os.environ, "EVENTS": str(workdir / "quickstart/events.jsonl"), "OUT": str(workdir)})  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert BRIDGECTL.exists()
+    (workdir / "app.py").write_text("def step(message):\n    return message.text() + '!'\n")
+    (workdir / "app.yaml").write_text(
+        "name: app\nsources: { in: { kind: generator, count: 2 } }\nsteps:\n"
+        "  - { name: step, kind: python, module: app, function: step }\nsinks: { out: { kind: print } }\n"
+    )
+    done = subprocess.run([str(root / "bin/bridgectl"), "run", "app.yaml"], capture_output=True, text=True, cwd=workdir)
+    assert done.stdout == "0!\n1!\n", done.stdout + done.stderr

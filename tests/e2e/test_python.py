@@ -1,5 +1,6 @@
 """Steps in Python, in a whole sidecar: what they can do, how they fail, and what becomes of a worker that they break."""
 
+import contextlib
 import json
 import os
 import re
@@ -501,7 +502,7 @@ class Service:
             threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
 
     def answer(self, connection):
-        with connection, connection.makefile("rwb") as stream:
+        with contextlib.suppress(BrokenPipeError), connection, connection.makefile("rwb") as stream:
             question = stream.readline().strip()
             with self.lock:
                 self.asked.append(question)

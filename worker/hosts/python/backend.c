@@ -383,7 +383,7 @@ static PyObject *metric_call(PyObject *self, PyObject *const *args, Py_ssize_t c
 	if (!metric || (value == -1 && PyErr_Occurred()))
 		return NULL;
 	feed->host->metric_update(metric, value);
-	Py_RETURN_NONE;
+	return Py_NewRef(Py_None);
 }
 
 static PyObject *backend_counter_add(PyObject *self, PyObject *const *args, Py_ssize_t count)

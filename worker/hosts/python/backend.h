@@ -13,6 +13,6 @@ extern PyTypeObject backend_type;
 PyObject *backend_create(struct feed *feed);
 
 /* The step is closed: what still holds the backend can do nothing with it. */
-void backend_detach(PyObject *backend);
+void backend_detach(PyObject *self);
 
 #endif

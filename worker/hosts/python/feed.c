@@ -505,7 +505,7 @@ static PyObject *feed_give(PyObject *self, PyObject *const *args, Py_ssize_t cou
 	way.from = taken_index(feed, args[0]);
 	if (way.from == UINT32_MAX || !settle(feed, args[1], &way, false))
 		return NULL;
-	Py_RETURN_NONE;
+	return Py_NewRef(Py_None);
 }
 
 /* blame(index): a failure is about this one. */
@@ -518,7 +518,7 @@ static PyObject *feed_blame(PyObject *self, PyObject *number)
 		return NULL;
 	feed->at = index;
 	feed->blamed = true;
-	Py_RETURN_NONE;
+	return Py_NewRef(Py_None);
 }
 
 static PyMemberDef feed_members[] = {

@@ -131,7 +131,7 @@ static PyObject *log_lines(PyObject *self, PyObject *args)
 		host_now->log(context_now, level_of(level), text);
 	else
 		dprintf(STDERR_FILENO, "python thread: %.2000s\n", text);
-	Py_RETURN_NONE;
+	return Py_NewRef(Py_None);
 }
 
 /* ---- The module that the package finds in a worker ----------------------------------------------------------------- */

@@ -437,7 +437,7 @@ static PyObject *message_compare(PyObject *self, PyObject *other, int operation)
 	bool equal = true;
 
 	if (Py_TYPE(other) != &message_type || (operation != Py_EQ && operation != Py_NE))
-		Py_RETURN_NOTIMPLEMENTED;
+		return Py_NewRef(Py_NotImplemented);
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names) && equal; i++) {
 		PyObject *a = PyObject_GetAttrString(self, names[i]), *b = PyObject_GetAttrString(other, names[i]);
 		int same = a && b ? PyObject_RichCompareBool(a, b, Py_EQ) : -1;

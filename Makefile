@@ -53,6 +53,7 @@ HOSTED    := $(wildcard worker/hosts/python/*.c)
 PACKAGE   := $(wildcard worker/hosts/python/package/flink_bridge/*)
 TESTS     := $(CHECKS:tests/%.c=$(B)/tests/%)
 BENCH_STEPS := $(B)/bench/steps/identity_step.so $(B)/bench/steps/json_step.so
+EXAMPLE_STEPS := examples/native_c/watch.so examples/native_cpp/access_log.so examples/native_rust/visits.so
 STEPS     := $(LIBRARIES:%.c=$(B)/%.so)
 REPLAYS   := $(FUZZERS:tests/fuzz_%.c=$(B)/tests/replay_%)
 FUZZ      := $(FUZZERS:tests/%.c=$(B)/tests/%)
@@ -138,7 +139,7 @@ $(VENV): setup/requirements.txt | $(HAVE)
 .PHONY: all tests replays tsan-tests fuzzers benches
 all: $(if $(wildcard server/bridged.c),$(BRIDGED)) $(if $(wildcard cli/bridgectl.c),$(BRIDGECTL)) $(B)/bridge_python.so
 	@:
-tests: $(TESTS) $(STEPS)
+tests: $(TESTS) $(STEPS) $(EXAMPLE_STEPS)
 	@:
 replays: $(REPLAYS)
 	@:
@@ -229,6 +230,10 @@ $(B)/bench/steps/%.so: bench/steps/%.cpp worker/hosts/bridge_step.h $(B)/flags
 	$(call say,STEP  $@)
 	$(Q)$(CXX) -std=c++17 -Wall -Wextra -Werror -fPIC -shared -Iworker/hosts $(CFLAGS_$(VARIANT)) $(CFLAGS) \
 		$(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $< -lsimdjson
+# The examples build as they would anywhere, each by its own Makefile.
+$(EXAMPLE_STEPS): worker/hosts/bridge_step.h $(wildcard examples/native_*/*.c examples/native_*/*.cpp examples/native_*/*.rs) | $(HAVE)
+	$(call say,STEP  $@)
+	$(Q)env -u MAKEFLAGS -u CFLAGS $(MAKE) -s -B -C $(@D) BRIDGE=-I../../worker/hosts CC=cc CXX=c++
 # Suites that load some of them.
 $(addprefix $(B)/tests/,check_host check_steps check_errors): | $(STEPS)
 
@@ -385,7 +390,7 @@ lint: lint-format lint-tidy lint-cppcheck lint-shell lint-python lint-java
 	@echo "lint: clean"
 lint-format: | $(HAVE)
 	$(call say,LINT  clang-format)
-	$(Q)clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS)
+	$(Q)clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS) $(LIBRARIES) $(wildcard bench/steps/*.c* examples/*/*.c examples/*/*.cpp)
 lint-tidy: $(TIDY)
 # A file is looked at again when it, a header or the set of checks has changed.
 $(TIDY): build/lint/%.ok: %.c $(C_HEADERS) .clang-tidy tests/.clang-tidy | $(GENERATED) $(PROTOSET) $(HAVE)
@@ -428,7 +433,7 @@ install: all
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' setup/flink-bridge.pc.in >$(DEST)/share/pkgconfig/flink-bridge.pc
 
 clean:
-	rm -rf $(filter-out build/venv build/bench-venv build/peers build/setup,$(wildcard build/*))
+	rm -rf $(filter-out build/venv build/bench-venv build/peers build/setup,$(wildcard build/*)) $(EXAMPLE_STEPS)
 
 help:
 	@echo 'make                  build bridged and bridgectl into $(B)'

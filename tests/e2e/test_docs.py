@@ -91,6 +91,7 @@ def test_install(workdir):
     root = workdir / "root" / "usr"
     for name in ("bin/bridged", "lib/flink-bridge/bridge_python.so", "lib/flink-bridge/python/flink_bridge/step.py",
                  "share/flink-bridge/proto/flink_bridge.proto", "share/flink-bridge/proto/flink_worker.proto",
+                 "include/flink-bridge/bridge_step.h",
                  "share/bash-completion/completions/bridgectl", "share/zsh/site-functions/_bridgectl",
                  "share/fish/vendor_completions.d/bridgectl.fish"):  # fmt: skip
         assert (root / name).stat().st_size > 0

@@ -205,6 +205,8 @@ static int moody(struct step *step, const struct bridge_run *run)
 			abort();
 		while (says(record, "loop"))
 			;
+		while (says(record, "sleep"))
+			pause();
 		if (step->host->forward(step->context, i, 1, 0) != BRIDGE_OK)
 			return BRIDGE_FAILED;
 	}

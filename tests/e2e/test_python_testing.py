@@ -90,6 +90,41 @@ def test_a_failure_leaves_nothing_behind():
     assert failing.watermark(100_000) == []
 
 
+class Flaky(fb.Step):
+    def open(self, context):
+        self.tried = 0
+
+    def process(self, message):
+        self.tried += 1
+        if self.tried < 3:
+            raise fb.Transient("not yet")
+        return message
+
+
+def test_retries():
+    """What may pass is tried again; what may not is the policy's business at once."""
+    assert StepHarness(Flaky, retries=2).send("a").texts() == ["a"]
+    letter = StepHarness(Flaky, retries=1, on_error="dead_letter").send("a").routes["dead_letter"][0]
+    assert letter.headers["bridge-error-attempt"] == "2" and letter.headers["bridge-error-kind"] == "flink_bridge.step.Transient"
+    failing = StepHarness(lambda message: message.json(), retries=5, on_error="skip")
+    assert failing.send("no JSON") == [] and len(failing.failures) == 1
+
+
+@fb.asynchronous(capacity=3)
+async def doubled(message):
+    if message.payload == b"bad":
+        raise ValueError("bad")
+    return message.text() * 2
+
+
+def test_async_steps():
+    assert StepHarness(doubled).send("a", "b").texts() == ["aa", "bb"]
+    harness = StepHarness(doubled, on_error="skip")
+    assert harness.send("a", "bad", "c").texts() == ["aa", "cc"] and len(harness.failures) == 1
+    with pytest.raises(ValueError, match="bad"):
+        StepHarness(doubled).send("a", "bad")
+
+
 class Clock(fb.Step):
     def open(self, context):
         self.context = context

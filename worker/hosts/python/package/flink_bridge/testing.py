@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .engine import Feed, Runner, StepError, check_target, describe, outputs_of
+from .engine import Feed, Runner, StepError, check_target, describe, is_transient, outputs_of
 from .message import Json, Message, dumps
 from .step import Context, Timer
 
@@ -281,8 +281,9 @@ class MemoryBackend:
 class StepHarness:
     """One step as one subtask has it. Each call returns what came out by it; `outputs` has all of it.
 
-    `step` is a function or class, as a pipeline would name it; `form`, `state`, `options`, `routes` and `on_error` are what the pipeline would
-    say. `key_by` makes a record's key (else `send` takes it); `start` is processing time at the beginning, in ms.
+    `step` is a function or class, as a pipeline would name it; `form`, `state`, `options`, `routes` and `on_error` are what the pipeline
+    would say; `retries` is how often a message is given to the step again that fails in a way that may pass (at once: nothing waits).
+    `key_by` makes a record's key (else `send` takes it); `start` is processing time at the beginning, in ms.
 
     >>> harness = StepHarness(lambda message: message.text().upper())
     >>> harness.send("ada").texts()
@@ -298,6 +299,7 @@ class StepHarness:
         options: Mapping[str, str] | None = None,
         routes: Sequence[str] = (),
         on_error: str = "fail",
+        retries: int = 0,
         key_by: Callable[[Message], bytes | str] | None = None,
         start: int = 0,
         name: str = "step",
@@ -307,7 +309,7 @@ class StepHarness:
         check_target(step, getattr(step, "__qualname__", str(step)), form)
         self._step, self._form, self._options, self._name = step, form, options, name
         self._route_names, self._on_error, self._key_by = tuple(routes), on_error, key_by
-        self._ended = False
+        self._retries, self._ended = retries, False
         self.backend = MemoryBackend(state, start)
         self.outputs = Outputs()
         self.failures: list[Failure] = []
@@ -434,16 +436,21 @@ class StepHarness:
 
     def _work(self, message: Message, work: Callable[[], Outputs]) -> Outputs:
         """A unit of work: it counts as a whole or, when the step fails, not at all; then the policy decides."""
-        try:
-            out = work()
-        except Exception as error:
-            self.backend.roll_back()
-            return self._failed(message, error)
+        out = Outputs()
+        for attempt in range(1, self._retries + 2):
+            try:
+                out = work()
+            except Exception as error:
+                self.backend.roll_back()
+                if attempt > self._retries or not is_transient(error):
+                    return self._failed(message, error, attempt)
+            else:
+                break
         self.backend.commit()
         self._add(self.outputs, out)
         return out
 
-    def _failed(self, message: Message, error: Exception) -> Outputs:
+    def _failed(self, message: Message, error: Exception, attempt: int) -> Outputs:
         """What becomes of a message that the step failed on."""
         if self._on_error == "fail":
             raise error
@@ -454,8 +461,11 @@ class StepHarness:
         headers = {
             **message.headers,
             "bridge-error": f"{kind}: {words}",
-            "bridge-error-step": self._name,
             "bridge-error-kind": kind,
+            "bridge-error-step": self._name,
+            "bridge-error-segment": "segment",
+            "bridge-error-attempt": str(attempt),
+            "bridge-error-time": str(self.backend.time),
             "bridge-error-traceback": traceback,
         }
         letter = Message(message.payload, key=message.key, headers=headers, timestamp=message.timestamp)

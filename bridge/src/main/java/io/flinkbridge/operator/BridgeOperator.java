@@ -20,6 +20,7 @@ import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.operators.MailboxExecutor;
 import org.apache.flink.runtime.checkpoint.CheckpointOptions;
 import org.apache.flink.runtime.checkpoint.SavepointType;
+import org.apache.flink.runtime.event.WatermarkEvent;
 import org.apache.flink.runtime.state.CheckpointStreamFactory;
 import org.apache.flink.runtime.state.KeyGroupRange;
 import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
@@ -96,7 +97,8 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       BARRIER,
       END,
       MARKER,
-      ATTRIBUTES
+      ATTRIBUTES,
+      EVENT
     }
   }
 
@@ -162,11 +164,15 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     recordBytesMax =
         Math.min(limits.getMaxRecordBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
     batchBytesMax = Math.min(settings.batchBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
-    state.opened(
-        session,
-        opened.ack().getStateManifestList(),
-        limits.getMaxMessageBytes() - MESSAGE_OVERHEAD,
-        settings.answerTimeout());
+    try {
+      state.opened(
+          session,
+          opened.ack().getStateManifestList(),
+          limits.getMaxMessageBytes() - MESSAGE_OVERHEAD,
+          settings.answerTimeout());
+    } catch (SessionException | ProtocolException e) {
+      throw new SessionException(describe() + ": " + e.getMessage());
+    }
     nextWakeup = state.nextWakeup();
     metric.restoredEntries.inc(state.restoredEntries());
     watch();
@@ -244,6 +250,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         .setKeyGroupLast(groups.getEndKeyGroup())
         .setRestoredCheckpoint(state.restoredCheckpoint())
         .addAllStateManifest(state.restoredManifest())
+        .setRestoredEntries(state.expectedEntries())
         .setJvmUuid(JvmIdentity.uuid())
         .setOpenToken(JvmIdentity.nextToken())
         .build();
@@ -308,6 +315,11 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   @Override
   public void processRecordAttributes(RecordAttributes attributes) throws Exception {
     queue(InFlight.Kind.ATTRIBUTES, attributes);
+  }
+
+  @Override
+  public void processWatermark(WatermarkEvent event) throws Exception {
+    queue(InFlight.Kind.EVENT, event);
   }
 
   /** Puts what the sidecar need not see behind all that came before it. */
@@ -563,19 +575,25 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       case STATUS -> super.processWatermarkStatus((WatermarkStatus) item.element);
       case MARKER -> super.processLatencyMarker((LatencyMarker) item.element);
       case ATTRIBUTES -> super.processRecordAttributes((RecordAttributes) item.element);
+      case EVENT -> super.processWatermark((WatermarkEvent) item.element);
       case BATCH, TICK, BARRIER, END -> {}
     }
   }
 
   // ---- Processing time ----
 
-  /** Sets the timer to what the steps last asked for. */
+  /**
+   * Has a timer fire when the steps next want a tick, or before: one that comes early is set anew.
+   */
   private void scheduleTick() {
-    if (timer != null && (nextWakeup == 0 || timerAt != nextWakeup)) {
+    if (nextWakeup == 0 || isTickDue || isTickInFlight) {
+      return;
+    }
+    if (timer != null && timerAt > nextWakeup) {
       timer.cancel(false);
       timer = null;
     }
-    if (timer == null && nextWakeup != 0 && !isTickDue && !isTickInFlight) {
+    if (timer == null) {
       timerAt = nextWakeup;
       timer = getProcessingTimeService().registerTimer(nextWakeup, this::onTimer);
     }
@@ -583,7 +601,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   private void onTimer(long time) {
     timer = null;
-    isTickDue = nextWakeup != 0;
+    isTickDue =
+        nextWakeup != 0 && nextWakeup <= getProcessingTimeService().getCurrentProcessingTime();
+    scheduleTick();
     sendDue();
   }
 

@@ -8,8 +8,8 @@ import java.time.Duration;
  * window though answers are quick sends more. Steps that wait for services need no other rule: more
  * in flight is answered as quickly, and so the window grows.
  *
- * <p>It changes once per round trip. Answers to what was sent before a change say nothing about
- * that change.
+ * <p>It changes once per round: what was sent before a change says nothing about it, and of what is
+ * sent behind one another the first has nobody before it, so the slowest counts.
  */
 final class InFlightWindow {
   private static final int FIRST_LIMIT = 64;
@@ -23,7 +23,9 @@ final class InFlightWindow {
   private int bytes;
   private int messages;
   private long lastSent;
-  private long settledAt;
+  private long changedAt;
+  private long decideAt;
+  private long worst;
   private boolean wasFull;
 
   InFlightWindow(Duration target, int maxBytes) {
@@ -72,21 +74,28 @@ final class InFlightWindow {
     messages--;
     records -= messageRecords;
     bytes -= messageBytes;
-    if (seq > settledAt) {
-      settle(nanos);
+    if (seq <= changedAt) {
+      return;
+    }
+    if (decideAt == 0) {
+      decideAt = lastSent;
+    }
+    worst = Math.max(worst, nanos);
+    if (seq >= decideAt) {
+      decide();
     }
   }
 
-  private void settle(long nanos) {
-    if (nanos > targetNanos) {
-      double ratio = Math.max(0.5, (double) targetNanos / nanos);
+  private void decide() {
+    if (worst > targetNanos) {
+      double ratio = Math.max(0.5, (double) targetNanos / worst);
       limit = Math.max(1, (int) (limit * ratio));
-    } else if (wasFull && nanos < targetNanos / 2) {
+    } else if (wasFull && worst < targetNanos / 2) {
       limit = Math.min(LIMIT_MAX, limit * 2);
-    } else {
-      return;
     }
     wasFull = false;
-    settledAt = lastSent;
+    worst = 0;
+    decideAt = 0;
+    changedAt = lastSent;
   }
 }

@@ -10,6 +10,7 @@ import org.apache.flink.api.common.typeutils.base.IntSerializer;
 import org.apache.flink.runtime.state.AbstractKeyedStateBackend;
 import org.apache.flink.runtime.state.KeyGroupRange;
 import org.apache.flink.runtime.state.KeyedStateBackend;
+import org.apache.flink.util.FlinkRuntimeException;
 
 /**
  * State by key, in Flink's managed keyed state: one map per bucket. Every put is in the next
@@ -61,6 +62,27 @@ final class KeyedTable implements StateTable {
   public void remove(StateKey key) throws Exception {
     select(key);
     map.remove(key);
+  }
+
+  /**
+   * How many entries there are, on the heap; 0 on other backends, which would have to read them
+   * all.
+   */
+  long count() {
+    if (!backend.getBackendTypeIdentifier().equals("hashmap")) {
+      return 0;
+    }
+    long[] seen = new long[1];
+    try {
+      readAll(
+          (key, value) -> {
+            seen[0]++;
+            return true;
+          });
+    } catch (Exception e) {
+      throw new FlinkRuntimeException("reading restored state", e);
+    }
+    return seen[0];
   }
 
   @Override

@@ -95,6 +95,11 @@ final class StateKeeper {
     return restored.isEmpty() ? 0 : Math.max(1, context.getRestoredCheckpointId().orElse(1));
   }
 
+  /** About how many entries will be restored, where that is cheap to say; else 0. */
+  long expectedEntries() {
+    return keyed == null || restored.isEmpty() ? 0 : keyed.count();
+  }
+
   /** The session is open: these are the states that it has. Restores what is to be restored. */
   void opened(Session session, List<StateDeclaration> states, int messageMax, Duration timeout)
       throws Exception {

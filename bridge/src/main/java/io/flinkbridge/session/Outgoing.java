@@ -36,7 +36,13 @@ final class Outgoing {
         @Override
         public byte[] parse(InputStream stream) {
           try {
-            return stream.readAllBytes();
+            byte[] message =
+                new byte[stream.available()]; // all of it: gRPC's streams know their length
+            if (stream.readNBytes(message, 0, message.length) != message.length
+                || stream.read() >= 0) {
+              throw new ProtocolException("a message of another length than it says");
+            }
+            return message;
           } catch (IOException e) {
             throw new ProtocolException(String.valueOf(e.getMessage()));
           }

@@ -24,7 +24,7 @@ static const char *const order_names[KIT_ORDER_COUNT] = {
     [KIT_IN_ORDER] = "in_order", [KIT_BY_KEY] = "by_key", [KIT_ANY] = "any"};
 
 /* Keys that stand at the top of a file, or in a case for that alone. */
-#define SHARED_KEYS "pipeline", "config", "environment", "services", "segment", "parallelism", "start"
+#define SHARED_KEYS "pipeline", "config", "environment", "services", "segment", "parallelism", "start", "watermarks"
 
 /* One reading at work. */
 struct reader {
@@ -542,6 +542,19 @@ static bool services_check(struct reader *reader, const struct node *map)
 	return reader->diagnostics->count == before;
 }
 
+/* Who sends watermarks: `case`, or `source`, which is what the result says. */
+static bool follows_read(struct reader *reader, const struct node *node)
+{
+	static const char *const words[] = {"case", "source"};
+	const char *text = text_of(reader, node, "\"watermarks\"");
+	bool source = text != NULL && strcmp(text, "source") == 0;
+
+	if (text != NULL && !source && strcmp(text, "case") != 0)
+		finding_suggest(FIND(reader, node, "\"watermarks\" is `case` or `source`, not \"%.60s\"", text), text,
+				words, 2);
+	return source;
+}
+
 /* Reads what may stand at the top of a file and in a case alike. */
 static void shared_read(struct reader *reader, const struct node *map, struct kit_case *kit)
 {
@@ -564,6 +577,8 @@ static void shared_read(struct reader *reader, const struct node *map, struct ki
 	}
 	if ((node = node_find(map, "parallelism")) != NULL)
 		kit->parallelism = number_of(reader, node, "\"parallelism\"", 1, PARALLELISM_MAX);
+	if ((node = node_find(map, "watermarks")) != NULL)
+		kit->follows = follows_read(reader, node);
 	if ((node = node_find(map, "start")) != NULL)
 		time_of(reader, node, "\"start\"", &kit->start);
 	for (const struct node *part = kit->pipeline; part != NULL; part = part == kit->config ? NULL : kit->config)

@@ -86,6 +86,7 @@ struct kit_case {
 	const struct node *segment_at;
 	uint32_t parallelism;
 	int64_t start; /* processing time at the beginning, ms */
+	bool follows;  /* sources send their own watermarks behind each record */
 	const struct kit_event *events;
 	size_t event_count;
 	struct kit_expect expect;

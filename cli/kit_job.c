@@ -737,9 +737,11 @@ static void make_ends(struct kit_job *job)
 	job->source_count = descriptor->source_count;
 	job->sources = need(calloc(job->source_count + 1, sizeof(*job->sources)));
 	for (size_t i = 0; i < job->source_count; i++)
-		job->sources[i] = (struct kit_producer){.name = descriptor->sources[i].name,
-							.timestamp = descriptor->sources[i].timestamp,
-							.watermark = INT64_MIN};
+		job->sources[i] =
+		    (struct kit_producer){.name = descriptor->sources[i].name,
+					  .timestamp = descriptor->sources[i].timestamp,
+					  .out_of_orderness_ms = descriptor->sources[i].out_of_orderness_ms,
+					  .watermark = INT64_MIN};
 	job->sink_count = descriptor->sink_count;
 	job->sinks = need(calloc(job->sink_count + 1, sizeof(*job->sinks)));
 	for (size_t i = 0; i < job->sink_count; i++)
@@ -757,8 +759,10 @@ static void make_segment_ends(struct kit_job *job)
 	for (size_t i = 0; i < job->source_count; i++) {
 		const struct input *input = &segment->inputs[i];
 		job->sources[i] = (struct kit_producer){.name = input_name(job, input), .watermark = INT64_MIN};
-		if (input->from_source)
-			job->sources[i].timestamp = job->descriptor->sources[input->index].timestamp;
+		if (!input->from_source)
+			continue;
+		job->sources[i].timestamp = job->descriptor->sources[input->index].timestamp;
+		job->sources[i].out_of_orderness_ms = job->descriptor->sources[input->index].out_of_orderness_ms;
 	}
 	job->sink_count = segment->route_count > 0 ? segment->route_count : 1;
 	job->sinks = need(calloc(job->sink_count, sizeof(*job->sinks)));
@@ -780,8 +784,12 @@ static bool parallelism_fits(struct kit_job *job, uint32_t parallelism)
 bool kit_job_start(struct kit_job *job, const struct descriptor *descriptor, const struct kit_case *kit,
 		   uint64_t patience_ms, int log)
 {
-	*job = (struct kit_job){
-	    .descriptor = descriptor, .now_ms = kit->start, .patience_ms = patience_ms, .log = log, .step = ""};
+	*job = (struct kit_job){.descriptor = descriptor,
+				.now_ms = kit->start,
+				.patience_ms = patience_ms,
+				.log = log,
+				.follows = kit->follows,
+				.step = ""};
 	job->slot.pidfd = -1;
 	job->stages = need(calloc(descriptor->segment_count, sizeof(*job->stages)));
 	if (kit->segment != NULL && (job->alone = find_segment(job, kit->segment)) == NULL)
@@ -874,6 +882,18 @@ static bool timestamp_of(struct kit_job *job, const struct kit_producer *source,
 	return true;
 }
 
+/* A source's own watermark follows a record, if the case leaves that to sources: of all of its subtasks, which have one clock. */
+static void follow(const struct kit_job *job, struct kit_producer *source, int64_t timestamp)
+{
+	int64_t behind = watermark_behind(timestamp, source->out_of_orderness_ms);
+
+	if (!job->follows || behind <= source->watermark)
+		return;
+	source->watermark = behind;
+	for (uint32_t from = 0; from < source->parallelism; from++)
+		tell(source, from, NEWS_WATERMARK, behind);
+}
+
 /* A source gives a record out. */
 static bool give(struct kit_job *job, struct kit_producer *source, const struct kit_record *record)
 {
@@ -892,7 +912,10 @@ static bool give(struct kit_job *job, struct kit_producer *source, const struct 
 	    !timestamp_of(job, source, record->payload, &out.timestamp))
 		return false;
 	uint32_t from = source->next++ % source->parallelism;
-	return push(job, source, from, &out, headers);
+	if (!push(job, source, from, &out, headers))
+		return false;
+	follow(job, source, out.timestamp);
+	return true;
 }
 
 /* Whether records have the keys that the segment which runs alone needs. */

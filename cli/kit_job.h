@@ -46,6 +46,7 @@ struct kit_producer {
 	int64_t watermark;                /* SOURCE: the last one; INT64_MIN: none */
 	bool idle, ended;                 /* SOURCE */
 	const char *timestamp;            /* SOURCE: its jq program, or NULL */
+	int64_t out_of_orderness_ms;      /* SOURCE */
 };
 
 /* A message that waits for its session. */
@@ -93,6 +94,7 @@ struct kit_job {
 	struct wire_batch batch; /* outputs at hand */
 	uint64_t patience_ms;
 	int log;
+	bool follows;     /* sources send their own watermarks behind each record */
 	bool failed;      /* the session did, or what runs it: */
 	bool broken;      /* the case cannot be run, whatever it expects */
 	const char *step; /* that failed; "" when it was none */

@@ -144,6 +144,39 @@ cases:
     )
 
 
+def test_watermarks_of_sources(cases):
+    """Behind each record comes what its source makes of it; those of the case count, too."""
+    text = pipeline(
+        "    - { name: k, kind: key_by, key: .k }\n"
+        "    - { name: t, kind: aggregate, fields: { n: count }, emit: event_time, every: 10s }\n",
+        "{ kind: print }",
+        "{ kind: generator, timestamp: .t, out_of_orderness: 5s }",
+    )
+    cases(
+        text
+        + """\
+watermarks: source
+parallelism: 2
+cases:
+  - name: follows
+    events:
+      - json: { k: a, t: 1000 }
+      - json: { k: a, t: 15000 }
+      - json: { k: b, t: 2000 }
+      - expect: { out: [] }
+      - json: { k: a, t: 15001 }
+      - expect: { out: { order: any, records: [ { json: { key: a, n: 3 } }, { json: { key: b, n: 1 } } ] } }
+      - json: { k: c, t: 1 }
+      - watermark: 20s
+    expect: { out: [ { json: { key: c, n: 1 } } ] }
+  - name: does not
+    watermarks: case
+    events: [ { json: { k: a, t: 1000 } }, { json: { k: a, t: 90000 } } ]
+    expect: {}
+"""
+    )
+
+
 def test_processing_time(cases):
     """Each tick comes at its own time, however far time is advanced at once."""
     steps = (
@@ -393,6 +426,7 @@ def test_filter_and_folders(cases, tmp_path):
         ("pipeline: pipeline.yaml\n", "", "there is no `pipeline`"),
         ("- name: a", "- name: b\n    events: []\n  - name: b", 'a second case "b"'),
         ("cases:", "case:", 'unknown key "case"'),
+        ("cases:", "watermarks: sources\ncases:", '"watermarks" is `case` or `source`'),
     ],
 )
 def test_mistakes_have_places(cases, old, new, words):

@@ -181,11 +181,14 @@ static void run_case(struct testing *testing, const char *path, size_t index, st
 }
 
 /* Writes the updates of a file. */
-static void apply_edits(struct testing *testing, const struct kit_file *file, const struct kit_edits *edits)
+static void apply_edits(struct testing *testing, const struct kit_file *file, struct kit_edits *edits)
 {
-	if (kit_update_apply(edits, file->path, file->document->text))
+	const char *wrong = kit_update_apply(edits, file->path, file->document->text);
+
+	if (wrong == NULL)
 		return;
-	fprintf(stderr, "bridgectl test: %s cannot be written: %s\n", file->path, strerror(errno));
+	fprintf(stderr, "bridgectl test: %s %s%s%s\n", file->path, wrong, errno != 0 ? ": " : "",
+		errno != 0 ? strerror(errno) : "");
 	testing->unreadable++;
 }
 

@@ -678,11 +678,10 @@ static void file_read(struct reader *reader, const struct node *root)
 	reader->file->cases = cases;
 }
 
-struct kit_file *kit_file_read(const char *path, struct diagnostics *diagnostics)
+/* Makes cases of a document, which is taken over; `before`: so many findings there were before it was read. */
+static struct kit_file *file_of(const char *path, struct document *document, size_t before,
+				struct diagnostics *diagnostics)
 {
-	size_t before = diagnostics->count;
-	struct document *document = document_read(path, document_limits_default, diagnostics);
-
 	if (document == NULL)
 		return NULL;
 	struct kit_file *file = calloc(1, sizeof(*file));
@@ -696,6 +695,20 @@ struct kit_file *kit_file_read(const char *path, struct diagnostics *diagnostics
 		return file;
 	kit_file_free(file);
 	return NULL;
+}
+
+struct kit_file *kit_file_read(const char *path, struct diagnostics *diagnostics)
+{
+	size_t before = diagnostics->count;
+
+	return file_of(path, document_read(path, document_limits_default, diagnostics), before, diagnostics);
+}
+
+struct kit_file *kit_file_parse(const char *path, struct view text, struct diagnostics *diagnostics)
+{
+	size_t before = diagnostics->count;
+
+	return file_of(path, document_parse(path, text, document_limits_default, diagnostics), before, diagnostics);
 }
 
 void kit_file_free(struct kit_file *file)

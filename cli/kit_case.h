@@ -105,6 +105,9 @@ struct kit_file {
 
 /* Reads a file of cases. What is wrong with it becomes findings; NULL when there are any. */
 struct kit_file *kit_file_read(const char *path, struct diagnostics *diagnostics);
+/* The same from memory; `path` is what findings call it, and where other paths are seen from. */
+struct kit_file *kit_file_parse(const char *path, struct view text, struct diagnostics *diagnostics);
+
 void kit_file_free(struct kit_file *file);
 
 /* Compiles the pipeline of a case, with its deployment over it. Once for each reading of the file: the tree of what

@@ -523,22 +523,40 @@ static void put_edited(const struct kit_edits *edits, struct view text, FILE *ou
 	}
 }
 
-bool kit_update_apply(const struct kit_edits *edits, const char *path, struct view text)
+char *kit_update_text(struct kit_edits *edits, const char *path, struct view text)
 {
-	struct stat stat_before;
+	struct diagnostics diagnostics;
+	char *edited = NULL;
+	size_t size = 0;
+	FILE *out = text_begin(&edited, &size);
+
+	qsort(edits->list, edits->count, sizeof(*edits->list), compare);
+	put_edited(edits, text, out);
+	text_end(out);
+	diagnostics_init(&diagnostics);
+	struct kit_file *file = kit_file_parse(path, (struct view){(const uint8_t *)edited, size}, &diagnostics);
+	if (file == NULL) {
+		free(edited);
+		edited = NULL;
+	}
+	kit_file_free(file);
+	diagnostics_free(&diagnostics);
+	return edited;
+}
+
+/* Writes text into a new file, which then takes the place of the one at `path`. False with errno. */
+static bool replace_file(const char *path, const char *text)
+{
+	struct stat before;
 	char name[4096];
 
-	if (edits->count == 0)
-		return true;
-	qsort(edits->list, edits->count, sizeof(*edits->list), compare);
-	if (stat(path, &stat_before) != 0)
+	if (stat(path, &before) != 0)
 		return false;
 	snprintf(name, sizeof(name), "%.4000s.update-%d", path, getpid());
 	FILE *out = fopen(name, "wxe");
 	if (out == NULL)
 		return false;
-	put_edited(edits, text, out);
-	bool good = fchmod(fileno(out), stat_before.st_mode & 07777) == 0 && !ferror(out);
+	bool good = fputs(text, out) >= 0 && fchmod(fileno(out), before.st_mode & 07777) == 0;
 	good = fclose(out) == 0 && good;
 	good = good && rename(name, path) == 0;
 	if (!good) {
@@ -547,6 +565,19 @@ bool kit_update_apply(const struct kit_edits *edits, const char *path, struct vi
 		errno = error;
 	}
 	return good;
+}
+
+const char *kit_update_apply(struct kit_edits *edits, const char *path, struct view text)
+{
+	errno = 0;
+	if (edits->count == 0)
+		return NULL;
+	char *edited = kit_update_text(edits, path, text);
+	if (edited == NULL)
+		return "cannot be updated in place: give what is expected lines of its own, in YAML's block style";
+	bool good = replace_file(path, edited);
+	free(edited);
+	return good ? NULL : "cannot be written";
 }
 
 void kit_edits_free(struct kit_edits *edits)

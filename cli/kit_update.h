@@ -23,8 +23,11 @@ struct kit_edits {
 bool kit_update_plan(struct kit_edits *edits, const struct kit_case *kit, const struct kit_verdict *verdict,
 		     const char **why);
 
-/* Writes the file anew, if there is anything to change. False with errno. */
-bool kit_update_apply(const struct kit_edits *edits, const char *path, struct view text);
+/* The edited text of a file, in memory of its own; NULL when it would not be a file of cases any more, which is then left as it is. */
+char *kit_update_text(struct kit_edits *edits, const char *path, struct view text);
+
+/* Writes the file anew, if there is anything to change. NULL, or what is wrong; errno says more, unless it is 0. */
+const char *kit_update_apply(struct kit_edits *edits, const char *path, struct view text);
 
 void kit_edits_free(struct kit_edits *edits);
 

@@ -261,6 +261,27 @@ static bool check_ends(const struct local_run *run)
 	return true;
 }
 
+/* What cannot be spread here: partitions that only Flink has. */
+static bool check_spread(const struct local_run *run)
+{
+	const struct descriptor *descriptor = run->descriptor;
+
+	for (size_t i = 0; i < descriptor->segment_count; i++) {
+		const struct segment *segment = &descriptor->segments[i];
+		for (size_t k = 0; k < segment->input_count; k++) {
+			enum partition partition = segment->inputs[k].partition;
+			if (partition <= PARTITION_HASH || segment->parallelism == 1)
+				continue;
+			fprintf(stderr,
+				"bridgectl run: segment \"%s\" is read by the partition %s, which only Flink has.\n"
+				"Give its steps parallelism 1, or run the pipeline with Flink.\n",
+				segment->name, partition_name(partition));
+			return false;
+		}
+	}
+	return true;
+}
+
 /* Opens all sources and sinks, so that what cannot be opened is told before anything runs. */
 static bool open_ends(struct local_run *run)
 {
@@ -568,7 +589,7 @@ static int run_connected(struct local_run *run, uint32_t sessions_per_slot)
 	int code = -1;
 	if (!apply_overrides(run))
 		return BRIDGECTL_MISUSED;
-	if (!check_ends(run))
+	if (!check_ends(run) || !check_spread(run))
 		return BRIDGECTL_FAILED;
 	if (run->checkpoint_path != NULL) {
 		code = prepare_checkpoint(run);

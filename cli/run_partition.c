@@ -20,7 +20,11 @@ uint32_t partitioner_choose(const struct partitioner *partitioner, struct wire_r
 		return partitioner->producer % partitioner->parallelism;
 	case PARTITION_REBALANCE:
 		return partitioner->next;
+	case PARTITION_BROADCAST:
+	case PARTITION_CUSTOM:
+		return 0; /* run.c has made sure that there is no other subtask */
 	case PARTITION_HASH:
+	case PARTITION_COUNT:
 		break;
 	}
 	return key_group_subtask(record->key_group, partitioner->parallelism, partitioner->max_parallelism);

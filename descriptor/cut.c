@@ -4,6 +4,7 @@
  *   - the one before closes its segment (key_by, route, broadcast);
  *   - it has several readers, or this step has several inputs;
  *   - the two differ in parallelism;
+ *   - it says how it is to be fed: in turn, all of it to all subtasks, or by a program;
  *   - it reads the dead letters of the one before, and not its output;
  *   - there is none before: the step reads a source.
  *
@@ -44,7 +45,8 @@ static uint32_t readers_of(const struct pipeline_step *step)
 /* The step that a step continues the segment of, or NULL when it begins one. */
 static const struct pipeline_step *continued(const struct pipeline *pipeline, const struct pipeline_step *step)
 {
-	if (step->input_count != 1 || step->inputs[0].from_source || step->inputs[0].dead_letters)
+	if (step->input_count != 1 || step->inputs[0].from_source || step->inputs[0].dead_letters ||
+	    step->partition != PARTITION_FORWARD)
 		return NULL;
 	const struct pipeline_step *before = &pipeline->steps[step->inputs[0].index];
 	bool joined = !step_closes_segment((enum step_kind)before->kind, before->route_count) &&
@@ -149,6 +151,9 @@ static const char *cut_reason(const struct cutter *cutter, uint32_t index)
 		return pool_format(pool, "%s feeds sink %s", step->name, sink->sink.name);
 	if (reader->input_count > 1)
 		return pool_format(pool, "%s behind it joins %zu inputs", reader->name, reader->input_count);
+	if (reader->partition != PARTITION_FORWARD)
+		return pool_format(pool, "%s behind it has a partition of its own, %s", reader->name,
+				   partition_name(reader->partition));
 	return pool_format(pool, "%s behind it has parallelism %u, not %u", reader->name, reader->parallelism,
 			   step->parallelism);
 }
@@ -176,13 +181,30 @@ static struct input input_make(const struct cutter *cutter, const struct referen
 }
 
 /* All inputs of a segment or sink. */
-static const struct input *inputs_make(const struct cutter *cutter, const struct reference *references, size_t count,
-				       uint32_t parallelism)
+static struct input *inputs_make(const struct cutter *cutter, const struct reference *references, size_t count,
+				 uint32_t parallelism)
 {
 	struct input *inputs = pool_array(cutter->reading->pool, count, sizeof(*inputs));
 
 	for (size_t i = 0; i < count; i++)
 		inputs[i] = input_make(cutter, &references[i], parallelism);
+	return inputs;
+}
+
+/* Has the inputs of a segment partitioned as its first step says, if it does. */
+static const struct input *partitions_set(const struct cutter *cutter, const struct pipeline_step *step,
+					  struct input *inputs)
+{
+	for (size_t i = 0; i < step->input_count && step->partition != PARTITION_FORWARD; i++) {
+		if (inputs[i].partition == PARTITION_HASH) {
+			finding_hint(node_finding(cutter->reading->diagnostics, step->partition_at,
+						  "what step \"%s\" reads is partitioned by its key", step->name),
+				     "leave the partition away, or read something that is not behind a key_by");
+			break;
+		}
+		inputs[i].partition = step->partition;
+		inputs[i].partition_by = step->partition_by;
+	}
 	return inputs;
 }
 
@@ -196,7 +218,8 @@ static void segment_begin(struct cutter *cutter, uint32_t id, const struct pipel
 	segment->parallelism = step->parallelism;
 	segment->max_parallelism = cutter->pipeline->max_parallelism;
 	segment->input_count = step->input_count;
-	segment->inputs = inputs_make(cutter, step->inputs, step->input_count, step->parallelism);
+	segment->inputs =
+	    partitions_set(cutter, step, inputs_make(cutter, step->inputs, step->input_count, step->parallelism));
 	for (size_t i = 0; i < segment->input_count; i++)
 		hashed += segment->inputs[i].partition == PARTITION_HASH;
 	segment->keyed = hashed > 0;

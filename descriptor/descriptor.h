@@ -86,7 +86,14 @@ struct step_spec {
 };
 
 /* How records reach a segment or sink from what feeds it. */
-enum partition { PARTITION_FORWARD, PARTITION_REBALANCE, PARTITION_HASH };
+enum partition {
+	PARTITION_FORWARD,
+	PARTITION_REBALANCE,
+	PARTITION_HASH,
+	PARTITION_BROADCAST, /* every subtask gets every record */
+	PARTITION_CUSTOM,    /* by what a program makes of the payload */
+	PARTITION_COUNT
+};
 
 /* One thing that feeds a segment or a sink. */
 struct input {
@@ -94,6 +101,7 @@ struct input {
 	uint32_t index; /* of the source, or id of the segment */
 	uint32_t route; /* of that segment; 0 when it has no routes */
 	enum partition partition;
+	const char *partition_by; /* the program of PARTITION_CUSTOM */
 };
 
 struct segment {

@@ -41,6 +41,10 @@ static void partition_reason(const struct descriptor *descriptor, const struct i
 		snprintf(text, size, "by the hash of the key, to the subtask that has its key group");
 	else if (input->partition == PARTITION_FORWARD)
 		snprintf(text, size, "each subtask to its own successor, %u to %u", parallelism, parallelism);
+	else if (input->partition == PARTITION_BROADCAST)
+		snprintf(text, size, "every record to each of %u subtasks", parallelism);
+	else if (input->partition == PARTITION_CUSTOM)
+		snprintf(text, size, "by %.80s, over %u subtasks", input->partition_by, parallelism);
 	else
 		snprintf(text, size, "in turn, from %u to %u subtasks", feeding_parallelism(descriptor, input),
 			 parallelism);
@@ -253,6 +257,8 @@ static void inputs_json(struct json *json, const struct descriptor *descriptor, 
 		if (feeding_route(descriptor, &inputs[i]) != NULL)
 			json_text(json, "route", feeding_route(descriptor, &inputs[i]));
 		json_text(json, "partition", partition_name(inputs[i].partition));
+		if (inputs[i].partition == PARTITION_CUSTOM)
+			json_text(json, "partition_by", inputs[i].partition_by);
 		json_text(json, "reason", reason);
 		json_close_object(json);
 	}

@@ -8,18 +8,23 @@
 #define ITEMS(array) (sizeof(array) / sizeof(*(array)))
 
 static const struct kind_info source_kinds[] = {
-#define SOURCE_KIND(symbol, name, splittable, help) {#name, splittable, help},
+#define SOURCE_KIND(symbol, name, split, help) {#name, false, SPLIT_##split, help},
 #include "descriptor/sources.def"
 };
 
 static const struct kind_info step_kinds_info[] = {
-#define STEP_KIND(name, closes, help) {#name, closes, help},
+#define STEP_KIND(name, closes, help) {#name, closes, SPLIT_ALWAYS, help},
 #include "descriptor/steps.def"
 };
 
 static const struct kind_info sink_kinds[] = {
-#define SINK_KIND(symbol, name, splittable, help) {#name, splittable, help},
+#define SINK_KIND(symbol, name, split, help) {#name, false, SPLIT_##split, help},
 #include "descriptor/sinks.def"
+};
+
+static const struct kind_info flink_kinds[] = {
+#define FLINK_KIND(symbol, name, help) {#name, false, SPLIT_NEVER, help},
+#include "descriptor/flink.def"
 };
 
 _Static_assert(ITEMS(source_kinds) == SOURCE_KIND_COUNT, "one entry for each kind of source");
@@ -34,6 +39,7 @@ static const struct {
     [SCOPE_SOURCE] = {"source", source_kinds, ITEMS(source_kinds)},
     [SCOPE_STEP] = {"step", step_kinds_info, ITEMS(step_kinds_info)},
     [SCOPE_SINK] = {"sink", sink_kinds, ITEMS(sink_kinds)},
+    [SCOPE_FLINK] = {"flink", flink_kinds, ITEMS(flink_kinds)},
 };
 
 static const struct option_info options[] = {
@@ -46,6 +52,9 @@ static const struct option_info options[] = {
 #define SINK_OPTION(kind, option, type, required, fallback, help)                                                      \
 	{SCOPE_SINK, #kind, #option, OPTION_##type, required, fallback, help},
 #include "descriptor/sinks.def"
+#define FLINK_OPTION(kind, option, type, required, fallback, help)                                                     \
+	{SCOPE_FLINK, #kind, #option, OPTION_##type, required, fallback, help},
+#include "descriptor/flink.def"
 };
 
 const struct option_info error_rule_infos[ERROR_RULE_COUNT] = {
@@ -64,6 +73,10 @@ static const struct {
 #define STEP_BOUND(kind, option, least, most) {SCOPE_STEP, #kind, #option, least, most},
 #define STEP_RULE(name, type, fallback, least, most, help) {SCOPE_STEP, "", #name, least, most},
 #include "descriptor/steps.def"
+#define SINK_BOUND(kind, option, least, most) {SCOPE_SINK, #kind, #option, least, most},
+#include "descriptor/sinks.def"
+#define FLINK_BOUND(kind, option, least, most) {SCOPE_FLINK, #kind, #option, least, most},
+#include "descriptor/flink.def"
 };
 
 static const struct {
@@ -90,11 +103,25 @@ static const struct {
 #include "descriptor/steps.def"
 #define SINK_CHOICES(kind, option, words) {SCOPE_SINK, #kind, #option, words},
 #include "descriptor/sinks.def"
+#define FLINK_CHOICES(kind, option, words) {SCOPE_FLINK, #kind, #option, words},
+#include "descriptor/flink.def"
 };
 
 static const struct option_when whens[] = {
+#define SOURCE_WHEN(kind, option, other, words, needed) {SCOPE_SOURCE, #kind, #option, #other, words, needed},
+#include "descriptor/sources.def"
 #define STEP_WHEN(kind, option, other, words, needed) {SCOPE_STEP, #kind, #option, #other, words, needed},
 #include "descriptor/steps.def"
+#define FLINK_WHEN(kind, option, other, words, needed) {SCOPE_FLINK, #kind, #option, #other, words, needed},
+#include "descriptor/flink.def"
+};
+
+static const struct {
+	enum scope scope;
+	const char *kind, *options;
+} one_ofs[] = {
+#define SOURCE_ONE_OF(kind, options) {SCOPE_SOURCE, #kind, options},
+#include "descriptor/sources.def"
 };
 
 const char *const form_names[FORM_COUNT] = {[FORM_JSON] = "json", [FORM_TEXT] = "text", [FORM_BYTES] = "bytes"};
@@ -195,6 +222,17 @@ const struct option_when *option_when(const struct option_info *info)
 	return NULL;
 }
 
+const char *kind_one_of(enum scope scope, unsigned kind)
+{
+	const char *name = kind_info(scope, kind)->name;
+
+	for (size_t i = 0; i < ITEMS(one_ofs); i++) {
+		if (one_ofs[i].scope == scope && strcmp(one_ofs[i].kind, name) == 0)
+			return one_ofs[i].options;
+	}
+	return NULL;
+}
+
 bool words_have(const char *words, const char *word)
 {
 	size_t size = strlen(word);
@@ -214,7 +252,7 @@ const char *step_kind_name(enum step_kind kind)
 
 bool step_kind_closes_segment(enum step_kind kind)
 {
-	return kind_info(SCOPE_STEP, kind)->flag;
+	return kind_info(SCOPE_STEP, kind)->closes;
 }
 
 const char *source_kind_name(enum source_kind kind)
@@ -230,9 +268,11 @@ const char *sink_kind_name(enum sink_kind kind)
 const char *partition_name(enum partition partition)
 {
 	static const char *const names[] = {
-	    [PARTITION_FORWARD] = "forward", [PARTITION_REBALANCE] = "rebalance", [PARTITION_HASH] = "hash"};
+	    [PARTITION_FORWARD] = "forward",     [PARTITION_REBALANCE] = "rebalance", [PARTITION_HASH] = "hash",
+	    [PARTITION_BROADCAST] = "broadcast", [PARTITION_CUSTOM] = "custom",
+	};
 
-	CHECK((size_t)partition < ITEMS(names));
+	CHECK((size_t)partition < PARTITION_COUNT);
 	return names[partition];
 }
 

@@ -11,14 +11,27 @@
 
 #include "descriptor/descriptor.h"
 
-enum scope { SCOPE_SOURCE, SCOPE_STEP, SCOPE_SINK, SCOPE_COUNT };
+/* SCOPE_FLINK is no part of a pipeline: what a deployment says to Flink, one kind of one name. */
+enum scope { SCOPE_SOURCE, SCOPE_STEP, SCOPE_SINK, SCOPE_FLINK, SCOPE_COUNT };
 
 /* What the values of a MAP option are. */
-enum value_rule { VALUES_TEXT, VALUES_PROGRAM, VALUES_ENRICH, VALUES_AGGREGATE, VALUES_STATE, VALUES_ADDRESS };
+enum value_rule {
+	VALUES_TEXT,
+	VALUES_PROGRAM,
+	VALUES_ENRICH,
+	VALUES_AGGREGATE,
+	VALUES_STATE,
+	VALUES_ADDRESS,
+	VALUES_OFFSET
+};
+
+/* Whether a kind of source or sink has several subtasks: one alone; as many as it is told to; as many as everything, unless it is told. */
+enum split { SPLIT_NEVER, SPLIT_ASKED, SPLIT_ALWAYS };
 
 struct kind_info {
 	const char *name;
-	bool flag; /* steps: closes its segment; sources and sinks: may have several subtasks */
+	bool closes;      /* steps: closes its segment */
+	enum split split; /* sources and sinks */
 	const char *help;
 };
 
@@ -61,6 +74,9 @@ struct option_when {
 	bool needed; /* and then it has to be there */
 };
 const struct option_when *option_when(const struct option_info *info);
+
+/* Of which options ("a|b") a kind has exactly one; NULL: there is no such rule. */
+const char *kind_one_of(enum scope scope, unsigned kind);
 
 /* Whether a word is one of several ("a|b"). */
 bool words_have(const char *words, const char *word);

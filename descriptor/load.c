@@ -325,12 +325,13 @@ static void input_partition_load(struct loader *loader, const struct node *node,
 
 	if (partition == NULL)
 		return;
-	for (int i = PARTITION_HASH; i >= 0; i--) {
+	for (int i = PARTITION_COUNT - 1; i >= 0; i--) {
 		input->partition = (enum partition)i;
 		if (partition->kind == NODE_SCALAR && strcmp(partition_name(input->partition), partition->text) == 0)
 			break;
 		if (i == 0)
-			finding_expected(FIND(loader, partition, "no partition"), "forward, rebalance or hash");
+			finding_expected(FIND(loader, partition, "no partition"),
+					 "forward, rebalance, hash, broadcast or custom");
 	}
 	if (keyed != (input->partition == PARTITION_HASH))
 		FIND(loader, partition, "records are partitioned by hash behind a key_by, and only there");
@@ -338,15 +339,27 @@ static void input_partition_load(struct loader *loader, const struct node *node,
 		FIND(loader, partition, "forward between parallelism %u and %u", feeding, parallelism);
 }
 
+/* Reads the program by which an input is partitioned. */
+static void input_program_load(struct loader *loader, const struct node *node, struct input *input)
+{
+	const struct node *program = node_find(node, "partition_by");
+
+	if ((program != NULL) != (input->partition == PARTITION_CUSTOM))
+		FIND(loader, program == NULL ? node : program,
+		     "\"partition_by\" belongs to the partition custom, and only there");
+	else if (program != NULL)
+		input->partition_by = read_program(&loader->reading, program, "partition_by");
+}
+
 /* Reads one input. */
 static void input_load(struct loader *loader, const struct node *node, uint32_t parallelism, size_t before,
 		       struct input *input)
 {
-	static const char *const keys[] = {"source", "segment", "route", "partition"};
+	static const char *const keys[] = {"source", "segment", "route", "partition", "partition_by"};
 
 	if (!is_kind(loader, node, NODE_MAP, "an input"))
 		return;
-	node_check_keys(node, "an input", keys, 4, loader->reading.diagnostics);
+	node_check_keys(node, "an input", keys, 5, loader->reading.diagnostics);
 	const struct node *source = node_find(node, "source"), *segment = node_find(node, "segment");
 	if ((source == NULL) == (segment == NULL)) {
 		finding_expected(FIND(loader, node, "an input is a source or a segment"),
@@ -361,6 +374,7 @@ static void input_load(struct loader *loader, const struct node *node, uint32_t 
 	if (!input->from_source)
 		input_route_load(loader, node, &loader->segments[index], input);
 	input_partition_load(loader, node, parallelism, input);
+	input_program_load(loader, node, input);
 }
 
 /* Reads all inputs of a segment or sink. */

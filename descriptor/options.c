@@ -228,6 +228,15 @@ static void program_look(const struct reading *reading, const struct node *node,
 	free(words);
 }
 
+const char *read_program(const struct reading *reading, const struct node *node, const char *what)
+{
+	const char *text = read_text(reading, node, what);
+
+	if (text != NULL)
+		program_look(reading, node, text, what);
+	return text;
+}
+
 /* PROGRAM and TEXT. */
 static void text_read_option(const struct target *target)
 {
@@ -482,6 +491,22 @@ static void states_check(const struct target *target, const struct option *optio
 			     target->what, option->item_count, STEP_STATES_MAX);
 }
 
+/* Looks at one offset: `TOPIC:PARTITION` and a number. */
+static void offset_check(const struct target *target, const struct node *node, const char *what)
+{
+	const char *colon = strrchr(node->key->text, ':');
+	uint64_t number;
+
+	if (colon == NULL || colon == node->key->text || !number_parse(colon + 1, &number) || number > INT32_MAX)
+		finding_expected(node_finding(target->reading->diagnostics, node->key, "%s cannot have \"%.80s\"",
+					      target->what, node->key->text),
+				 "TOPIC:PARTITION");
+	if (!number_parse(node->text, &number) || number > INT64_MAX)
+		finding_expected(
+		    node_finding(target->reading->diagnostics, node, "%s cannot be \"%.80s\"", what, node->text),
+		    "a whole number");
+}
+
 /* Looks at one value of a MAP by the option's rule. */
 static void map_value_check(const struct target *target, const struct node *node)
 {
@@ -493,6 +518,8 @@ static void map_value_check(const struct target *target, const struct node *node
 		program_look(target->reading, node, node->text, what);
 	if (rule == VALUES_AGGREGATE)
 		aggregate_field_check(target, node, what);
+	if (rule == VALUES_OFFSET)
+		offset_check(target, node, what);
 	if (rule == VALUES_STATE)
 		state_check(target, node, what);
 	if (rule != VALUES_ENRICH || strcmp(node->text, "timestamp") == 0 || strcmp(node->text, "key") == 0 ||
@@ -637,8 +664,9 @@ bool error_rule_option(const struct error_rules *rules, size_t rule, struct opti
 
 /* Whether an option may be there by what another one is, which has been read before it. A finding when it is there but must not, or must
  * be there and is not. */
-static bool condition_check(const struct reading *reading, const struct node *node, const struct node *at,
-			    const struct option_info *info, const struct option *options, const char *what)
+static bool condition_check(const struct reading *reading, const struct node *map, const struct node *node,
+			    const struct node *at, const struct option_info *info, const struct option *options,
+			    const char *what)
 {
 	const struct option_when *when = option_when(info);
 
@@ -646,8 +674,16 @@ static bool condition_check(const struct reading *reading, const struct node *no
 		return true;
 	while (strcmp(options->name, when->other) != 0)
 		options++;
-	if (!options->given)
+	if (!options->given && node_find(map, when->other) != NULL)
 		return true; /* there is a finding of it */
+	if (!options->given) {
+		if (node != NULL)
+			finding_expected(node_finding(reading->diagnostics, node->key,
+						      "\"%s\" of %s has no meaning without `%s`", info->name, what,
+						      when->other),
+					 "%s: one of %s", when->other, when->words);
+		return false;
+	}
 	bool holds = words_have(when->words, options->text);
 	if (!holds && node != NULL)
 		finding_expected(node_finding(reading->diagnostics, node->key,
@@ -659,6 +695,23 @@ static bool condition_check(const struct reading *reading, const struct node *no
 					      info->name, when->other, options->text),
 				 "%s: %s", info->name, info->help);
 	return holds;
+}
+
+/* Makes a finding where of several options not exactly one is there. */
+static void one_of_check(const struct reading *reading, const struct node *map, const struct node *at, enum scope scope,
+			 unsigned kind, const char *what)
+{
+	const char *words = kind_one_of(scope, kind);
+	size_t given = 0;
+
+	if (words == NULL)
+		return;
+	for (const struct node *child = map->first; child != NULL; child = child->next)
+		given += child->key->kind == NODE_SCALAR && words_have(words, child->key->text);
+	if (given != 1)
+		finding_expected(node_finding(reading->diagnostics, at, "%s has %s", what,
+					      given == 0 ? "nothing to read" : "several things to read"),
+				 "one of: %s", words);
 }
 
 const struct option *read_options(const struct reading *reading, const struct node *map, const struct node *at,
@@ -674,7 +727,7 @@ const struct option *read_options(const struct reading *reading, const struct no
 		snprintf(label, sizeof(label), "\"%s\" of %s", infos[i].name, what);
 		options[i].name = infos[i].name;
 		options[i].type = infos[i].type;
-		bool wanted = condition_check(reading, node, at, &infos[i], options, what);
+		bool wanted = condition_check(reading, map, node, at, &infos[i], options, what);
 		if (node != NULL)
 			option_read(&target);
 		else if (wanted)
@@ -684,6 +737,7 @@ const struct option *read_options(const struct reading *reading, const struct no
 			    node_finding(reading->diagnostics, at, "%s has no \"%s\"", what, infos[i].name), "%s: %s",
 			    infos[i].name, infos[i].help);
 	}
+	one_of_check(reading, map, at, scope, kind, what);
 	return options;
 }
 

@@ -31,6 +31,9 @@ const char *read_name(const struct reading *reading, const struct node *node, co
 /* The same for names of segments and of the steps in them, which may join two names by `..`. */
 const char *read_joined_name(const struct reading *reading, const struct node *node, const char *what);
 
+/* A jq program, which is looked into if programs are. NULL and a finding otherwise. */
+const char *read_program(const struct reading *reading, const struct node *node, const char *what);
+
 /* A whole number within bounds, 0 and a finding otherwise; `fallback` when the node is NULL. */
 uint32_t read_number(const struct reading *reading, const struct node *node, const char *what, uint32_t least,
 		     uint32_t most, uint32_t fallback);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "descriptor/options.h"
 #include "descriptor/pipeline.h"
 
 /* One overlay at work. */
@@ -164,10 +165,28 @@ static bool is_own(const char *key)
 	return false;
 }
 
+/* Looks over what a deployment says to Flink, which reads it itself: one mistake fewer to find there. */
+static void flink_check(const struct overlay *overlay, const struct node *section)
+{
+	size_t programs = 0, count;
+	struct reading reading = {&overlay->document->pool, overlay->diagnostics, NULL, &programs};
+	static const char what[] = "the section \"flink\"";
+
+	if (section->kind != NODE_MAP) {
+		if (section->kind != NODE_BROKEN)
+			finding_expected(
+			    node_finding(overlay->diagnostics, section, "%s is %s", what, node_describe(section)),
+			    "a map of settings");
+		return;
+	}
+	check_option_keys(&reading, section, SCOPE_FLINK, 0, what, NULL, 0);
+	read_options(&reading, section, section->key, SCOPE_FLINK, 0, what, &count);
+}
+
 void pipeline_overlay(struct document *document, const struct document *config, struct diagnostics *diagnostics)
 {
 	static const char *const keys[] = {
-	    "parallelism", "max_parallelism", "on_error", "drop_state", "sources", "steps", "sinks", "sidecar",
+	    "parallelism", "max_parallelism", "on_error", "drop_state", "sources", "steps", "sinks", "sidecar", "flink",
 #define STEP_RULE(name, type, fallback, least, most, help) #name,
 #include "descriptor/steps.def"
 	};
@@ -180,6 +199,8 @@ void pipeline_overlay(struct document *document, const struct document *config, 
 		const char *key = value->key->text;
 		struct node *part = node_find(document->root, key);
 		bool parts = strcmp(key, "sources") == 0 || strcmp(key, "steps") == 0 || strcmp(key, "sinks") == 0;
+		if (strcmp(key, "flink") == 0)
+			flink_check(&overlay, value);
 		if (is_own(key)) {
 			if (document->root->kind == NODE_MAP)
 				map_put(&overlay, document->root, value);

@@ -47,19 +47,19 @@ static bool entry_is_map(const struct reading *reading, const struct node *entry
 	return false;
 }
 
-/* The parallelism of a source or sink: its own, else the pipeline's; 1 where the kind cannot be split. */
+/* The parallelism of a source or sink: its own, else the pipeline's; 1 where the kind is not split, or not unasked. */
 static uint32_t edge_parallelism(const struct pipeline *pipeline, const struct reading *reading,
 				 const struct node *entry, enum scope scope, unsigned kind)
 {
 	const struct node *node = node_find(entry, "parallelism");
 	const struct kind_info *info = kind_info(scope, kind);
 	uint32_t value = read_number(reading, node, "parallelism", 1, pipeline->max_parallelism,
-				     info->flag ? pipeline->parallelism : 1);
+				     info->split == SPLIT_ALWAYS ? pipeline->parallelism : 1);
 
-	if (value > 1 && !info->flag && node != NULL)
+	if (value > 1 && info->split == SPLIT_NEVER && node != NULL)
 		node_finding(reading->diagnostics, node, "a %s of kind %s has parallelism 1, not %u", scope_name(scope),
 			     info->name, value);
-	return info->flag ? value : 1;
+	return info->split != SPLIT_NEVER ? value : 1;
 }
 
 /* Reads one source. */
@@ -124,12 +124,35 @@ static void step_name_read(const struct reading *reading, const struct node *ent
 		node_finding(reading->diagnostics, entry, "step number %zu has no name", number);
 }
 
+/* Reads how a step wants its records to reach it, if it says so. */
+static void partition_read(const struct reading *reading, const struct node *entry, struct pipeline_step *to)
+{
+	static const char *const words[] = {[PARTITION_REBALANCE] = "rebalance", [PARTITION_BROADCAST] = "broadcast"};
+	const struct node *word = node_find(entry, "partition"), *by = node_find(entry, "partition_by");
+	const char *text = word == NULL ? NULL : read_text(reading, word, "partition");
+
+	to->partition_at = word != NULL ? word : by;
+	if (word != NULL && by != NULL)
+		node_finding(reading->diagnostics, by->key, "partition and partition_by: one of them says it");
+	if (by != NULL) {
+		to->partition = PARTITION_CUSTOM;
+		to->partition_by = read_program(reading, by, "partition_by");
+	}
+	for (size_t i = 0; text != NULL && i < sizeof(words) / sizeof(*words); i++) {
+		if (words[i] != NULL && strcmp(words[i], text) == 0)
+			to->partition = (enum partition)i;
+	}
+	if (text != NULL && to->partition == PARTITION_FORWARD)
+		finding_expected(node_finding(reading->diagnostics, word, "partition cannot be \"%.80s\"", text),
+				 "rebalance or broadcast; or, in its place, partition_by: PROGRAM");
+}
+
 /* Reads one step; `number` counts from 1. */
 static void step_read(struct pipeline *pipeline, const struct reading *reading, const struct node *entry, size_t number,
 		      struct pipeline_step *to)
 {
 	static const char *const own[] = {
-	    "name", "kind", "from", "parallelism", "segment", "on_error",
+	    "name", "kind", "from", "parallelism", "segment", "on_error", "partition", "partition_by",
 #define STEP_RULE(name, type, fallback, least, most, help) #name,
 #include "descriptor/steps.def"
 	};
@@ -155,6 +178,7 @@ static void step_read(struct pipeline *pipeline, const struct reading *reading, 
 				      pipeline->max_parallelism, pipeline->parallelism);
 	to->policy = read_error_policy(reading, policy, "on_error", pipeline->policy);
 	to->policy_own = policy != NULL;
+	partition_read(reading, entry, to);
 	to->rules = read_error_rules(reading, entry, what, &pipeline->rules);
 	to->kind = read_kind(reading, entry, to->at, SCOPE_STEP, what);
 	if (to->kind < 0)

@@ -33,6 +33,9 @@ struct pipeline_step {
 	const struct option *options;
 	size_t option_count;
 	uint32_t parallelism;
+	enum partition partition; /* how it wants to be fed; FORWARD: it does not say */
+	const char *partition_by; /* the program of CUSTOM */
+	const struct node *partition_at;
 	const char *segment; /* the name it asks for, or NULL */
 	const struct node *segment_at;
 	const struct node *from; /* or NULL: left away */

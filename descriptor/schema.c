@@ -260,6 +260,24 @@ static void drops_json(struct json *json)
 	json_close_object(json);
 }
 
+/* How a step is fed. */
+static void partition_json(struct json *json)
+{
+	static const char *const words[] = {"rebalance", "broadcast"};
+
+	json_open_object(json, "partition");
+	json_text(
+	    json, "description",
+	    "How records reach its subtasks: in turn, or every record each of them. Without it, as parallelism has "
+	    "it, and behind a key_by by the key.");
+	words_json(json, words, 2);
+	json_close_object(json);
+	text_json(
+	    json, "partition_by",
+	    "A jq program over the payload that says which subtask a record goes to: by a number, or by a hash of "
+	    "anything else.");
+}
+
 /* The properties that entries of a scope have whatever their kind. */
 static void own_properties_json(struct json *json, enum scope scope)
 {
@@ -272,9 +290,10 @@ static void own_properties_json(struct json *json, enum scope scope)
 	if (scope == SCOPE_STEP) {
 		policy_json(json, policy_help);
 		rules_json(json);
+		partition_json(json);
 	}
 	parallelism_json(json, "parallelism",
-			 "How many subtasks; without it, the pipeline's where the kind can be split.");
+			 "How many subtasks; without it, the pipeline's where the kind is always split.");
 }
 
 /* The kinds of a scope as the property `kind`. */
@@ -404,7 +423,7 @@ void schema_print_pipeline(FILE *out)
 	entries_json(&json, "sinks", SCOPE_SINK, "Where records go: names to sinks.");
 	json_close_object(&json);
 	json_open_object(&json, "definitions");
-	for (int scope = 0; scope < SCOPE_COUNT; scope++)
+	for (int scope = 0; scope <= SCOPE_SINK; scope++)
 		scope_json(&json, (enum scope)scope);
 	json_close_object(&json);
 	json_close_object(&json);
@@ -472,6 +491,23 @@ static void changes_json(struct json *json, const char *key, enum scope scope, c
 	json_close_object(json);
 }
 
+/* What a deployment says to Flink. */
+static void flink_json(struct json *json)
+{
+	size_t count;
+	const struct option_info *options = kind_options(SCOPE_FLINK, 0, &count);
+
+	json_open_object(json, "flink");
+	json_text(json, "description", kind_info(SCOPE_FLINK, 0)->help);
+	json_text(json, "type", "object");
+	json_bool(json, "additionalProperties", false);
+	json_open_object(json, "properties");
+	for (size_t i = 0; i < count; i++)
+		option_json(json, options[i].name, &options[i]);
+	json_close_object(json);
+	json_close_object(json);
+}
+
 void schema_print_config(FILE *out)
 {
 	struct json json;
@@ -488,6 +524,7 @@ void schema_print_config(FILE *out)
 	changes_json(&json, "steps", SCOPE_STEP, "Names to options that change.");
 	changes_json(&json, "sinks", SCOPE_SINK,
 		     "Names to what changes; a sink whose `kind` is given here is replaced, but for its `from`.");
+	flink_json(&json);
 	json_open_object(&json, "sidecar");
 	json_text(&json, "description", "The flags of bridged.");
 	json_text(&json, "type", "object");

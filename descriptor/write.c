@@ -145,6 +145,8 @@ static void write_inputs(int indent, const struct descriptor *descriptor, const 
 		if (segment != NULL && segment->route_count > 0)
 			write_pair(indent + 4, "route", segment->routes[input->route], out);
 		write_pair(indent + 4, "partition", partition_name(input->partition), out);
+		if (input->partition == PARTITION_CUSTOM)
+			write_pair(indent + 4, "partition_by", input->partition_by, out);
 	}
 }
 

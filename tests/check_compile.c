@@ -177,24 +177,31 @@ static bool has_row(const char *page, const char *begin, const char *sentence)
 	return false;
 }
 
-START_TEST(test_the_page_has_every_option_of_sources_and_sinks)
+/* Makes sure that a page has a row for each option of a scope. */
+static void page_has_options(const char *path, enum scope scope)
 {
-	static const enum scope scopes[] = {SCOPE_SOURCE, SCOPE_SINK};
+	char *page = slurp(path), begin[128];
+
+	ck_assert_ptr_nonnull(page);
+	for (unsigned kind = 0; kind < kind_count(scope); kind++) {
+		size_t count;
+		const struct option_info *options = kind_options(scope, kind, &count);
+		ck_assert_ptr_nonnull(strstr(page, kind_info(scope, kind)->help));
+		for (size_t i = 0; i < count; i++) {
+			snprintf(begin, sizeof(begin), "| `%s` | ", options[i].name);
+			ck_assert_msg(has_row(page, begin, options[i].help), "%s: no row %s...%s", path, begin,
+				      options[i].help);
+		}
+	}
+	free(page);
+}
+
+/* Makes sure that the page has a row for everything that is said of failures. */
+static void page_has_rules(void)
+{
 	char *page = slurp("docs/pipeline.md"), begin[128];
 
 	ck_assert_ptr_nonnull(page);
-	for (size_t s = 0; s < 2; s++) {
-		for (unsigned kind = 0; kind < kind_count(scopes[s]); kind++) {
-			size_t count;
-			const struct option_info *options = kind_options(scopes[s], kind, &count);
-			ck_assert_ptr_nonnull(strstr(page, kind_info(scopes[s], kind)->help));
-			for (size_t i = 0; i < count; i++) {
-				snprintf(begin, sizeof(begin), "| `%s` | ", options[i].name);
-				ck_assert_msg(has_row(page, begin, options[i].help), "docs/pipeline.md: no row %s...%s",
-					      begin, options[i].help);
-			}
-		}
-	}
 	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
 		snprintf(begin, sizeof(begin), "| `%s` | ", error_rule_infos[i].name);
 		ck_assert_msg(has_row(page, begin, error_rule_infos[i].help), "docs/pipeline.md: no row %s...%s", begin,
@@ -206,6 +213,14 @@ START_TEST(test_the_page_has_every_option_of_sources_and_sinks)
 			      error_headers[i].help);
 	}
 	free(page);
+}
+
+START_TEST(test_the_pages_have_every_option_of_sources_sinks_and_flink)
+{
+	page_has_options("docs/pipeline.md", SCOPE_SOURCE);
+	page_has_options("docs/pipeline.md", SCOPE_SINK);
+	page_has_options("docs/flink.md", SCOPE_FLINK);
+	page_has_rules();
 }
 END_TEST
 
@@ -320,7 +335,7 @@ static Suite *compile_suite(void)
 	tcase_add_test(tcase, test_the_corpus_is_there);
 	tcase_add_test(tcase, test_programs_are_bounded);
 	tcase_add_test(tcase, test_the_largest_pipeline_is_survived);
-	tcase_add_test(tcase, test_the_page_has_every_option_of_sources_and_sinks);
+	tcase_add_test(tcase, test_the_pages_have_every_option_of_sources_sinks_and_flink);
 	tcase_add_test(tcase, test_the_pipelines_of_the_page_compile);
 	tcase_add_loop_test(tcase, test_good, 0, (int)good_count);
 	tcase_add_loop_test(tcase, test_bad, 0, (int)bad_count);

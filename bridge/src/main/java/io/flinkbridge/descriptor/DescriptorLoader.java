@@ -401,7 +401,7 @@ final class DescriptorLoader {
     if (!isKind(node, Node.Kind.MAP, "an input")) {
       return null;
     }
-    node.checkKeys("an input", List.of("source", "segment", "route", "partition"));
+    node.checkKeys("an input", List.of("source", "segment", "route", "partition", "partition_by"));
     Node source = node.find("source");
     Node segment = node.find("segment");
     if ((source == null) == (segment == null)) {
@@ -415,7 +415,20 @@ final class DescriptorLoader {
     int route = source != null ? 0 : route(node, drafts.get(index));
     Partition partition =
         partition(node, source != null ? null : drafts.get(index), index, route, parallelism);
-    return partition == null ? null : new Input(source != null, index, route, partition);
+    return partition == null
+        ? null
+        : new Input(source != null, index, route, partition, partitionBy(node, partition));
+  }
+
+  /** The program by which an input is partitioned; null without one. */
+  private String partitionBy(Node node, Partition partition) {
+    Node program = node.find("partition_by");
+    if ((program != null) != (partition == Partition.CUSTOM)) {
+      (program == null ? node : program)
+          .finding("\"partition_by\" belongs to the partition custom, and only there");
+      return null;
+    }
+    return program == null ? null : reader.program(program, "partition_by");
   }
 
   private int sourceIndex(Node node) {
@@ -467,7 +480,7 @@ final class DescriptorLoader {
       }
     }
     if (partition == null) {
-      at.finding("no partition").expected("forward, rebalance or hash");
+      at.finding("no partition").expected("forward, rebalance, hash, broadcast or custom");
       return null;
     }
     int feeding = segment == null ? sources.get(index).parallelism() : segment.parallelism;

@@ -4,6 +4,7 @@ import java.io.Serializable;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
@@ -91,7 +92,9 @@ public final class FlinkSettings implements Serializable {
       root.finding("the file is %s", root.describe()).expected("a map of sections");
       return null;
     }
-    root.checkKeys("the configuration", SECTIONS);
+    List<String> sections = new ArrayList<>(SECTIONS);
+    Kinds.Scope.STEP.rules().forEach(rule -> sections.add(rule.name));
+    root.checkKeys("the configuration", sections);
     Node section = root.find(SECTION);
     if (section == null) {
       return defaults();

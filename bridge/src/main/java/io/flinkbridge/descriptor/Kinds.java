@@ -46,9 +46,9 @@ final class Kinds {
       switch (line.macro().substring(name().length() + 1)) {
         case "KIND" -> {
           /* Steps are called as in C; the others have a symbol before their name. */
-          int at = values.size() - 3;
-          kinds.put(
-              values.get(at), new Kind(values.get(at), Boolean.parseBoolean(values.get(at + 1))));
+          boolean step = name().equals("STEP");
+          String kind = values.get(step ? 0 : 1);
+          kinds.put(kind, new Kind(kind, step && Boolean.parseBoolean(values.get(1))));
         }
         case "OPTION" ->
             kinds
@@ -76,6 +76,7 @@ final class Kinds {
         }
         case "VALUES" -> option(values).values = Values.valueOf(values.get(2));
         case "CHOICES" -> option(values).choices = List.of(values.get(2).split("\\|"));
+        case "ONE_OF" -> kinds.get(values.get(0)).oneOf = List.of(values.get(1).split("\\|"));
         case "WHEN" ->
             option(values).when =
                 new When(
@@ -125,7 +126,8 @@ final class Kinds {
     ENRICH,
     AGGREGATE,
     STATE,
-    ADDRESS
+    ADDRESS,
+    OFFSET
   }
 
   /** What a step remembers; the order is that of the wire and of the hash. */
@@ -159,6 +161,7 @@ final class Kinds {
     final boolean flag;
     final List<Option> options = new ArrayList<>();
     final List<State> states = new ArrayList<>();
+    List<String> oneOf = List.of(); /* exactly one of these options is there */
 
     Kind(String name, boolean flag) {
       this.name = name;

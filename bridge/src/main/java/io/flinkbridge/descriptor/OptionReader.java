@@ -74,6 +74,15 @@ final class OptionReader {
     return "";
   }
 
+  /** A jq program; null and a finding otherwise. */
+  String program(Node node, String what) {
+    String text = text(node, what);
+    if (text != null) {
+      countProgram(node);
+    }
+    return text;
+  }
+
   /** A whole number within bounds; the least and a finding otherwise. */
   int number(Node node, String what, int least, int most) {
     if (!node.isScalar() || node.isNull()) {
@@ -160,6 +169,11 @@ final class OptionReader {
         map.finding("%s has no \"%s\"", what, option.name)
             .expected("%s: %s", option.name, option.help);
       }
+    }
+    long given = map.children.stream().filter(child -> kind.oneOf.contains(child.key.text)).count();
+    if (given != 1 && !kind.oneOf.isEmpty()) {
+      map.finding("%s has %s", what, given == 0 ? "nothing to read" : "several things to read")
+          .expected("one of: %s", String.join(", ", kind.oneOf));
     }
     return options;
   }
@@ -377,6 +391,7 @@ final class OptionReader {
       case PROGRAM -> countProgram(item);
       case AGGREGATE -> checkAggregate(item, text, label, what);
       case STATE -> checkState(item, text, label, what);
+      case OFFSET -> checkOffset(item, text, label, what);
       case ENRICH -> {
         boolean header = text.startsWith("header.") && text.length() > "header.".length();
         if (!header && !text.equals("timestamp") && !text.equals("key")) {
@@ -395,6 +410,17 @@ final class OptionReader {
       if (node != null) {
         numberOption(rule, node, "\"" + rule.name + "\" of " + what);
       }
+    }
+  }
+
+  private static void checkOffset(Node item, String text, String label, String what) {
+    int colon = item.key.text.lastIndexOf(':');
+    OptionalLong partition = Units.number(item.key.text.substring(colon + 1));
+    if (colon <= 0 || partition.isEmpty() || partition.getAsLong() > Integer.MAX_VALUE) {
+      item.key.finding("%s cannot have \"%.80s\"", what, item.key.text).expected("TOPIC:PARTITION");
+    }
+    if (Units.number(text).isEmpty()) {
+      item.finding("%s cannot be \"%.80s\"", label, text).expected("a whole number");
     }
   }
 

@@ -6,7 +6,11 @@ import java.util.Locale;
 public enum Partition {
   FORWARD,
   REBALANCE,
-  HASH;
+  HASH,
+  /** Every subtask gets every record. */
+  BROADCAST,
+  /** By what a program makes of the payload. */
+  CUSTOM;
 
   /** As the descriptor writes it. */
   public String word() {

@@ -90,6 +90,8 @@ final class Edges {
       case FORWARD -> stream.forward();
       case REBALANCE -> stream.rebalance();
       case HASH -> stream;
+      case BROADCAST -> stream.broadcast();
+      case CUSTOM -> PartitionBy.apply(stream, input.partitionBy());
     };
   }
 }

@@ -78,10 +78,7 @@ final class EnvironmentSettings {
   }
 
   private static void restarts(Configuration configuration, FlinkSettings settings) {
-    String restart = settings.options().needed("restart");
-    if (settings.delivery() == FlinkSettings.Delivery.AT_MOST_ONCE) {
-      restart = "none"; /* JobChecks has refused what says otherwise */
-    }
+    String restart = settings.options().text("restart").orElse("none");
     switch (restart) {
       case "fixed_delay" -> {
         configuration.set(RestartStrategyOptions.RESTART_STRATEGY, "fixed-delay");

@@ -3,7 +3,9 @@ package io.flinkbridge.job;
 import io.flinkbridge.descriptor.Descriptor;
 import io.flinkbridge.descriptor.FlinkSettings;
 import io.flinkbridge.descriptor.FlinkSettings.Delivery;
+import io.flinkbridge.descriptor.Input;
 import io.flinkbridge.descriptor.Options;
+import io.flinkbridge.descriptor.Segment;
 import io.flinkbridge.descriptor.Sink;
 import io.flinkbridge.descriptor.Source;
 import java.io.File;
@@ -35,6 +37,7 @@ final class JobChecks {
   static List<String> problems(Descriptor descriptor, FlinkSettings settings) {
     JobChecks checks = new JobChecks(descriptor, settings);
     descriptor.sources().forEach(checks::checkSource);
+    descriptor.segments().forEach(checks::checkSegment);
     descriptor.sinks().forEach(checks::checkSink);
     checks.checkSettings();
     return checks.problems;
@@ -56,6 +59,19 @@ final class JobChecks {
                 + "the program in \""
                 + name
                 + "\" runs in the JVM, whose jq does not take it: "
+                + problem);
+      }
+    }
+  }
+
+  private void checkSegment(Segment segment) {
+    for (Input input : segment.inputs()) {
+      String problem = input.partitionBy() == null ? null : JqProgram.problem(input.partitionBy());
+      if (problem != null) {
+        problems.add(
+            "segment \""
+                + segment.name()
+                + "\": the program in \"partition_by\" runs in the JVM, whose jq does not take it: "
                 + problem);
       }
     }

@@ -92,7 +92,11 @@ public final class Plan {
 
   private void reads(List<Input> inputs) {
     for (Input input : inputs) {
-      line("  reads       %s, %s", name(input), input.partition().word());
+      line(
+          "  reads       %s, %s",
+          name(input),
+          input.partition().word()
+              + (input.partitionBy() == null ? "" : " by " + input.partitionBy()));
     }
   }
 

@@ -339,7 +339,26 @@ def test_an_exception_is_the_error_policys_business(python, client):
     for name, words in FAILURES.items():
         told = " ".join(f"{key}={value}" for key, value in dead[name].items())
         assert words in told, told
+    assert dead["raise"]["bridge-error-kind"] == "ValueError" and dead["five"]["bridge-error-kind"] == "StepError"
+    trace = dead["raise"]["bridge-error-traceback"]
+    assert re.search(r'app.py", line 7, in step\n.*\n.*app.py", line 17, in helper\n', re.sub(r"(?m)^ +[\^~]+ *\n", "", trace)), trace
     assert not sidecar.stats_json("slots")["slots"][0]["restarts"], "no worker has died"
+
+
+def test_what_may_pass_is_tried_again_where_the_pipeline_says_so(python, client):
+    code = """
+tries = []
+def step(message):
+    tries.append(message.text())
+    if message.payload == b"never" or tries.count("later") == 1:
+        raise fb.Transient("not yet")
+    return message.text() + str(tries.count(message.text()))
+"""
+    sidecar = python(code, pipeline("name: step, function: step, retries: 2, retry_backoff: 1ms", policy="dead_letter"))
+    session = client(sidecar.unix).session(sidecar)
+    assert session.exchange(b"later") == [b"later2"]
+    (dead,) = session.results(session.send_records(b"never"))
+    assert dead.route == 1 and dead.headers["bridge-error-attempt"] == "3" and "Transient: not yet" in dead.headers["bridge-error"]
 
 
 def test_a_failure_fails_the_session_in_words(python, client):

@@ -12,6 +12,7 @@
 #include "shared/log.h"
 #include "worker/chain_parts.h"
 #include "worker/memory.h"
+#include "worker/wakes.h"
 
 /* Whether a kind hands payloads on as they are. */
 static bool kind_only_looks(enum step_kind kind)
@@ -163,6 +164,26 @@ void chain_set_errors(struct chain *chain, struct errors *errors)
 	chain->errors = errors;
 }
 
+bool chain_waited(struct chain *chain)
+{
+	bool waited = false;
+
+	for (uint32_t i = 0; i < chain->step_count; i++) {
+		waited |= chain->steps[i].waited;
+		chain->steps[i].waited = false;
+	}
+	return waited;
+}
+
+void chain_let_wait(const struct chain *chain, struct step *step)
+{
+	step->may_wait = chain->waitable;
+	if (!chain->waitable)
+		return;
+	step->seq = chain->errors->seq;
+	step->done = chain->errors->done;
+}
+
 void chain_set_guard(struct chain *chain, const struct chain_guard *guard)
 {
 	chain->guard = guard ? *guard : (struct chain_guard){0};
@@ -200,7 +221,7 @@ bool chain_failed(struct chain *chain, uint32_t step, struct run *run, struct fa
 	failure->step = step;
 	run_clear(run);
 	run_clear(&chain->dead);
-	chain->tallies[step].errors++;
+	chain->tallies[step].errors += !failure->waits;
 	return false;
 }
 
@@ -212,6 +233,7 @@ static bool chain_process_step(struct chain *chain, uint32_t index, struct run *
 
 	if (chain_is_picky(chain, index))
 		return chain_process_inputs(chain, index, run, time, failure);
+	chain_let_wait(chain, step);
 	return step->ops->process(step, run, time, failure) || (chain_tries_again(chain, index, failure), false);
 }
 
@@ -275,13 +297,16 @@ bool chain_finish(struct chain *chain, struct run *run, struct failure *failure)
 
 bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure)
 {
+	bool good = true;
+
 	chain_begin(chain, time, run->scratch);
 	if (!chain->started && !chain_start(chain, time, failure))
 		return chain_failed(chain, failure->step, run, failure);
-	for (uint32_t i = 0; i < chain->step_count && run->count > 0; i++)
-		if (!chain_step(chain, i, run, time, failure))
-			return false;
-	return chain_finish(chain, run, failure);
+	chain->waitable = chain->errors && wakes_are_heard();
+	for (uint32_t i = 0; i < chain->step_count && run->count > 0 && good; i++)
+		good = chain_step(chain, i, run, time, failure);
+	chain->waitable = false;
+	return good && chain_finish(chain, run, failure);
 }
 
 bool chain_is_identity(const struct chain *chain)

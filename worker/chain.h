@@ -53,6 +53,9 @@ void chain_set_guard(struct chain *chain, const struct chain_guard *guard);
 struct errors;
 void chain_set_errors(struct chain *chain, struct errors *errors);
 
+/* Whether a step has waited for something outside since this was asked last: then the unit is to end. */
+bool chain_waited(struct chain *chain);
+
 /* Runs records through all steps: `run` becomes the outputs, payloads as bytes, and the dead letters of steps that put those aside. False
  * and `failure` when a step failed whose policy is to fail; the run is then empty and the states of steps are to be rolled back, or
  * the session to be ended. */

@@ -162,7 +162,7 @@ static bool put_aside(struct chain *chain, uint32_t index, const struct record *
 
 bool chain_tries_again(const struct chain *chain, uint32_t index, struct failure *failure)
 {
-	failure->retry = chain->errors && errors_may_retry(chain->errors, index, failure);
+	failure->retry = !failure->waits && chain->errors && errors_may_retry(chain->errors, index, failure);
 	return failure->retry;
 }
 
@@ -271,6 +271,7 @@ static bool process_one(struct chain *chain, uint32_t index, const struct record
 	uint64_t here = mark(chain, step);
 
 	run_clear(single);
+	step->may_wait = false; /* what it would get for one is gone when the next one waits */
 	if (!run_push_copy(single, record))
 		return failure_set(failure, record->origin, "no memory for a record");
 	if (past(chain, index,
@@ -322,13 +323,14 @@ bool chain_process_inputs(struct chain *chain, uint32_t index, struct run *run, 
 	if (chain->guard.about_to || step->single)
 		return process_each(chain, index, run, time, failure);
 	here = mark(chain, step);
+	chain_let_wait(chain, step);
 	if (step->ops->process(step, run, time, failure)) {
 		pass(chain, index, chain->kept.count);
 		run_clear(&chain->kept);
 		return true;
 	}
 	/* With fewer records there may be the memory that was missing, which is for the caller to try. */
-	if (in_trouble(chain) || (scratch_is_out(run->scratch) && chain->kept.count > 1)) {
+	if (in_trouble(chain) || failure->waits || (scratch_is_out(run->scratch) && chain->kept.count > 1)) {
 		run_clear(&chain->kept);
 		return false;
 	}

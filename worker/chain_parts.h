@@ -30,6 +30,7 @@ struct chain {
 	void *progress_context;
 	struct chain_guard guard; /* about_to NULL: none */
 	struct errors *errors;    /* or NULL */
+	bool waitable;            /* a step may give the run at hand up to wait for something outside */
 	int64_t processing_ms;    /* of this call */
 	uint32_t ordinal;         /* inputs that the guard was asked about in this call */
 	struct run kept;          /* a run as it was before the step at work */
@@ -50,6 +51,9 @@ bool chain_step(struct chain *chain, uint32_t index, struct run *run, struct ste
 
 /* Notes a failure of a step that nothing can be done about: the run is dropped. Returns false. */
 bool chain_failed(struct chain *chain, uint32_t step, struct run *run, struct failure *failure);
+
+/* Says to a step whether it may give up the run that it is to be called with, and which one that is. */
+void chain_let_wait(const struct chain *chain, struct step *step);
 
 /* Makes bytes of all payloads, and adds the dead letters. */
 bool chain_finish(struct chain *chain, struct run *run, struct failure *failure);

@@ -47,7 +47,7 @@ bool failure_set(struct failure *failure, uint32_t origin, const char *format, .
 	failure->crash = false;
 	failure->cause[0] = '\0';
 	failure->kind[0] = '\0';
-	failure->transient = failure->retry = false;
+	failure->transient = failure->retry = failure->waits = false;
 	failure->traceback = NULL;
 	return false;
 }

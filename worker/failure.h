@@ -22,9 +22,11 @@ struct failure {
 	uint32_t record;   /* crash: of that message; of timers: so many units of them before */
 	char message[512]; /* UTF-8, NUL-terminated */
 	/* Of a step's own failure; else empty, false, NULL. */
-	char kind[64];         /* what kind of failure, in a word: ValueError */
-	bool transient;        /* it may succeed when it is done again */
-	bool retry;            /* and it is to be: the unit is to be given up, and begun anew later */
+	char kind[64];  /* what kind of failure, in a word: ValueError */
+	bool transient; /* it may succeed when it is done again */
+	bool retry;     /* and it is to be: the unit is to be given up, and begun anew later */
+	bool waits; /* it is none: the step waits for something outside; the unit is to be given up, and begun anew */
+	uint32_t wakes;        /* when wakes_count() is no longer this (wakes.h) */
 	const char *traceback; /* UTF-8, several lines; the step's, good until it is called again */
 };
 

@@ -42,12 +42,14 @@
 #include "worker/session.h"
 #include "worker/state_show.h"
 #include "worker/unary.h"
+#include "worker/wakes.h"
 
 enum {
 	SHARE_NS = 1000 * 1000,      /* of a turn, for one channel, when others wait */
 	LIMIT_NS = 50 * 1000 * 1000, /* when none does: orders and a new front must be seen, too */
 	SHOW_NS = 20 * 1000,         /* work begun longer ago than this is committed while the share goes on */
 	CALM_UNITS = 4,              /* without trouble, before units may be twice as large */
+	WAIT_NS = 100 * 1000 * 1000, /* a step that waits looks by itself so often, should nobody ring */
 	LIMIT_MAX = 4096,            /* records of a unit, from which on there is no limit */
 };
 
@@ -70,6 +72,8 @@ struct channel {
 	bool hopeless;              /* it cannot be made smaller: to fail with the trouble of `given_up` */
 	struct unit given_up;
 	uint64_t cause_due_ns; /* from when on nobody waits any more to hear why a worker died over it */
+	uint64_t rest_ns;      /* its next input waits for something outside: until then, or until somebody rings */
+	uint32_t rest_wakes;   /* how often had been rung before */
 	uint32_t calm;         /* units without trouble since the limit was set */
 };
 
@@ -233,6 +237,11 @@ static void channel_retry(struct serve *serve, uint32_t index)
 	FAULT_POINT(unit_undone);
 	serve->workspace->now_ns = clock_ns();
 	channel->calm = 0;
+	if (unit.trouble == TROUBLE_WAIT) {
+		channel->rest_ns = serve->workspace->now_ns + WAIT_NS;
+		channel->rest_wakes = unit.wakes;
+		return;
+	}
 	if (unit.trouble == TROUBLE_RETRY) {
 		channel_try_later(serve, index, &unit.retry);
 		return;
@@ -678,13 +687,16 @@ static uint64_t causes_known(const struct serve *serve)
 	return known;
 }
 
-/* When a channel may go on whose next input is to be tried again; 0: at once. */
+/* When a channel may go on whose next input is to be tried again, or waits for something outside; 0: at once. */
 static uint64_t channel_rest_until(const struct serve *serve, uint32_t index)
 {
 	const struct channel *channel = &serve->channels[index];
 	const struct retry *retry = channel->session == NULL ? NULL : session_retry(channel->session);
+	uint64_t until = retry == NULL || retry->done != channel->at.done ? 0 : retry->due_ns;
 
-	return retry == NULL || retry->done != channel->at.done ? 0 : retry->due_ns;
+	if (channel->rest_ns > until && channel->rest_wakes == wakes_count())
+		return channel->rest_ns;
+	return until;
 }
 
 /* Whether a channel is not to go on yet. */

@@ -345,7 +345,7 @@ static bool unit_is_over(struct session *session)
 	struct workspace *workspace = session->workspace;
 	const struct session_position *at = session->at;
 
-	return workspace->careful || records_to_retry(session) == 0 ||
+	return workspace->careful || workspace->unit.over || records_to_retry(session) == 0 ||
 	       (at->limit != 0 && workspace->unit.records >= at->limit) ||
 	       log_used(&workspace->arena) > log_size(&workspace->arena) / LOG_PART ||
 	       !output_has_room(session->output) || workspace_turn_is_over(workspace);
@@ -755,8 +755,13 @@ static bool judge_chain(struct session *session, bool good, const struct failure
 		return false;
 	if (session->fatal)
 		return fail_step(session, &session->blamed, record);
+	workspace->unit.over |= chain_waited(session->chain);
 	if (good)
 		return true;
+	if (failure->waits) {
+		workspace->unit.wakes = failure->wakes;
+		return workspace_trouble(workspace, TROUBLE_WAIT);
+	}
 	if (scratch_is_out(workspace->scratch) && workspace->unit.records > 1)
 		return workspace_trouble(workspace, TROUBLE_MEMORY);
 	if (failure->retry)

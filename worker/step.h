@@ -36,6 +36,12 @@ struct step {
 	bool flushes;
 	/* Likewise: whether it gets one record at a time where its policy may leave records out. */
 	bool single;
+	/* Whether a process() that waits for something outside may give its unit up (failure->waits), to be called again with the same
+	 * run: (seq, done) is the same then. Else it has to wait within the call. */
+	bool may_wait;
+	bool waited; /* set by such a step: what it got outside is good for one unit, which ends with its run */
+	uint64_t seq;
+	uint32_t done;
 	/* Handles of its states: those that the kind declares, in the order of its STEP_STATE lines, then those that the pipeline
 	 * does; NULL: the segment has no keys and the state needs some. Without a store (a chain that is opened to see whether it opens) all are NULL, and only `open` and
 	 * `close` are called. */

@@ -37,6 +37,7 @@
 #include "worker/hosts/host.h"
 #include "worker/memory.h"
 #include "worker/serve.h"
+#include "worker/wakes.h"
 
 /* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over; and how long it leaves the
  * processor to others between two pieces. */
@@ -89,6 +90,7 @@ static void attach(struct worker *worker)
 	worker->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (worker->epoll < 0 || epoll_ctl(worker->epoll, EPOLL_CTL_ADD, worker->memory->worker_bell, &event) < 0)
 		fatal("the doorbell cannot be waited for");
+	wakes_have_bell(worker->memory->worker_bell);
 	life_begin(worker->life, worker->birth, getpid());
 }
 

@@ -19,6 +19,7 @@ enum trouble {
 	TROUBLE_LOG,    /* it changes more than the undo log holds */
 	TROUBLE_MEMORY, /* its records are more than a run or its memory can hold */
 	TROUBLE_RETRY,  /* a step says that it may go well later (unit.retry) */
+	TROUBLE_WAIT,   /* a step waits for something outside (unit.wakes) */
 	TROUBLE_DEATH,  /* workers died over it */
 	TROUBLE_DAMAGE, /* the arena is not what it has to be: nothing of it is to be used any more */
 };
@@ -31,6 +32,7 @@ struct unit {
 	uint32_t records;  /* or timers, of the message at hand, tried in it */
 	enum trouble trouble;
 	uint32_t step;      /* at work when it got into trouble; UINT32_MAX: none */
+	uint32_t wakes;     /* TROUBLE_WAIT: how often had been rung when it looked */
 	struct retry retry; /* TROUBLE_RETRY: what and when; seq 0: as soon as there is one timer in a unit */
 };
 

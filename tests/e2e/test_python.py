@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import grpc
 import pytest
@@ -546,9 +547,9 @@ def service(workdir):
         each.socket.close()
 
 
-def lookup(python, workdir, policy="fail"):
+def lookup(python, workdir, policy="fail", **options):
     step = f"name: lookup, function: Lookup, options: {{ path: {workdir}/service }}"
-    return python(ASYNC, pipeline(step, policy=policy))
+    return python(ASYNC, pipeline(step, policy=policy), **options)
 
 
 def test_calls_outside_are_made_at_once_and_keep_their_order(python, client, workdir, service):
@@ -560,6 +561,44 @@ def test_calls_outside_are_made_at_once_and_keep_their_order(python, client, wor
     marked = session.send(watermark=session.proto.Watermark(timestamp=5))
     assert payloads(session.results(sent)) == [name.upper() for name in names]
     assert session.results(marked) == [] and sorted(outside.asked) == sorted([*names, b"flaky"])
+
+
+def test_a_session_that_waits_holds_up_nobody_else(python, client, workdir, service):
+    """Neither other sessions of its slot, nor the watchdog; what comes behind the calls comes behind them."""
+    outside = service(together=4)
+    sidecar = lookup(python, workdir, flags=["--unit-wall-limit", "1s"] * (not SANITIZED))
+    one, other = (client(sidecar.unix).session(sidecar, subtask=n, parallelism=2, key_group_first=64 * n, key_group_last=64 * n + 63)
+                  for n in range(2))  # fmt: skip
+    sent = one.send_records(b"a", b"b")
+    marked = one.send(watermark=one.proto.Watermark(timestamp=5))
+    held = one.send(barrier=one.proto.Barrier(checkpoint_id=1))
+    wait_until(lambda: len(outside.asked) == 2, "the calls of one session")
+    for timestamp in range(1, 200):
+        other.results(other.send(watermark=other.proto.Watermark(timestamp=timestamp)))
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() > begun + 1.5, "longer than a unit may take")
+    assert len(outside.asked) == 2, "and nothing was asked twice"
+    assert other.exchange(b"c", b"d") == [b"C", b"D"]
+    assert payloads(one.results(sent)) == [b"A", b"B"] and one.results(marked) == []
+    acknowledged = one.receive("barrier_ack")
+    assert acknowledged.seq == held and sorted(outside.asked) == [b"a", b"b", b"c", b"d"]
+    assert not sidecar.stats_json("slots")["slots"][0]["restarts"]
+
+
+def test_several_calls_one_behind_the_other(python, client, workdir, service):
+    outside = service(together=3)
+    steps = [f"name: {name}, function: Lookup, options: {{ path: {workdir}/service }}" for name in ("first", "second")]
+    sidecar = python(ASYNC, pipeline(*steps))
+    session = client(sidecar.unix).session(sidecar)
+    seqs = [session.send_records(*batch) for batch in ((b"a", b"b", b"c"), (b"d",), (b"e", b"f"))]
+    assert [payloads(session.results(seq)) for seq in seqs] == [[b"A", b"B", b"C"], [b"D"], [b"E", b"F"]]
+    assert sorted(outside.asked) == sorted(b"a b c d e f A B C D E F".split())
+
+
+def test_unary_calls_wait_for_their_own(python, client, workdir, service):
+    service(together=1)
+    one = client(lookup(python, workdir).unix)
+    assert [one.process(0, name)[0].payload for name in (b"a", b"b")] == [b"A", b"B"]
 
 
 def test_a_call_that_fails_for_good_is_the_policys_and_the_others_are_made_once(python, client, workdir, service):

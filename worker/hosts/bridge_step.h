@@ -56,6 +56,7 @@ enum bridge_result {
 	BRIDGE_TOO_LARGE = -3, /* a key, value or tag that is longer than one may be */
 	BRIDGE_NO_KEY = -4,    /* the state is kept by key, and no key is current: see host->use() */
 	BRIDGE_UNKNOWN = -5,   /* the pipeline declares no state or route like that for the step */
+	BRIDGE_WAITING = -7,   /* process: what it waits for outside is not there yet, see host->wait() */
 	BRIDGE_MISUSE = -6     /* not for this kind of state, not at this time, or an argument that makes no sense */
 };
 
@@ -251,6 +252,14 @@ struct bridge_host {
 	/* TIMERS, of the current key: setting the same (domain, time, tag) twice is setting it once. A tag has 255 bytes at most. */
 	int (*timer_set)(struct bridge_state *state, int domain, int64_t time, struct bridge_bytes tag);
 	int (*timer_delete)(struct bridge_state *state, int domain, int64_t time, struct bridge_bytes tag);
+
+	/* Waiting for something outside without holding up the slot: threads of the step's own do it, and process() returns BRIDGE_WAITING
+	 * when it is not there yet. The unit is undone; the same run comes again once one of these threads has called wake(), and now
+	 * and then by itself. Call wait() before looking. BRIDGE_OK: that can be done; *seq and *done say which run this is, so that
+	 * it is known again. BRIDGE_MISUSE: not for this call, wait within it. When the run has been worked off, its unit ends with it. */
+	int (*wait)(struct bridge_context *context, uint64_t *seq, uint32_t *done);
+	/* Has those runs come again for which steps wait. From any thread. */
+	void (*wake)(void);
 };
 
 /* ---- What a library hands out -------------------------------------------------------------------------------------------------- */

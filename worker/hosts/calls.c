@@ -12,6 +12,7 @@
 #include "shared/log.h"
 #include "shared/metrics.h"
 #include "worker/hosts/host_parts.h"
+#include "worker/wakes.h"
 
 _Static_assert(sizeof(struct bridge_header) == sizeof(struct wire_header) &&
 		   sizeof(struct bridge_bytes) == sizeof(struct view),
@@ -32,7 +33,7 @@ void host_begin(struct bridge_context *context, enum host_call call, struct step
 	context->call = call;
 	context->time = time;
 	context->failure = failure;
-	context->failed = context->full = context->has_key = false;
+	context->failed = context->full = context->has_key = context->asked = false;
 	context->timer = NULL;
 }
 
@@ -50,6 +51,12 @@ bool host_end(struct bridge_context *context, int result)
 				   name);
 	if (result == BRIDGE_OK && !context->failed)
 		return true;
+	if (result == BRIDGE_WAITING && context->asked && !context->failed) {
+		failure_set(context->failure, 0, "waits for something outside");
+		context->failure->waits = true;
+		context->failure->wakes = context->wakes;
+		return false;
+	}
 	if (context->failed)
 		return false;
 	return failure_set(context->failure, context->in ? context->in->records[0].origin : 0,
@@ -512,6 +519,20 @@ _Static_assert((int)BRIDGE_EVENT_TIME == (int)STATE_EVENT_TIME &&
 		   (int)BRIDGE_PROCESSING_TIME == (int)STATE_PROCESSING_TIME,
 	       "domains are handed through");
 
+/* struct bridge_host: wait */
+static int call_wait(struct bridge_context *context, uint64_t *seq, uint32_t *done)
+{
+	struct step *step = context->step;
+
+	if (context->call != CALL_PROCESS || !step->may_wait)
+		return BRIDGE_MISUSE;
+	step->waited = context->asked = true;
+	context->wakes = wakes_count();
+	*seq = step->seq;
+	*done = step->done;
+	return BRIDGE_OK;
+}
+
 const struct bridge_host host_calls = {
     .abi = BRIDGE_STEP_ABI,
     .size = sizeof(struct bridge_host),
@@ -541,4 +562,6 @@ const struct bridge_host host_calls = {
     .list_count = call_list_count,
     .timer_set = call_timer_set,
     .timer_delete = call_timer_delete,
+    .wait = call_wait,
+    .wake = wakes_ring,
 };

@@ -54,6 +54,8 @@ struct bridge_context {
 	uint32_t *kept, kept_count, kept_room;
 	bool in_place;
 	bool has_key;                    /* a key is current */
+	bool asked;                      /* wait() was called in this call */
+	uint32_t wakes;                  /* how often had been rung then */
 	bool full;                       /* something had no room */
 	const struct state_timer *timer; /* timer: the one that is due */
 	enum state_time domain;

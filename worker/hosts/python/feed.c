@@ -42,7 +42,7 @@ void feed_begin(struct feed *feed, enum feed_phase phase)
 	feed->call = ++calls;
 	feed->at = feed->used = UINT32_MAX;
 	feed->count = 0;
-	feed->all = feed->blamed = feed->full = false;
+	feed->all = feed->blamed = feed->waiting = feed->full = false;
 }
 
 /* A buffer over a payload is in use beyond its unit, and would show other bytes soon: that must not be. */
@@ -521,6 +521,28 @@ static PyObject *feed_blame(PyObject *self, PyObject *number)
 	return Py_NewRef(Py_None);
 }
 
+/* wait(): which run this is, as a pair of numbers, if it may come again when what it waits for is there; else None. */
+static PyObject *feed_wait(PyObject *self, PyObject *unused)
+{
+	struct feed *feed = (struct feed *)self;
+	uint64_t seq;
+	uint32_t done;
+
+	(void)unused;
+	if (feed->phase != FEED_RECORDS || !interpreter_is_own_thread() ||
+	    feed->host->wait(feed->context, &seq, &done) != BRIDGE_OK)
+		return Py_NewRef(Py_None);
+	return Py_BuildValue("(KI)", (unsigned long long)seq, (unsigned int)done);
+}
+
+/* postpone(): it is not there yet. */
+static PyObject *feed_postpone(PyObject *self, PyObject *unused)
+{
+	(void)unused;
+	((struct feed *)self)->waiting = true;
+	return Py_NewRef(Py_None);
+}
+
 static PyMemberDef feed_members[] = {
     {"out", T_OBJECT_EX, offsetof(struct feed, out), 0, "The result for the message at hand."},
     {0},
@@ -529,6 +551,8 @@ static PyMemberDef feed_members[] = {
 static PyMethodDef feed_methods[] = {
     {"take", feed_take, METH_NOARGS, "All messages at once."},
     {"give", (PyCFunction)(void (*)(void))feed_give, METH_FASTCALL, "Takes the result for one of these."},
+    {"wait", feed_wait, METH_NOARGS, "Which run this is, if it may come again."},
+    {"postpone", feed_postpone, METH_NOARGS, "Has it come again."},
     {"blame", feed_blame, METH_O, "Says which of these a failure is about."},
     {0},
 };

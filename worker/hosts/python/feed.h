@@ -30,6 +30,7 @@ struct feed {
 	uint32_t first, count;            /* a stretch of records to forward */
 	bool all;                         /* all messages were taken at once */
 	bool blamed;                      /* and `at` is the one that a failure is about */
+	bool waiting;                     /* for calls outside: the run is to come again */
 	bool full;                        /* the unit has no room: whatever the step makes of that, the call fails */
 	struct message *message;          /* at hand, or to be used again */
 	PyObject *kept;                   /* a list of messages of this call that somebody held on to */

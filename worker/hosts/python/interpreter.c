@@ -30,6 +30,8 @@ static bool started;
 static unsigned long own_thread;
 volatile bool interpreter_forked;
 
+static const struct bridge_host *host_known; /* of all steps */
+
 /* Whose call is at hand. */
 static const struct bridge_host *host_now;
 static struct bridge_context *context_now;
@@ -136,7 +138,18 @@ static PyObject *log_lines(PyObject *self, PyObject *args)
 
 /* ---- The module that the package finds in a worker ----------------------------------------------------------------- */
 
+/* wake(): has those runs come again that wait for calls outside. From any thread. */
+static PyObject *wake(PyObject *self, PyObject *unused)
+{
+	(void)self;
+	(void)unused;
+	if (host_known)
+		host_known->wake();
+	return Py_NewRef(Py_None);
+}
+
 static PyMethodDef module_methods[] = {
+    {"wake", wake, METH_NOARGS, "Has runs come again that wait for calls outside."},
     {"log", log_lines, METH_VARARGS, "Writes into the worker's log."},
     {0},
 };
@@ -323,6 +336,7 @@ bool interpreter_start(const struct bridge_host *host, struct bridge_context *co
 {
 	char program[PATH_SIZE], folder[PATH_SIZE];
 
+	host_known = host;
 	if (started)
 		return true;
 	if (!package_folder(folder))

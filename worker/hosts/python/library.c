@@ -5,8 +5,7 @@
  *      open    makes a Runner (flink_bridge/engine.py) over a backend    self: struct python_step
  *      process Runner.drive(feed), and so on: each call enters the interpreter, has a feed for its time, and leaves
  *
- * Left out: more than one interpreter in a process; calls to outside services that go on between units (an `async def` has all of its run's
- * calls within one).
+ * Left out: more than one interpreter in a process.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -155,10 +154,11 @@ static int call_end(struct python_step *step, bool good)
 	if (!good && !feed->full)
 		interpreter_fail(step->host, step->context, feed_record(feed));
 	good &= !feed->full;
+	bool waiting = good && feed->waiting;
 	PyErr_Clear();
 	feed_end(feed);
 	interpreter_leave();
-	return good ? BRIDGE_OK : BRIDGE_FAILED;
+	return waiting ? BRIDGE_WAITING : good ? BRIDGE_OK : BRIDGE_FAILED;
 }
 
 static int python_process(void *self, const struct bridge_run *run)

@@ -1,8 +1,16 @@
 """Calls to services outside: `async def` steps.
 
-The messages of a run are worked on at once, `capacity` of them at a time, and the run waits for all: so barriers and watermarks wait for the
-calls before them and for no others, and calls that a worker dies over are made again by its heir. There is no current key: state by key
-is not for these steps.
+The messages of a run are worked on at once, `capacity` of them at a time, in a loop that runs in a thread of its own. What the worker does
+meanwhile:
+
+    run comes --> calls begin --> all there within PATIENCE: results are given
+                       |
+                       +-- not yet: the run is postponed; its unit is undone, and other sessions of the slot are served
+                           the last result wakes the worker, the same run comes again, and finds its results
+
+So a barrier or watermark of the session waits for the calls before it, and a worker that dies leaves nothing behind: its heir is given
+the run, and makes the calls. Where a run cannot be postponed (unary calls, timers of steps before, one message at a time after a failure or
+a death) the calls are waited for.
 
 When one message fails for good the run fails, and if the step's policy leaves records out, the worker goes on message by message. The
 results that were there are kept for that, so that no call is made twice.
@@ -11,7 +19,9 @@ results that were there are kept for that, so that no call is made twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 
 from .message import Message
 from .step import Calls, Transient
@@ -20,16 +30,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+try:
+    from _flink_bridge import wake  # type: ignore[import-not-found]
+except ImportError:
+
+    def wake() -> None:
+        """Nobody sleeps where there is no worker."""
+
+
+PATIENCE = 0.002
+"""Seconds that a run holds the slot up before it is postponed: what answers at once is not worth doing a unit twice."""
+
 _loop: asyncio.AbstractEventLoop | None = None
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Runs something to its end in the loop that all async steps of the process share."""
+def submit(coroutine: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+    """Has something run in the loop that all async steps of the process share."""
     global _loop
     if _loop is None:
         _loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(_loop)
-    return _loop.run_until_complete(coroutine)
+        threading.Thread(target=_loop.run_forever, name="flink_bridge calls", daemon=True).start()
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop)
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Runs something there to its end."""
+    return submit(coroutine).result()
 
 
 class _Failure:
@@ -39,6 +65,15 @@ class _Failure:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+class _Pending:
+    """The calls of a run that was postponed, or that may come again."""
+
+    __slots__ = ("count", "future", "misses", "run")
+
+    def __init__(self, run: tuple[int, int], count: int, misses: int, future: concurrent.futures.Future[Any]) -> None:
+        self.run, self.count, self.misses, self.future = run, count, misses, future
 
 
 def _identity(message: Message) -> tuple[Any, ...]:
@@ -51,11 +86,15 @@ class Caller:
     def __init__(self, calls: Calls | None) -> None:
         self.calls = calls or Calls(100, True, 10.0, 0, 0.1)
         self.kept: dict[tuple[Any, ...], list[Any]] = {}
+        self.pending: _Pending | None = None
 
     def drive(self, function: Callable[[Message], Coroutine[Any, Any, Any]], feed: Any) -> None:
-        """Calls the function for all messages of a feed."""
-        messages = feed.take()
-        finished: list[tuple[int, Any]] = run(self._call_all(function, messages))
+        """Calls the function for all messages of a feed, or postpones the run."""
+        messages: list[Message] = feed.take()
+        finished = self._finished(function, messages, feed)
+        if finished is None:
+            feed.postpone()
+            return
         failed = sorted(index for index, result in finished if isinstance(result, _Failure))
         if failed:
             self._keep(messages, finished)
@@ -64,9 +103,34 @@ class Caller:
         if not self.kept or len(messages) > 1:
             self.kept.clear()
         if self.calls.ordered:
-            finished.sort(key=lambda pair: pair[0])
+            finished = sorted(finished, key=lambda pair: pair[0])
         for index, result in finished:
             feed.give(index, result)
+
+    def close(self) -> None:
+        """Calls that nobody will ask about end."""
+        if self.pending is not None:
+            self.pending.future.cancel()
+
+    def _finished(
+        self, function: Callable[[Message], Coroutine[Any, Any, Any]], messages: list[Message], feed: Any
+    ) -> list[tuple[int, Any]] | None:
+        """Pairs of index and result, as they came; None when the run is to be postponed."""
+        place: tuple[int, int] | None = feed.wait()
+        if place is None:
+            return run(self._call_all(function, messages))  # type: ignore[no-any-return]
+        pending = self.pending
+        if pending is None or pending.run != place or pending.count != len(messages):
+            misses = pending.misses + 1 if pending is not None and pending.run == place else 0
+            self.close()
+            pending = self.pending = _Pending(place, len(messages), misses, submit(self._call_all(function, messages)))
+            pending.future.add_done_callback(lambda _: wake())
+        # A run that comes with another number of messages each time would never find its results.
+        patience = PATIENCE if pending.misses < 3 else None
+        try:
+            return pending.future.result(patience)  # type: ignore[no-any-return]
+        except concurrent.futures.TimeoutError:
+            return None
 
     def _keep(self, messages: list[Message], finished: list[tuple[int, Any]]) -> None:
         """Keeps results for a repetition."""
@@ -110,9 +174,10 @@ class Caller:
 
 
 async def _guarded(function: Callable[[Message], Coroutine[Any, Any, Any]], message: Message) -> Any:
-    """An exit is the policy's business, as any failure is: it would end the loop."""
+    """An exit is the policy's business, as any failure is: it would end the loop. And results can be given more than once."""
     try:
-        return await function(message)
+        result = await function(message)
+        return list(result) if isinstance(result, Iterator) else result
     except (SystemExit, KeyboardInterrupt) as error:
         return _Failure(error)
 

@@ -231,6 +231,7 @@ class Runner:
         form_at_hand = form_of(target, form)
         self.context = context or Context(backend)
         self.takes_all = form_at_hand.name == "batch"
+        self.caller: Any = None
         self._object: Any = None
         if form_at_hand.name == "class":
             self._object = target()
@@ -244,7 +245,8 @@ class Runner:
             from .calls import Caller  # with asyncio, which is large
 
             said = form_of(self.function)
-            self.driver = Caller(said.calls).drive
+            self.caller = Caller(said.calls)
+            self.driver = self.caller.drive
             self.takes_all = True
         self.on_timer: Callable[[Timer], Any] | None = getattr(self._object, "on_timer", None)
         self.on_watermark: Callable[[int], Any] | None = getattr(self._object, "on_watermark", None)
@@ -263,6 +265,8 @@ class Runner:
 
     def close(self) -> None:
         """Runs the step's own `close`."""
+        if self.caller is not None:
+            self.caller.close()
         closing: Callable[[], Any] | None = getattr(self._object, "close", None)
         if closing is not None:
             _finish(closing())
@@ -361,6 +365,9 @@ class Feed:
     def blame(self, index: int) -> None:
         """Says which of the messages that were taken a failure is about."""
         self.at = index
+
+    def wait(self) -> None:
+        """Which run this is, if it may come again later: here it may not."""
 
     def settle(self) -> None:
         """Takes the result for the message at hand. Once more after the last one."""

@@ -90,6 +90,12 @@ def test_what_is_written_is_what_was_said(tmp_path):
         del sys.modules["shop"]
 
 
+def test_the_pipeline_in_the_documentation(tmp_path):
+    text = (TOP / "docs" / "pipeline.md").read_text()
+    (tmp_path / "shop.py").write_text(re.search(r"```python\n(# shop\.py\n.*?)```", text, re.DOTALL)[1])
+    assert "function: score" in compiled(["shop", "--check"], tmp_path).stdout
+
+
 def test_the_word_count_is_one_pipeline_in_two_languages(tmp_path):
     folder = TOP / "examples" / "word_count"
     compiled(["words_pipeline", "--check", "-o", str(tmp_path / "pipeline.yaml")], folder)

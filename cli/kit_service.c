@@ -41,6 +41,7 @@ become(struct kit_file *file, const struct node *command, int out, int log, pid_
 	for (const struct node *word = command->first; word != NULL && count < ARGUMENTS_MAX; word = word->next)
 		arguments[count++] = (char *)(uintptr_t)word->text;
 	arguments[count] = NULL;
+	CHECK(count > 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setpgid(0, 0);
 	signal(SIGPIPE, SIG_DFL);
@@ -106,6 +107,24 @@ static void take_variables(struct kit_services *services, char *line)
 	}
 }
 
+/* Forks a process that copies what a service writes from now on into the log. */
+static pid_t start_reader(int out, int log, pid_t parent)
+{
+	char bytes[4096];
+	ssize_t size;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		fatal("cannot fork a reader");
+	if (pid > 0)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (getppid() == parent && (size = read(out, bytes, sizeof(bytes))) > 0)
+		if (write(log, bytes, (size_t)size) != size)
+			break;
+	_exit(0);
+}
+
 /* Starts one service. */
 static bool start_one(struct kit_services *services, struct kit_file *file, const struct node *command, int log,
 		      uint64_t patience_ms)
@@ -126,9 +145,13 @@ static bool start_one(struct kit_services *services, struct kit_file *file, cons
 	close(out[1]);
 	services->list[services->count].name = name;
 	services->list[services->count].pid = pid;
-	services->list[services->count].out = out[0];
+	services->list[services->count].reader = 0;
 	services->count++;
-	if (!read_line(out[0], line, sizeof(line), patience_ms))
+	bool ready = read_line(out[0], line, sizeof(line), patience_ms);
+	if (ready)
+		services->list[services->count - 1].reader = start_reader(out[0], log, parent);
+	close(out[0]);
+	if (!ready)
 		return fail(services, "service \"%s\" has not said that it is ready, by a line on its standard output",
 			    name);
 	take_variables(services, line);
@@ -146,14 +169,23 @@ bool kit_services_start(struct kit_services *services, struct kit_file *file, co
 	return true;
 }
 
+/* Waits for a child that was killed. */
+static void reap(pid_t pid)
+{
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
 void kit_services_stop(struct kit_services *services)
 {
 	for (size_t i = 0; i < services->count; i++) {
 		kill(-services->list[i].pid, SIGKILL);
 		kill(services->list[i].pid, SIGKILL); /* should it have had no group yet */
-		while (waitpid(services->list[i].pid, NULL, 0) < 0 && errno == EINTR)
-			;
-		close(services->list[i].out);
+		reap(services->list[i].pid);
+		if (services->list[i].reader == 0)
+			continue;
+		kill(services->list[i].reader, SIGKILL);
+		reap(services->list[i].reader);
 	}
 	services->count = 0;
 	while (services->variable_count > 0) {

@@ -18,7 +18,8 @@ struct kit_services {
 	struct {
 		const char *name;
 		pid_t pid;
-		int out; /* its standard output, which is read once */
+		pid_t
+		    reader; /* who puts the rest of its standard output into the log, so that it never waits; 0: nobody yet */
 	} list[KIT_SERVICES_MAX];
 	size_t count;
 	/* Variables that they have set, and what these were before (NULL: nothing). */

@@ -474,13 +474,16 @@ cases:
 SERVICE = """\
 import os, sys, time
 open("started", "a").write(f"{os.getpid()} ")
+while "after" in sys.argv and not os.path.exists("written"): time.sleep(0.01)
 print("ready", *sys.argv[1:], flush=True)
+print("x" * 1000000, flush=True)
+open("written", "w").close()
 time.sleep(1000)
 """
 
 
 def test_services(cases, tmp_path):
-    """They are there before the case and gone behind it; what they say becomes variables of their case alone."""
+    """They are there before the case and gone behind it; what they say becomes variables of their case alone; they may say as much as they like."""
     (tmp_path / "service.py").write_text(SERVICE)
     text = pipeline('    - { name: m, kind: map, program: "${WHAT:-.}" }\n', "{ kind: print }")
     cases(
@@ -488,7 +491,7 @@ def test_services(cases, tmp_path):
         + """\
 cases:
   - name: with
-    services: { one: [python3, service.py, WHAT=.+1], two: [python3, service.py, nothing] }
+    services: { one: [python3, service.py, WHAT=.+1], two: [python3, service.py, after] }
     events: [ { json: 1 } ]
     expect: { out: [ { json: 2 } ] }
   - { name: without, events: [ { json: 1 } ], expect: { out: [ { json: 1 } ] } }

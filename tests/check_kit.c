@@ -210,7 +210,7 @@ static void make_random(unsigned *seed, char numbers[8], char keys[8])
 START_TEST(an_updated_file_holds_and_keeps_what_held)
 {
 	unsigned seed = (unsigned)_i + 1;
-	char numbers[8], keys[8], before[65536];
+	char numbers[8] = "", keys[8] = "", before[65536];
 
 	for (int round = 0; round < 150; round++) {
 		struct kit_edits edits = {0};

@@ -6,8 +6,8 @@ import org.apache.flink.metrics.MetricGroup;
 import org.apache.flink.runtime.metrics.DescriptiveStatisticsHistogram;
 
 /**
- * What a bridge operator counts, in the group {@code bridge} of its metrics; docs/flink.md lists
- * them. Records in and out are Flink's own {@code numRecordsIn} and {@code numRecordsOut}.
+ * What a bridge operator counts, in the group {@code bridge} of its metrics; docs/flink-operator.md
+ * lists them. Records in and out are Flink's own {@code numRecordsIn} and {@code numRecordsOut}.
  */
 final class BridgeMetrics {
   private static final int HISTOGRAM_SIZE = 1024;
@@ -25,7 +25,7 @@ final class BridgeMetrics {
   final Histogram batchRecords;
   final Histogram roundTripMicros;
   final Histogram barrierMillis;
-  final MetricGroup group;
+  private final MetricGroup group;
 
   BridgeMetrics(MetricGroup operator) {
     group = operator.addGroup("bridge");
@@ -45,5 +45,13 @@ final class BridgeMetrics {
         group.histogram("roundTripMicros", new DescriptiveStatisticsHistogram(HISTOGRAM_SIZE));
     barrierMillis =
         group.histogram("barrierMillis", new DescriptiveStatisticsHistogram(HISTOGRAM_SIZE));
+  }
+
+  /** What is shown as it stands. */
+  void registerGauges(SessionOpener opener, InFlightWindow window) {
+    group.gauge("waitingForSidecar", () -> opener.isWaiting() ? 1 : 0);
+    group.gauge("inFlightRecords", window::records);
+    group.gauge("inFlightBytes", window::bytes);
+    group.gauge("windowRecords", window::limit);
   }
 }

@@ -156,7 +156,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     metric = new BridgeMetrics(getMetricGroup());
     SessionOpener opener =
         new SessionOpener(describe(), settings.address(), settings.connectTimeout());
-    registerGauges(opener);
+    metric.registerGauges(opener, window);
     SessionOpener.Opened opened =
         opener.open(this::openRequest, getProcessingTimeService()::getCurrentProcessingTime);
     session = opened.session();
@@ -180,35 +180,31 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     scheduleTick();
   }
 
-  private void registerGauges(SessionOpener opener) {
-    metric.group.gauge("waitingForSidecar", () -> opener.isWaiting() ? 1 : 0);
-    metric.group.gauge("inFlightRecords", () -> window.records());
-    metric.group.gauge("inFlightBytes", () -> window.bytes());
-    metric.group.gauge("windowRecords", () -> window.limit());
-  }
-
   /**
-   * Has another thread look for answers that do not come: the task's own may sit in a wait for
-   * them.
+   * Has another thread look at the session now and then: the task's own may wait for answers that
+   * do not come, or for its outputs to move, and would not learn of a lost sidecar before they do.
    */
   private void watch() {
-    long timeout = settings.answerTimeout().toNanos();
-    long period = Math.min(TimeUnit.SECONDS.toNanos(1), timeout / 4 + 1);
+    long period = Math.min(TimeUnit.SECONDS.toNanos(1), settings.answerTimeout().toNanos() / 4 + 1);
     watch =
         Timers.acquire()
-            .scheduleWithFixedDelay(
-                () -> {
-                  long silence = System.nanoTime() - Math.max(oldestSent, session.lastArrival());
-                  if (oldestSent != NEVER
-                      && !isDraining
-                      && !session.hasInput()
-                      && silence > timeout) {
-                    post(this::timedOut, "a sidecar that does not answer");
-                  }
-                },
-                period,
-                period,
-                TimeUnit.NANOSECONDS);
+            .scheduleWithFixedDelay(this::lookAtSession, period, period, TimeUnit.NANOSECONDS);
+  }
+
+  private void lookAtSession() {
+    if (isDraining) {
+      String loss = session.loss();
+      if (loss != null) {
+        getContainingTask()
+            .getEnvironment()
+            .failExternally(new SessionException(describe() + ": " + loss));
+      }
+    } else if (oldestSent != NEVER && !session.hasInput()) {
+      long silence = System.nanoTime() - Math.max(oldestSent, session.lastArrival());
+      if (silence > settings.answerTimeout().toNanos()) {
+        post(this::timedOut, "a sidecar that does not answer");
+      }
+    }
   }
 
   private void timedOut() throws SessionException {

@@ -11,8 +11,8 @@ import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
  *
  * <p>A bucket's key is an int that Flink puts into the right group: the n-th that does, counted
  * from 0. Which they are follows from the max parallelism alone. <b>They are the format of
- * savepoints</b>: another number of buckets would not find what is there. docs/flink.md has the
- * measurements behind it.
+ * savepoints</b>: another number of buckets would not find what is there. docs/flink-operator.md
+ * has the measurements behind it.
  */
 final class Buckets {
   /** A power of two. */

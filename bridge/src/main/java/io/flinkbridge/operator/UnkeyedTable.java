@@ -48,7 +48,7 @@ final class UnkeyedTable implements StateTable {
     entries.remove(key);
   }
 
-  /** Reads what was restored. The table stays empty: such entries come anew, under other names. */
+  /** Reads what was restored, and forgets it: such entries come anew, under other names. */
   @Override
   public void readAll(Reader reader) throws Exception {
     for (StatePartition partition :
@@ -62,6 +62,7 @@ final class UnkeyedTable implements StateTable {
           buffer.get(value);
           reader.read(new StateKey(key), value);
         }
+        list(partition).clear();
       }
     }
   }

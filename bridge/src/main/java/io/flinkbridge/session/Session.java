@@ -60,7 +60,7 @@ public final class Session implements AutoCloseable {
   private volatile Runnable wakeup = NOBODY;
   private long seq;
   private long time;
-  private @Nullable Error lastError;
+  private volatile @Nullable Error lastError;
   private volatile long lastArrival = System.nanoTime();
   private volatile boolean isClosed;
 
@@ -234,7 +234,7 @@ public final class Session implements AutoCloseable {
   private Answer take(Object next) throws SessionException {
     if (next instanceof Status status) {
       inbox.add(next); // whoever asks again gets the same answer
-      throw new SessionException(describe(status));
+      throw new SessionException(describe(status, lastError));
     }
     call.request(1);
     answer.open((byte[]) next);
@@ -249,20 +249,35 @@ public final class Session implements AutoCloseable {
     return inbox.peek() instanceof Status status ? status : null;
   }
 
-  private String describe(Status status) {
-    StringBuilder text =
-        new StringBuilder("the sidecar at ")
-            .append(address)
-            .append(" ended the session: ")
-            .append(status.getCode());
+  /**
+   * Why the stream has ended, in words, though its end was not polled yet; null while it has not.
+   * Any thread.
+   */
+  public @Nullable String loss() {
+    Status status = null;
+    Error error = lastError;
+    for (Object news : inbox) {
+      if (news instanceof Status ended) {
+        status = ended;
+      } else if (news instanceof byte[] message) {
+        Answer unread = new Answer().open(message);
+        error = unread.kind() == Answer.Kind.ERROR ? unread.parse(Error.parser()) : error;
+      }
+    }
+    return status == null ? null : describe(status, error);
+  }
+
+  private String describe(Status status, @Nullable Error error) {
+    StringBuilder text = new StringBuilder("the sidecar at ").append(address);
+    text.append(" ended the session: ").append(status.getCode());
     if (status.getDescription() != null) {
       text.append(": ").append(status.getDescription());
     }
     if (status.getCause() != null) {
       text.append(" (").append(status.getCause().getMessage()).append(')');
     }
-    if (lastError != null) {
-      text.append("; it last said ").append(describe(lastError));
+    if (error != null) {
+      text.append("; it last said ").append(describe(error));
     }
     return text.toString();
   }

@@ -23,9 +23,9 @@ import org.apache.flink.streaming.util.KeyedOneInputStreamOperatorTestHarness;
 import org.apache.flink.util.FileUtils;
 
 /**
- * What a number of buckets per key group costs, on both backends: docs/flink.md has the figures.
- * Not a test; run its main with the number of entries, then numbers of buckets. Times are those of
- * the task's thread, so a busy machine changes them little.
+ * What a number of buckets per key group costs, on both backends: docs/flink-operator.md has the
+ * figures. Not a test; run its main with the number of entries, then numbers of buckets. Times are
+ * those of the task's thread, so a busy machine changes them little.
  */
 final class BucketsBench {
   private static final int MAX_PARALLELISM = 128;

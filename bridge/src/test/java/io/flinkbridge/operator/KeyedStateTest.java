@@ -39,8 +39,9 @@ final class KeyedStateTest {
       steps:
         - { name: by_user, kind: key_by, key: .user }
         - { name: totals, kind: aggregate, fields: { n: count } }
+        - { name: timed, kind: aggregate, from: by_user, fields: { n: count }, emit: processing_time, every: 1s }
       sinks:
-        out: { kind: discard }
+        out: { kind: discard, from: [totals, timed] }
       """;
 
   private static Sidecar sidecar;
@@ -113,6 +114,27 @@ final class KeyedStateTest {
       Map<String, Integer> counts = counts(harness);
       assertEquals(1000, counts.size());
       counts.forEach((key, count) -> assertEquals(4, count, key));
+    }
+  }
+
+  @Test
+  void timersOfProcessingTimeGoOnAfterARestore() throws Exception {
+    OperatorSubtaskState snapshot;
+    try (var harness = Harness.of(Segments.of(sidecar, 2))) {
+      harness.setProcessingTime(10_500);
+      harness.open();
+      harness.processElement(new StreamRecord<>(record("a")));
+      snapshot = Harness.checkpoint(harness, 1);
+      assertEquals(0, harness.getOutput().size());
+    }
+    try (var harness = Harness.of(Segments.of(sidecar, 2))) {
+      harness.setProcessingTime(10_600);
+      harness.initializeState(snapshot);
+      harness.open();
+      assertEquals(1, harness.getProcessingTimeService().getNumActiveTimers());
+      harness.setProcessingTime(11_000);
+      Harness.runUntil(harness, 1);
+      assertEquals(Map.of("a", 1), counts(harness));
     }
   }
 

@@ -17,8 +17,10 @@ import flink_bridge.FlinkBridgeOuterClass.StateDeclaration;
 import flink_bridge.FlinkBridgeOuterClass.StateDelta;
 import flink_bridge.FlinkBridgeOuterClass.StateEntry;
 import flink_bridge.FlinkBridgeOuterClass.StateKind;
+import flink_bridge.FlinkBridgeOuterClass.StatePartition;
 import flink_bridge.FlinkBridgeOuterClass.ToWorker;
 import io.flinkbridge.record.BridgeRecord;
+import io.flinkbridge.record.BridgeRecordSerializer;
 import io.flinkbridge.record.KeyHash;
 import io.flinkbridge.session.SessionException;
 import io.flinkbridge.testing.FakeSidecar;
@@ -37,6 +39,8 @@ import net.openhft.hashing.LongHashFunction;
 import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.runtime.tasks.mailbox.Mail;
+import org.apache.flink.streaming.util.AbstractStreamOperatorTestHarness;
+import org.apache.flink.streaming.util.MockOutput;
 import org.apache.flink.streaming.util.OneInputStreamOperatorTestHarness;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -365,6 +369,48 @@ final class ProtocolTest {
     }
   }
 
+  /**
+   * The task cannot look: it waits within its own output, as for a sink that does not take any
+   * more.
+   */
+  @Test
+  void aLostSidecarFailsATaskThatIsBlocked() throws Exception {
+    AtomicReference<FakeSidecar> self = new AtomicReference<>();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBatch()) {
+                    self.get().answer(message, session);
+                    session.end(Status.UNAVAILABLE.withDescription("gone"));
+                  }
+                  return message.hasBatch();
+                });
+        var harness =
+            new OneInputStreamOperatorTestHarness<>(
+                new BridgeOperatorFactory(sidecar.settings(false)), 128, 1, 0)) {
+      self.set(sidecar);
+      harness.getEnvironment().setExpectedExternalFailureCause(SessionException.class);
+      harness.setOutputCreator(
+          serializer ->
+              new MockOutput<>(new ArrayList<>()) {
+                @Override
+                public void collect(StreamRecord<BridgeRecord> record) {
+                  Sidecar.waitUntil(
+                      "the failure",
+                      () -> harness.getEnvironment().getActualExternalFailureCause().isPresent());
+                }
+              });
+      harness.setup(BridgeRecordSerializer.INSTANCE);
+      harness.open();
+      harness.processElement(record("x"));
+      Exception e = assertThrows(Exception.class, harness::endInput);
+      assertTrue(messages(e).contains("gone"), messages(e));
+      assertTrue(
+          messages(harness.getEnvironment().getActualExternalFailureCause().get())
+              .contains("UNAVAILABLE: gone"));
+    }
+  }
+
   @Test
   void aSilentSidecarFailsTheTaskInTheEnd() throws Exception {
     try (FakeSidecar sidecar = new FakeSidecar((message, session) -> !message.hasOpen());
@@ -535,6 +581,117 @@ final class ProtocolTest {
       assertEquals(
           1, sidecar.received.get(sidecar.received.size() - 1).getRestoreEnd().getEntries());
     }
+  }
+
+  private static StateDeclaration declaration(String step, StatePartition partition) {
+    return declaration().toBuilder().setStep(step).setPartition(partition).build();
+  }
+
+  /** A script that sends these entries at each barrier. */
+  private static FakeSidecar.Script atBarriers(StateEntry... entries) {
+    return (message, session) -> {
+      if (message.hasBarrier() && entries.length > 0) {
+        session.send(delta(message, entries));
+      }
+      return false;
+    };
+  }
+
+  /** What a session was given to restore: {@code step=value}, sorted. */
+  private static List<String> restored(FakeSidecar sidecar) {
+    List<StateDeclaration> manifest = sidecar.received.get(0).getOpen().getStateManifestList();
+    return sidecar.received.stream()
+        .flatMap(message -> message.getRestoreChunk().getEntriesList().stream())
+        .map(one -> manifest.get(one.getState()).getStep() + "=" + one.getValue().toStringUtf8())
+        .sorted()
+        .toList();
+  }
+
+  private static ByteString value(String text) {
+    return ByteString.copyFromUtf8(text);
+  }
+
+  /**
+   * Numbers of states move when code changes; what is of a state that is gone is sent once more,
+   * and then forgotten.
+   */
+  @Test
+  void statesAreKnownByNameAndDroppedOnesGo() throws Exception {
+    StateDeclaration a = declaration("a", StatePartition.STATE_BY_KEY);
+    StateDeclaration b = declaration("b", StatePartition.STATE_BY_KEY);
+    StateDeclaration c = declaration("c", StatePartition.STATE_BY_KEY);
+    OperatorSubtaskState snapshot;
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(a, b),
+                atBarriers(
+                    entry(KEY).setState(0).setValue(value("of a")).build(),
+                    entry(KEY).setState(1).setValue(value("of b")).build()));
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.open();
+      snapshot = Harness.checkpoint(harness, 1);
+    }
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(c, b), atBarriers(entry(KEY).setState(0).setValue(value("of c")).build()));
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.initializeState(snapshot);
+      harness.open();
+      assertEquals(List.of("a=of a", "b=of b"), restored(sidecar));
+      snapshot = Harness.checkpoint(harness, 2);
+    }
+    try (FakeSidecar sidecar = new FakeSidecar(List.of(b, c), atBarriers());
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.initializeState(snapshot);
+      harness.open();
+      assertEquals(List.of("b=of b", "c=of c"), restored(sidecar));
+    }
+  }
+
+  @Test
+  void splitListsAreDealtOutAndUnionListsGoToAll() throws Exception {
+    List<StateDeclaration> manifest =
+        List.of(
+            declaration("s", StatePartition.STATE_SPLIT),
+            declaration("u", StatePartition.STATE_UNION));
+    List<OperatorSubtaskState> snapshots = new ArrayList<>();
+    for (int subtask = 0; subtask < 2; subtask++) {
+      StateEntry.Builder piece =
+          StateEntry.newBuilder().setSubKey(value("0")).setValue(value("of " + subtask));
+      try (FakeSidecar sidecar =
+              new FakeSidecar(
+                  manifest, atBarriers(piece.setState(0).build(), piece.setState(1).build()));
+          var harness = Harness.of(sidecar.settings(false), 2, subtask)) {
+        harness.open();
+        snapshots.add(Harness.checkpoint(harness, 1));
+      }
+    }
+    OperatorSubtaskState all =
+        AbstractStreamOperatorTestHarness.repackageState(
+            snapshots.toArray(OperatorSubtaskState[]::new));
+    List<String> splits = new ArrayList<>();
+    for (int subtask = 0; subtask < 3; subtask++) {
+      try (FakeSidecar sidecar = new FakeSidecar(manifest, atBarriers());
+          var harness = Harness.of(sidecar.settings(false), 3, subtask)) {
+        harness.initializeState(
+            AbstractStreamOperatorTestHarness.repartitionOperatorState(all, 128, 2, 3, subtask));
+        harness.open();
+        List<String> own = restored(sidecar);
+        assertEquals(
+            List.of("u=of 0", "u=of 1"), own.stream().filter(one -> one.startsWith("u")).toList());
+        own.stream().filter(one -> one.startsWith("s")).forEach(splits::add);
+        OperatorSubtaskState again = Harness.checkpoint(harness, 2);
+        assertEquals(
+            0,
+            again.getManagedOperatorState().stream()
+                .flatMap(handle -> handle.getStateNameToPartitionOffsets().entrySet().stream())
+                .filter(one -> !one.getKey().equals("bridge-manifest"))
+                .mapToInt(one -> one.getValue().getOffsets().length)
+                .sum(),
+            "entries without keys come anew");
+      }
+    }
+    assertEquals(List.of("s=of 0", "s=of 1"), splits.stream().sorted().toList());
   }
 
   @Test

@@ -1,11 +1,13 @@
 package io.flinkbridge.operator;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.flinkbridge.record.BridgeRecord;
 import io.flinkbridge.record.Headers;
+import io.flinkbridge.record.KeyHash;
 import io.flinkbridge.testing.Harness;
 import io.flinkbridge.testing.Segments;
 import io.flinkbridge.testing.Sidecar;
@@ -72,8 +74,8 @@ final class SidecarTest {
               "{\"v\":11}".getBytes(StandardCharsets.UTF_8),
               Headers.of("a", "1", "ü", ""),
               42,
-              null,
-              0,
+              "key".getBytes(StandardCharsets.UTF_8),
+              KeyHash.of("key".getBytes(StandardCharsets.UTF_8)),
               0,
               0);
       harness.processElement(new StreamRecord<>(full, 42));
@@ -90,6 +92,8 @@ final class SidecarTest {
       assertEquals(1, big.size());
       assertEquals(full.headers, big.get(0).getValue().headers);
       assertEquals(full.text(), big.get(0).getValue().text());
+      assertArrayEquals(full.key, big.get(0).getValue().key);
+      assertEquals(full.keyHash, big.get(0).getValue().keyHash);
       assertEquals(42, big.get(0).getTimestamp());
       assertEquals(2, small.size());
       assertEquals(1, small.get(0).getValue().route);

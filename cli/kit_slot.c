@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "shared/log.h"
+#include "worker/wakes.h"
 
 enum {
 	GENERATION = 1,
@@ -45,6 +46,7 @@ static struct serve *take_over(struct sidecar *sidecar, struct workspace *worksp
 
 	if (control_attach_worker(&sidecar->control, 0) != 0 || slot_attach_worker(&sidecar->slots[0]) != 0)
 		fatal("the memory of the slot cannot be mapped");
+	wakes_have_bell(sidecar->slots[0].worker_bell);
 	struct worker_page *page = control_worker(&sidecar->control, 0);
 	struct life *life = &page->lives[birth.place];
 	life_begin(life, &birth, getpid());
@@ -63,6 +65,21 @@ static struct serve *take_over(struct sidecar *sidecar, struct workspace *worksp
 	return serve;
 }
 
+/* Waits until a session may go on that rests: before it tries something again, or because a step waits for something outside, whose
+ * threads ring. False: none rests. */
+static bool rest(struct kit_slot *slot, struct serve *serve)
+{
+	uint64_t next = serve_expire(serve), now = clock_ns(), rings;
+	struct pollfd bell = {.fd = slot->sidecar->slots[0].worker_bell, .events = POLLIN};
+
+	if (next == UINT64_MAX)
+		return false;
+	if (poll(&bell, 1, next > now ? (int)((next - now) / 1000000 + 1) : 0) == 1 &&
+	    read(bell.fd, &rings, sizeof(rings)) < 0)
+		fatal("the doorbell cannot be read");
+	return true;
+}
+
 /* The process: says that it is there, then a turn for each byte that comes, until nobody sends any more. */
 static void __attribute__((noreturn)) be_worker(struct kit_slot *slot, int orders, int replies)
 {
@@ -77,7 +94,7 @@ static void __attribute__((noreturn)) be_worker(struct kit_slot *slot, int order
 	if (serve == NULL)
 		_exit(EXIT_CHAIN);
 	while (write(replies, &byte, 1) == 1 && read(orders, &byte, 1) == 1) {
-		while ((result = serve_turn(serve)) == SERVE_BUSY || (result == SERVE_IDLE && serve_rest(serve)))
+		while ((result = serve_turn(serve)) == SERVE_BUSY || (result == SERVE_IDLE && rest(slot, serve)))
 			;
 		if (result == SERVE_DAMAGED)
 			_exit(EXIT_DAMAGED);

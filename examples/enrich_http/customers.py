@@ -21,7 +21,6 @@ class Enrich(Step):
         base = urlsplit(context.options["url"])
         self.host, self.port, self.path = base.hostname, base.port or 80, base.path.rstrip("/")
         self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.asked = context.metrics.counter("asked")
 
     @asynchronous(capacity=50, ordered=True, timeout=2.0, retries=2, backoff=0.05)
     async def process(self, message: Message) -> dict[str, Any]:
@@ -31,7 +30,6 @@ class Enrich(Step):
 
     async def ask(self, customer: str) -> dict[str, Any]:
         """What the service knows of a customer; {} when it knows nothing."""
-        self.asked.add()
         status, body = await self.get(f"{self.path}/customers/{quote(customer, safe='')}")
         if status == 404:
             return {}

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "shared/keygroup.h"
@@ -13,7 +14,9 @@
 #include "tests/memory.h"
 #include "tests/spec.h"
 #include "worker/chain.h"
+#include "worker/errors.h"
 #include "worker/hosts/host.h"
+#include "worker/wakes.h"
 
 enum { STATE_BYTES = 16 << 20, TEXT_SIZE = 1 << 14, TIMERS_AT_ONCE = 100 };
 
@@ -405,6 +408,41 @@ START_TEST(test_watermarks_and_the_end)
 }
 END_TEST
 
+/* ---- Waiting ---- */
+
+/* A unit is given up for a run that waits, and the same run finds its answer; in any policy, and only where there is a bell and a session. */
+START_TEST(test_a_run_that_waits_comes_again)
+{
+	struct errors errors = {.segment = &spec.segment, .seq = 7, .done = 3};
+	int bell = eventfd(0, EFD_NONBLOCK);
+	uint64_t rung = 0;
+
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "waiting", NULL);
+	spec.steps[0].policy = _i == 0 ? ON_ERROR_FAIL : ON_ERROR_SKIP;
+	open_chain();
+	ck_assert_str_eq(pass("a\nb"), "within the call");
+	chain_set_errors(chain, &errors);
+	ck_assert_str_eq(pass("a\nb"), "within the call");
+	wakes_have_bell(bell);
+	ck_assert(!chain_waited(chain));
+	pass("a\nb");
+	ck_assert(failure.waits && failure.wakes + 1 == wakes_count());
+	ck_assert_int_eq(read(bell, &rung, sizeof(rung)), sizeof(rung));
+	ck_assert(chain_waited(chain));
+	ck_assert_str_eq(pass("a\nb"), "a\nb");
+	ck_assert(chain_waited(chain) && !chain_waited(chain));
+	errors.done = 5;
+	pass("a\nb");
+	ck_assert_msg(failure.waits, "another run is not answered by that");
+	ck_assert_str_eq(pass("never"),
+			 _i == 0 ? "failed 0: process() returned -7, and did not say why (host->fail)" : "");
+	chain_set_errors(chain, NULL);
+	ck_assert_str_eq(pass("a\nb"), "within the call");
+	wakes_have_bell(-1);
+	close(bell);
+}
+END_TEST
+
 /* ---- Metrics ---- */
 
 START_TEST(test_metrics)
@@ -456,6 +494,7 @@ static Suite *host_suite(void)
 	tcase_add_loop_test(tests, test_timers, 0, 2);
 	tcase_add_test(tests, test_a_timer_fails);
 	tcase_add_test(tests, test_watermarks_and_the_end);
+	tcase_add_loop_test(tests, test_a_run_that_waits_comes_again, 0, 2);
 	tcase_add_test(tests, test_metrics);
 	suite_add_tcase(suite, tests);
 	return suite;

@@ -82,6 +82,24 @@ static int identity(struct step *step, const struct bridge_run *run)
 	return step->host->forward(step->context, 0, run->count, 0);
 }
 
+/* Waits for an answer that is there when the run comes again; within the call, where it has to. "never": it says so without asking. */
+static int waiting(struct step *step, const struct bridge_run *run)
+{
+	static uint64_t seq, answered_seq;
+	static uint32_t done, answered_done;
+
+	if (says(bridge_run_record(run, 0), "never"))
+		return BRIDGE_WAITING;
+	if (step->host->wait(step->context, &seq, &done) != BRIDGE_OK)
+		return emit_text(step, 0, "within the call");
+	if (seq == answered_seq && done == answered_done)
+		return step->host->forward(step->context, 0, run->count, 0);
+	answered_seq = seq;
+	answered_done = done;
+	step->host->wake();
+	return BRIDGE_WAITING;
+}
+
 /* Makes capitals. */
 static int upcase(struct step *step, const struct bridge_run *run)
 {
@@ -343,6 +361,7 @@ static const struct {
 	uint32_t flags;
 } functions[] = {
     {"identity", identity, 0},
+    {"waiting", waiting, 0},
     {"upcase", upcase, 0},
     {"sieve", sieve, 0},
     {"told", told, 0},

@@ -37,7 +37,7 @@ def serve(address):
         def ProcessMessage(self, request, context):
             return messages.ProcessMessageResponse(messages=[identity(request.message)])
 
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=4))
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=10))  # as its tutorial has it
     service.add_FlinkWorkerServiceServicer_to_server(Worker(), server)
     server.add_insecure_port(address)
     server.start()

@@ -20,7 +20,7 @@ enum {
 	COMMAND_MAX = 64
 };
 
-static const char *const order_names[KIT_ORDER_COUNT] = {
+const char *const kit_order_names[KIT_ORDER_COUNT] = {
     [KIT_IN_ORDER] = "in_order", [KIT_BY_KEY] = "by_key", [KIT_ANY] = "any"};
 
 /* Keys that stand at the top of a file, or in a case for that alone. */
@@ -294,7 +294,7 @@ static enum kit_order order_read(struct reader *reader, const struct node *node)
 	const char *text = text_of(reader, node, "\"order\"");
 
 	for (int i = 0; text != NULL && i < KIT_ORDER_COUNT; i++)
-		if (strcmp(text, order_names[i]) == 0)
+		if (strcmp(text, kit_order_names[i]) == 0)
 			return (enum kit_order)i;
 	if (text != NULL)
 		finding_expected(FIND(reader, node, "unknown order \"%.60s\"", text), "in_order, by_key or any");
@@ -329,9 +329,12 @@ static struct kit_expect expect_read(struct reader *reader, const struct node *n
 	if (node_is_null(node) || !is_kind(reader, node, NODE_MAP, "\"expect\""))
 		return expect;
 	struct kit_outputs *outputs = pool_array(reader->pool, node->count, sizeof(*outputs));
-	for (const struct node *child = node->first; child != NULL; child = child->next)
-		if (child->key->kind == NODE_SCALAR)
-			outputs_read(reader, child, &outputs[expect.count++]);
+	for (const struct node *child = node->first; child != NULL; child = child->next) {
+		if (child->key->kind != NODE_SCALAR)
+			continue;
+		outputs[expect.count].expect = node;
+		outputs_read(reader, child, &outputs[expect.count++]);
+	}
 	expect.outputs = outputs;
 	return expect;
 }

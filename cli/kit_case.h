@@ -33,10 +33,12 @@ struct kit_record {
 
 /* In which order outputs are expected. */
 enum kit_order { KIT_IN_ORDER, KIT_BY_KEY, KIT_ANY, KIT_ORDER_COUNT };
+extern const char *const kit_order_names[KIT_ORDER_COUNT];
 
 /* What is expected of one sink, or of one route of a segment. */
 struct kit_outputs {
-	const struct node *at; /* the value; its key names the sink */
+	const struct node *expect; /* the map that it stands in */
+	const struct node *at;     /* the value; its key names the sink */
 	const char *sink;
 	enum kit_order order;
 	const struct node *list;

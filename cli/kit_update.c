@@ -389,6 +389,33 @@ static void text_end(FILE *out)
 		fatal("no memory for an update");
 }
 
+/* Plans an `expect` anew that stands on one line with the only sink that it names: as a block. */
+static bool plan_flow(struct kit_edits *edits, const struct kit_verdict *verdict, const char **why)
+{
+	const struct node *expect = verdict->outputs->expect;
+	struct view text = expect->document->text, line = line_at(text, expect->key->line);
+	enum kit_order order = verdict->outputs->order;
+	size_t indent = expect->key->column + 1, size = 0;
+	char *lines = NULL;
+
+	if (expect->count != 1 || !is_first(text, expect->key)) {
+		*why = "it is written on one line with what is around it: give it lines of its own";
+		return false;
+	}
+	FILE *out = text_begin(&lines, &size);
+	fprintf(out, "%.*sexpect:\n%*s%s:", (int)expect->key->column - 1, (const char *)line.data, (int)indent, "",
+		verdict->sink);
+	if (order != KIT_IN_ORDER) {
+		indent += 2;
+		fprintf(out, "\n%*sorder: %s\n%*srecords:", (int)indent, "", kit_order_names[order], (int)indent, "");
+	}
+	fputs(verdict->actual_count == 0 ? " []\n" : "\n", out);
+	put_items(NULL, verdict, indent + 2, out);
+	text_end(out);
+	edit_add(edits, expect->key->line, block_end(text, expect->key->line, expect->key->column, false), lines);
+	return true;
+}
+
 /* Plans a list anew. */
 static bool plan_list(struct kit_edits *edits, const struct kit_verdict *verdict, const char **why)
 {
@@ -396,10 +423,8 @@ static bool plan_list(struct kit_edits *edits, const struct kit_verdict *verdict
 	char *text = NULL;
 	size_t size = 0;
 
-	if (!is_first(place.text, place.key)) {
-		*why = "it is written on one line with what is around it: give it lines of its own";
-		return false;
-	}
+	if (!is_first(place.text, place.key))
+		return plan_flow(edits, verdict, why);
 	FILE *out = text_begin(&text, &size);
 	keep_key(&place, verdict->actual_count == 0, out);
 	put_items(&place, verdict, place.indent, out);

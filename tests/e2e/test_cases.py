@@ -364,6 +364,35 @@ def test_update(cases):
     assert "updated" not in cases(None, "--update").stdout and cases.path.read_text() == text
 
 
+def test_an_update_of_one_line(cases):
+    """An `expect` on one line becomes a block."""
+    text = """\
+pipeline: pipeline.yaml
+cases:
+  - name: a
+    events:
+      - json: { user: ada, amount: 1, ts: 1 }
+      - expect: { totals: [] }   # nothing yet
+      - json: { user: ada, amount: 1, ts: 2 }
+    expect: { totals: { order: any, records: [ { json: { sum: 1 },
+        key: bob } ] } }
+"""
+    cases(text, "--update")
+    assert cases.path.read_text() == text[: text.index("      - expect:")] + """\
+      - expect:
+          totals:
+            - json: {"key": "ada", "n": 1, "sum": 1}
+      - json: { user: ada, amount: 1, ts: 2 }
+    expect:
+      totals:
+        order: any
+        records:
+          - json: {"key": "ada", "n": 2, "sum": 2}
+            key: ada
+"""
+    cases(None)
+
+
 def test_an_update_that_cannot_be(cases):
     """What stands on one line with other things is left alone, in words."""
     text = "pipeline: pipeline.yaml\ncases:\n  - { name: flow, events: [ { json: { user: a, ts: 1 } } ], expect: { totals: [] } }\n"

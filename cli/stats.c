@@ -1,5 +1,5 @@
 /*
- * `bridgectl stats|slots|sessions|state|segments|deaths|health`: what a sidecar says of itself on its stats socket; and
+ * `bridgectl stats|slots|sessions|state|segments|metrics|deaths|health`: what a sidecar says of itself on its stats socket; and
  * `bridgectl reload|restart-worker|drain`: what it does when it is told there.
  *
  * One connection per question; the answer is printed as it comes, text or JSON, with --watch again and again. Nothing

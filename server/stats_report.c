@@ -246,6 +246,18 @@ void report_number(struct report *report, const char *key, uint64_t value, const
 	put_text(report, key, text, unit);
 }
 
+void report_signed(struct report *report, const char *key, int64_t value)
+{
+	char text[32];
+
+	if (report->as_json) {
+		json_signed(&report->json, key, value);
+		return;
+	}
+	snprintf(text, sizeof(text), "%" PRId64, value);
+	put_text(report, key, text, "");
+}
+
 /* Writes a value that carries its unit itself, under its name without that unit at the end. */
 static void put_rounded(struct report *report, const char *key, const char *suffix, const char *text)
 {

@@ -47,6 +47,7 @@ void report_table_end(struct report *report);
 void report_text(struct report *report, const char *key, const char *text); /* NULL: nothing */
 void report_bool(struct report *report, const char *key, bool value);
 void report_number(struct report *report, const char *key, uint64_t value, const char *unit);
+void report_signed(struct report *report, const char *key, int64_t value);
 void report_bytes(struct report *report, const char *key, uint64_t value);
 void report_ns(struct report *report, const char *key, uint64_t value);
 void report_none(struct report *report, const char *key);

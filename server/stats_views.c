@@ -598,6 +598,51 @@ void stats_view_segments(const struct supervisor *supervisor, struct report *rep
 	report_table_end(report);
 }
 
+/* ---- metrics ---- */
+
+/* The names of types, in the order of enum counter_type. */
+static const char *const metric_types[] = {
+    [COUNTER_TYPE_COUNTER] = "counter", [COUNTER_TYPE_GAUGE] = "gauge", [COUNTER_TYPE_HISTOGRAM] = "histogram"};
+
+/* One metric of a slot. Of a histogram the value is how much was counted, and the rest says how large that was. */
+static void show_metric(struct report *report, uint32_t slot, const struct metric *metric)
+{
+	uint32_t type = metric->type < sizeof(metric_types) / sizeof(*metric_types) ? metric->type : 0;
+	bool spread = type == COUNTER_TYPE_HISTOGRAM;
+	char text[65];
+
+	report_row(report);
+	report_number(report, "slot", slot, "");
+	report_text(report, "step", bounded(text, metric->step));
+	report_text(report, "metric", bounded(text, metric->name));
+	report_text(report, "type", metric_types[type]);
+	report_signed(report, "value", (int64_t)counter_read(spread ? &metric->histogram.count : &metric->value));
+	if (spread) {
+		report_number(report, "p50", histogram_quantile(&metric->histogram, 0.5), "");
+		report_number(report, "p99", histogram_quantile(&metric->histogram, 0.99), "");
+		report_number(report, "max", histogram_quantile(&metric->histogram, 1.0), "");
+	} else {
+		report_none(report, "p50");
+		report_none(report, "p99");
+		report_none(report, "max");
+	}
+	report_row_end(report);
+}
+
+void stats_view_metrics(const struct supervisor *supervisor, struct report *report, const char *argument)
+{
+	(void)argument;
+	report_table(report, "metrics");
+	for (uint32_t slot = 0; slot < supervisor->sidecar->config.slots; slot++) {
+		const struct metric_table *table = &control_worker(&supervisor->sidecar->control, slot)->metrics;
+		/* Acquire: pairs with the worker's release store, behind which the names stand. */
+		for (size_t i = 0; i < METRICS_MAX; i++)
+			if (atomic_load_explicit(&table->row[i].used, memory_order_acquire) == 1)
+				show_metric(report, slot, &table->row[i]);
+	}
+	report_table_end(report);
+}
+
 /* ---- deaths ---- */
 
 /* Writes a time as people and programs read it, in UTC. */

@@ -80,13 +80,17 @@ def test_a_loop_is_ended(bridged, client):
     assert {record.payload: headers(record).get("bridge-error-cause") for record in records} == {b"loop": "watchdog", b"b": None}
 
 
-def test_state_outlives_what_a_step_dies_of(bridged, client):
+def test_state_outlives_what_a_step_dies_of(bridged, client, bridgectl):
     """Counts of a native step go on where they were, and the deadly record counts nothing."""
     sidecar = bridged(COUNT)
     session = client(sidecar.unix).session(sidecar, segment=1)
     assert session.exchange(*[session.keyed(b"k", b"x")] * 3) == [b"x:1", b"x:2", b"x:3"]
     assert session.exchange(*[session.keyed(b"k", payload) for payload in (b"x", b"segv", b"fail", b"x")]) == [b"x:4", b"x:5"]
     assert session.exchange(session.keyed(b"k", b"x")) == [b"x:6"]
+    rows = sidecar.stats_json("metrics")["metrics"]
+    assert [(row["step"], row["metric"], row["type"]) for row in rows] == [("count", "records", "counter")]
+    assert rows[0]["value"] >= 6  # what is done again is counted again
+    assert "records" in bridgectl("metrics", "--stats", sidecar.stats_path).stdout
 
 
 def test_a_step_that_fails_says_why(bridged, client):

@@ -225,6 +225,90 @@ START_TEST(test_records)
 }
 END_TEST
 
+/* What comes out for lines as a batch, as it comes in by a session. */
+static const char *pass_batch(const char *lines)
+{
+	static struct wire_header headers[2] = {{{(const uint8_t *)"x", 1}, {(const uint8_t *)"y", 1}},
+						{{(const uint8_t *)"h", 1}, {(const uint8_t *)"v", 1}}};
+	static char text[TEXT_SIZE];
+	struct wire_record records[16];
+	struct wire_batch batch = {.records = records, .headers = headers, .header_count = 2};
+	bool in_place;
+
+	scratch_reset(scratch);
+	fill(lines);
+	for (uint32_t i = 0; i < run.count; i++) {
+		const struct record *record = &run.records[i];
+		records[batch.count++] = (struct wire_record){.payload = record->payload,
+							      .key = record->key,
+							      .key_hash = record->key_hash,
+							      .timestamp = record->timestamp,
+							      .keyed = true,
+							      .input = 7,
+							      .route = 9,
+							      .first_header = 1,
+							      .header_count = 1};
+	}
+	run_clear(&run);
+	ck_assert(chain_takes_batches(chain));
+	if (!chain_process_batch(chain, &batch, &run, (struct step_time){500, 900}, &in_place, &failure)) {
+		ck_assert_uint_eq(run.count, 0);
+		arena_rollback(&memory.arena);
+		snprintf(text, sizeof(text), "failed %u: %s", failure.origin, failure.message);
+		return text;
+	}
+	arena_commit(&memory.arena);
+	ck_assert(!in_place || run.count == 0);
+	for (uint32_t i = 0; in_place && i < batch.count; i++) {
+		struct record *record = run_push(&run);
+		ck_assert_uint_eq(records[i].input, 0);
+		record_of_batch(record, &batch, i);
+		record->route = records[i].route;
+	}
+	return shown();
+}
+
+START_TEST(test_records_of_a_batch)
+{
+	open_function(plain[_i].function, false);
+	ck_assert_str_eq(pass_batch(plain[_i].in), plain[_i].out);
+	ck_assert_str_eq(pass_batch(plain[_i].in), plain[_i].out);
+}
+END_TEST
+
+START_TEST(test_what_records_of_a_batch_keep)
+{
+	open_function(_i ? "upcase" : "identity", false);
+	pass_batch("one\ntwo");
+	ck_assert_uint_eq(run.records[1].origin, 1);
+	ck_assert_int_eq(run.records[1].timestamp, 1001);
+	ck_assert(run.records[1].keyed && view_equal(run.records[1].key, view_of("t")));
+	ck_assert_uint_eq(run.records[1].header_count, 1);
+	ck_assert(view_equal(run.records[1].headers[0].key, view_of("h")));
+}
+END_TEST
+
+START_TEST(test_a_batch_with_routes_and_state)
+{
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "routes", "routes", "first\nsecond", NULL);
+	open_chain();
+	ck_assert_str_eq(pass_batch("b\na\nb"), "b>1\na\nb>1");
+	chain_destroy(chain);
+	chain = NULL;
+	host_forget();
+	spec_deinit(&spec);
+	spec_init(&spec);
+	open_function("count", true);
+	ck_assert_str_eq(pass_batch("a\nb\na"), "a:1\nb:1\na:2");
+	ck_assert_str_eq(pass_batch("a\nfail"), "failed 1: it says so");
+	ck_assert_str_eq(pass_batch("a"), "a:3");
+	ck_assert_str_eq(pass("a"), "a:4");
+	/* With a policy records are looked at one by one. */
+	spec.steps[0].policy = ON_ERROR_SKIP;
+	ck_assert(!chain_takes_batches(chain));
+}
+END_TEST
+
 START_TEST(test_what_records_keep)
 {
 	open_function("upcase", false);
@@ -481,6 +565,9 @@ static Suite *host_suite(void)
 	tcase_add_test(tests, test_a_host_that_is_not_installed);
 	tcase_add_test(tests, test_opening_is_for_owners);
 	tcase_add_loop_test(tests, test_records, 0, sizeof(plain) / sizeof(*plain));
+	tcase_add_loop_test(tests, test_records_of_a_batch, 0, sizeof(plain) / sizeof(*plain));
+	tcase_add_loop_test(tests, test_what_records_of_a_batch_keep, 0, 2);
+	tcase_add_test(tests, test_a_batch_with_routes_and_state);
 	tcase_add_test(tests, test_what_records_keep);
 	tcase_add_test(tests, test_among_others);
 	tcase_add_test(tests, test_routes);

@@ -309,6 +309,43 @@ bool chain_process(struct chain *chain, struct run *run, struct step_time time, 
 	return good && chain_finish(chain, run, failure);
 }
 
+bool chain_takes_batches(const struct chain *chain)
+{
+	return chain->step_count == 1 && chain->steps[0].ops->process_batch &&
+	       chain->segment->steps[0].policy == ON_ERROR_FAIL && !chain->guard.about_to;
+}
+
+/* Runs the only step over a batch. */
+static bool chain_batch_step(struct chain *chain, struct wire_batch *batch, struct run *run, struct step_time time,
+			     bool *in_place, struct failure *failure)
+{
+	struct step *step = &chain->steps[0];
+
+	chain_at(chain, 0);
+	if (step->ops->process_batch(step, batch, time, run, in_place, failure))
+		return true;
+	chain_tries_again(chain, 0, failure);
+	return chain_failed(chain, 0, run, failure);
+}
+
+bool chain_process_batch(struct chain *chain, struct wire_batch *batch, struct run *run, struct step_time time,
+			 bool *in_place, struct failure *failure)
+{
+	uint64_t start = chain->counters ? now_ns() : 0;
+
+	*in_place = false;
+	chain_begin(chain, time, run->scratch);
+	if (!chain->started && !chain_start(chain, time, failure))
+		return chain_failed(chain, failure->step, run, failure);
+	chain->tallies[0].records_in += batch->count;
+	if (!chain_batch_step(chain, batch, run, time, in_place, failure))
+		return false;
+	chain->tallies[0].records_out += *in_place ? batch->count : run->count;
+	if (chain->counters)
+		histogram_add(&chain->counters[0].latency, now_ns() - start);
+	return *in_place || chain_finish(chain, run, failure);
+}
+
 bool chain_is_identity(const struct chain *chain)
 {
 	return chain->identity;

@@ -61,6 +61,14 @@ bool chain_waited(struct chain *chain);
  * the session to be ended. */
 bool chain_process(struct chain *chain, struct run *run, struct step_time time, struct failure *failure);
 
+/* Whether the chain takes batches as they were parsed. */
+bool chain_takes_batches(const struct chain *chain);
+
+/* Runs the records of a batch through such a chain: `run` becomes the outputs, or with *in_place the batch holds those that are left, each
+ * with its route. Else like chain_process. */
+bool chain_process_batch(struct chain *chain, struct wire_batch *batch, struct run *run, struct step_time time,
+			 bool *in_place, struct failure *failure);
+
 /* Lets each step in turn fire the timers that are due and release what it holds, through the steps behind it, into `out` (empty on
  * entry). `limit` bounds the timers of all steps together: when *more is set some are left, and the same call is to be made again,
  * until it is not. */

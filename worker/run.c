@@ -107,28 +107,31 @@ void run_trade(struct run *a, struct run *b)
 	a->scratch = was.scratch;
 }
 
+void record_of_batch(struct record *record, const struct wire_batch *batch, uint32_t index)
+{
+	const struct wire_record *from = &batch->records[index];
+
+	record->payload = from->payload;
+	record->state = PAYLOAD_BYTES; /* so there is no value */
+	record->form = 0;
+	record->keyed = from->keyed;
+	record->key = from->key;
+	record->key_hash = from->key_hash;
+	record->key_group = from->key_group;
+	record->timestamp = from->timestamp;
+	record->route = from->input;
+	record->origin = index;
+	/* Without any header in it a batch has no table of headers. */
+	record->headers = from->header_count > 0 ? batch->headers + from->first_header : NULL;
+	record->header_count = from->header_count;
+}
+
 bool run_take_batch(struct run *run, const struct wire_batch *batch, uint32_t first, uint32_t count)
 {
 	if (!run_reserve(run, count))
 		return false;
-	for (uint32_t i = 0; i < count; i++) {
-		const struct wire_record *from = &batch->records[first + i];
-		struct record *record = &run->records[run->count++];
-
-		record->payload = from->payload;
-		record->state = PAYLOAD_BYTES; /* so there is no value */
-		record->form = 0;
-		record->keyed = from->keyed;
-		record->key = from->key;
-		record->key_hash = from->key_hash;
-		record->key_group = from->key_group;
-		record->timestamp = from->timestamp;
-		record->route = from->input;
-		record->origin = first + i;
-		/* Without any header in it a batch has no table of headers. */
-		record->headers = from->header_count > 0 ? batch->headers + from->first_header : NULL;
-		record->header_count = from->header_count;
-	}
+	for (uint32_t i = 0; i < count; i++)
+		record_of_batch(&run->records[run->count++], batch, first + i);
 	return true;
 }
 

@@ -86,6 +86,9 @@ void record_drop(struct record *record);
 /* Trades the records of two runs; each keeps its scratch memory. */
 void run_trade(struct run *a, struct run *b);
 
+/* Fills a record from one of a parsed batch, as bytes. */
+void record_of_batch(struct record *record, const struct wire_batch *batch, uint32_t index);
+
 /* Takes records [first, first + count) of a parsed batch into a run, as bytes. */
 bool run_take_batch(struct run *run, const struct wire_batch *batch, uint32_t first, uint32_t count);
 

@@ -805,6 +805,33 @@ static bool run_write(struct session *session, uint64_t expect)
 	return true;
 }
 
+/* The way through a chain that takes batches as they are. */
+static bool run_direct(struct session *session, uint64_t rest)
+{
+	struct workspace *workspace = session->workspace;
+	struct wire_batch *batch = &workspace->batch;
+	uint32_t taken = batch->count;
+	struct failure failure = {0};
+	uint64_t size = 0, bytes;
+	bool in_place, good;
+
+	bytes = batch_bytes(batch);
+	count_in(session, batch->count, bytes);
+	errors_at(&session->errors, session->output->header.seq, session->at->done);
+	good = chain_process_batch(session->chain, batch, &workspace->run, time_now(session), &in_place, &failure);
+	if (!judge_chain(session, good, &failure, session->at->done + failure.origin, true))
+		return false;
+	if (!in_place)
+		return run_write(session, rest > 0 ? session->output->message_max : 0);
+	if (!judge_output(session,
+			  output_records(session->output, batch->records, batch->count, batch->headers, rest, &size),
+			  size))
+		return false;
+	count_out(session, batch->count, batch->count == taken ? bytes : batch_bytes(batch));
+	batch->count = taken; /* by which the position moves on */
+	return true;
+}
+
 /* The way through the chain. */
 static bool run_through(struct session *session, uint64_t rest)
 {
@@ -813,6 +840,8 @@ static bool run_through(struct session *session, uint64_t rest)
 	struct failure failure = {0};
 	bool good;
 
+	if (chain_takes_batches(session->chain))
+		return run_direct(session, rest);
 	count_in(session, batch->count, batch_bytes(batch));
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
 		return fail_memory(session);

@@ -80,7 +80,7 @@ struct bridge_record {
 	int64_t timestamp; /* event time in ms since 1970; INT64_MIN: none */
 	uint32_t header_count;
 	uint32_t keyed;   /* 1: has a key, even if that is empty */
-	uint32_t input;   /* in the first step of a segment: which of its inputs it came by; else 0 */
+	uint32_t input;   /* by which of the segment's inputs it came in; 0 of what a step before has made */
 	uint32_t ordinal; /* of the input record of the message that it was made from; several may have the same */
 };
 

@@ -37,6 +37,12 @@ void host_begin(struct bridge_context *context, enum host_call call, struct step
 	context->timer = NULL;
 }
 
+/* The place of a record in what came in. */
+static uint32_t origin_of(const struct bridge_context *context, uint32_t index)
+{
+	return context->in != NULL ? context->in->records[index].origin : index;
+}
+
 bool host_end(struct bridge_context *context, int result)
 {
 	static const char *const names[] = {
@@ -59,7 +65,7 @@ bool host_end(struct bridge_context *context, int result)
 	}
 	if (context->failed)
 		return false;
-	return failure_set(context->failure, context->in ? context->in->records[0].origin : 0,
+	return failure_set(context->failure, host_count(context) > 0 ? origin_of(context, 0) : 0,
 			   "%s() returned %d, and did not say why (host->fail)", name, result);
 }
 
@@ -78,15 +84,34 @@ static int no_room(struct bridge_context *context)
 
 /* ---- Output ---------------------------------------------------------------------------------------------------------------------- */
 
+/* Appends a copy of a record to the output; of one of a batch with the route that it was given. */
+static struct record *push_copy(struct bridge_context *context, uint32_t index)
+{
+	struct record *record;
+
+	if (context->in != NULL)
+		return run_push_copy(context->out, &context->in->records[index])
+			   ? &context->out->records[context->out->count - 1]
+			   : NULL;
+	record = run_push(context->out);
+	if (record == NULL)
+		return NULL;
+	record_of_batch(record, context->batch, index);
+	record->route = context->batch->records[index].route;
+	return record;
+}
+
 bool host_leave_place(struct bridge_context *context)
 {
 	if (!context->in_place)
 		return true;
 	context->in_place = false;
-	for (uint32_t i = 0; i < context->kept_count; i++)
-		if (!run_push_copy(context->out, &context->in->records[context->kept[i]]))
+	for (uint32_t i = 0; i < context->kept_first; i++)
+		if (!push_copy(context, i))
 			return false;
-	context->kept_count = 0;
+	for (uint32_t i = 0; i < context->kept_count; i++)
+		if (!push_copy(context, context->kept[i]))
+			return false;
 	return true;
 }
 
@@ -96,32 +121,55 @@ static bool has_route(const struct bridge_context *context, uint32_t route)
 	return route == 0 || route < context->code->setup.route_count;
 }
 
+/* Gives records the route that they leave by, where the step has several. */
+static void set_routes(struct bridge_context *context, uint32_t first, uint32_t count, uint32_t route)
+{
+	for (uint32_t i = first; i < first + count && context->code->setup.route_count > 0; i++) {
+		if (context->in != NULL)
+			context->in->records[i].route = route;
+		else
+			context->batch->records[i].route = route;
+	}
+}
+
 /* Notes records that may stay where they are. */
 static void keep_in_place(struct bridge_context *context, uint32_t first, uint32_t count, uint32_t route)
 {
-	for (uint32_t i = first; i < first + count; i++) {
-		context->in->records[i].route = route;
-		context->kept[context->kept_count++] = i;
+	set_routes(context, first, count, route);
+	if (context->kept_count == 0 && first == context->kept_first) {
+		context->kept_first += count;
+		return;
 	}
+	for (uint32_t i = first; i < first + count; i++)
+		context->kept[context->kept_count++] = i;
+}
+
+/* The first record that may still stay where it is. */
+static uint32_t next_in_place(const struct bridge_context *context)
+{
+	return context->kept_count > 0 ? context->kept[context->kept_count - 1] + 1 : context->kept_first;
 }
 
 /* struct bridge_host: forward */
 static int call_forward(struct bridge_context *context, uint32_t first, uint32_t count, uint32_t route)
 {
-	if (context->call != CALL_PROCESS || count > context->in->count || first > context->in->count - count)
+	uint32_t all = host_count(context);
+
+	if (context->call != CALL_PROCESS || count > all || first > all - count)
 		return BRIDGE_MISUSE;
 	if (!has_route(context, route))
 		return BRIDGE_UNKNOWN;
-	if (context->in_place && (context->kept_count == 0 || context->kept[context->kept_count - 1] < first)) {
+	if (context->in_place && first >= next_in_place(context)) {
 		keep_in_place(context, first, count, route);
 		return BRIDGE_OK;
 	}
 	if (!host_leave_place(context))
 		return no_room(context);
 	for (uint32_t i = first; i < first + count; i++) {
-		if (!run_push_copy(context->out, &context->in->records[i]))
+		struct record *record = push_copy(context, i);
+		if (record == NULL)
 			return no_room(context);
-		context->out->records[context->out->count - 1].route = route;
+		record->route = route;
 	}
 	return BRIDGE_OK;
 }
@@ -158,6 +206,15 @@ static void fill_from(const struct record *from, struct record *record)
 	record->headers = from->headers;
 	record->header_count = from->header_count;
 	record->origin = from->origin;
+}
+
+/* The same of one of a batch. */
+static void fill_from_batch(const struct wire_batch *batch, uint32_t index, struct record *record)
+{
+	struct view payload = record->payload;
+
+	record_of_batch(record, batch, index);
+	record->payload = payload;
 }
 
 /* Bytes of the library's where they last as long as the unit. */
@@ -202,7 +259,9 @@ static int output_take(const struct bridge_context *context, const struct bridge
 {
 	if (!bytes_take(context, output->payload, output->flags & BRIDGE_OUT_STAYS, &record->payload))
 		return BRIDGE_FULL;
-	if (output->from != BRIDGE_NO_RECORD)
+	if (output->from != BRIDGE_NO_RECORD && context->in == NULL)
+		fill_from_batch(context->batch, output->from, record);
+	else if (output->from != BRIDGE_NO_RECORD)
 		fill_from(&context->in->records[output->from], record);
 	else if (!fill_from_nothing(context, record))
 		return BRIDGE_NO_KEY;
@@ -222,8 +281,8 @@ static int call_emit(struct bridge_context *context, const struct bridge_output 
 		memcpy(&whole, given, given->size);
 		output = &whole;
 	}
-	if (!can_emit(context) ||
-	    (output->from != BRIDGE_NO_RECORD && (context->call != CALL_PROCESS || output->from >= context->in->count)))
+	if (!can_emit(context) || (output->from != BRIDGE_NO_RECORD &&
+				   (context->call != CALL_PROCESS || output->from >= host_count(context))))
 		return BRIDGE_MISUSE;
 	if (!has_route(context, output->route))
 		return BRIDGE_UNKNOWN;
@@ -276,7 +335,7 @@ static int call_fail(struct bridge_context *context, const struct bridge_failure
 		return BRIDGE_FAILED;
 	memcpy(&whole, given, given->size < sizeof(whole) ? given->size : sizeof(whole));
 	if (context->call == CALL_PROCESS)
-		origin = context->in->records[whole.record < context->in->count ? whole.record : 0].origin;
+		origin = origin_of(context, whole.record < host_count(context) ? whole.record : 0);
 	if (whole.message.size > 0)
 		failure_set(failure, origin, "%.*s", (int)(whole.message.size < INT32_MAX ? whole.message.size : 0),
 			    (const char *)whole.message.data);
@@ -355,14 +414,22 @@ static struct bridge_state *call_state(struct bridge_context *context, const cha
 /* struct bridge_host: use */
 static int call_use(struct bridge_context *context, uint32_t index)
 {
-	if (context->call != CALL_PROCESS || index >= context->in->count)
+	uint32_t count = host_count(context), ahead = index + STATE_AHEAD;
+
+	if (context->call != CALL_PROCESS || index >= count)
 		return BRIDGE_MISUSE;
 	if (!context->segment->keyed)
 		return BRIDGE_NO_KEY;
-	step_key(context->step, &context->in->records[index]);
+	if (context->in != NULL) {
+		step_key(context->step, &context->in->records[index]);
+	} else {
+		const struct wire_record *record = &context->batch->records[index];
+		state_key(context->step->store, record->key, record->key_hash, record->key_group);
+	}
 	context->has_key = true;
-	if (index + STATE_AHEAD < context->in->count && context->step->states[0] != NULL)
-		state_ahead(context->step->states[0], context->in->records[index + STATE_AHEAD].key);
+	if (ahead < count && context->step->states[0] != NULL)
+		state_ahead(context->step->states[0],
+			    context->in != NULL ? context->in->records[ahead].key : context->batch->records[ahead].key);
 	return BRIDGE_OK;
 }
 

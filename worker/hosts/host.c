@@ -13,6 +13,7 @@
  * Left out: unloading a library. New code comes with a new process.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "shared/log.h"
 #include "worker/hosts/host_parts.h"
@@ -115,21 +116,31 @@ static bool show_run(struct bridge_context *context, struct run *run, struct fai
 /* Closes the gaps between the records that stay where they are. */
 static void close_gaps(struct bridge_context *context, struct run *run)
 {
-	if (context->kept_count == run->count)
-		return;
-	for (uint32_t i = 0, next = 0; i < run->count; i++) {
+	uint32_t next = context->kept_first, kept = 0;
+
+	for (uint32_t i = next; i < run->count; i++) {
 		struct record *record = &run->records[i];
-		if (next == context->kept_count || context->kept[next] != i) {
+		if (kept == context->kept_count || context->kept[kept] != i) {
 			record_drop(record);
 			continue;
 		}
-		if (next != i) {
-			run->records[next] = *record;
-			record->state = PAYLOAD_BYTES; /* its value has moved */
-		}
-		next++;
+		kept++;
+		run->records[next++] = *record; /* there is a gap before it */
+		record->state = PAYLOAD_BYTES;  /* its value has moved */
 	}
-	run->count = context->kept_count;
+	run->count = next;
+}
+
+/* Has the library process records that it has been shown, and that stand where the context says. */
+static bool process(struct bridge_context *context, uint32_t count, struct step_time time, struct failure *failure)
+{
+	const struct bridge_run shown = {
+	    .size = sizeof(shown), .count = count, .stride = sizeof(struct bridge_record), .records = context->records};
+
+	host_begin(context, CALL_PROCESS, time, failure);
+	context->in_place = true;
+	context->kept_first = context->kept_count = 0;
+	return host_end(context, context->code->library->process(context->self, &shown));
 }
 
 /* Hands a run to the library; what it makes of it becomes the run. */
@@ -139,23 +150,69 @@ static bool host_process(struct step *step, struct run *run, struct step_time ti
 
 	if (!show_run(context, run, failure))
 		return false;
-	const struct bridge_run shown = {.size = sizeof(shown),
-					 .count = run->count,
-					 .stride = sizeof(struct bridge_record),
-					 .records = context->records};
-	host_begin(context, CALL_PROCESS, time, failure);
 	context->in = run;
 	context->out = &context->own;
 	context->own.scratch = run->scratch;
-	context->in_place = true;
-	context->kept_count = 0;
-	bool good = host_end(context, context->code->library->process(context->self, &shown));
+	bool good = process(context, run->count, time, failure);
 	context->in = context->out = NULL;
 	if (good && context->in_place)
 		close_gaps(context, run);
 	else if (good)
 		run_trade(run, &context->own);
 	run_clear(&context->own);
+	return good;
+}
+
+/* ---- Batches as they came --------------------------------------------------------------------------------------------------------- */
+
+_Static_assert(offsetof(struct wire_record, key) == sizeof(struct view) &&
+		   offsetof(struct bridge_record, key) == sizeof(struct bridge_bytes),
+	       "payload and key stand together, and are alike");
+
+/* Shows the records of a batch, and makes of them what leaves if they stay where they are. */
+static void show_batch(struct bridge_context *context, struct wire_batch *batch)
+{
+	make_room(context, batch->count);
+	for (uint32_t i = 0; i < batch->count; i++) {
+		struct wire_record *record = &batch->records[i];
+		struct bridge_record *shown = &context->records[i];
+		const struct wire_header *headers =
+		    record->header_count == 0 ? NULL : batch->headers + record->first_header;
+
+		memcpy(&shown->payload, &record->payload, 2 * sizeof(shown->payload)); /* and the key */
+		shown->headers = (const struct bridge_header *)(const void *)headers;
+		shown->timestamp = record->timestamp;
+		shown->header_count = record->header_count;
+		shown->keyed = record->keyed;
+		shown->input = record->input;
+		shown->ordinal = i;
+		record->input = record->route = 0;
+	}
+}
+
+/* Closes the gaps between the records of a batch that stay where they are. */
+static void close_batch_gaps(const struct bridge_context *context, struct wire_batch *batch)
+{
+	batch->count = context->kept_first;
+	for (uint32_t i = 0; i < context->kept_count; i++)
+		batch->records[batch->count++] = batch->records[context->kept[i]];
+}
+
+/* Hands a batch to the library. */
+static bool host_process_batch(struct step *step, struct wire_batch *batch, struct step_time time, struct run *out,
+			       bool *in_place, struct failure *failure)
+{
+	struct bridge_context *context = step->own;
+
+	show_batch(context, batch);
+	context->batch = batch;
+	context->out = out;
+	bool good = process(context, batch->count, time, failure);
+	context->batch = NULL;
+	context->out = NULL;
+	*in_place = good && context->in_place;
+	if (*in_place)
+		close_batch_gaps(context, batch);
 	return good;
 }
 
@@ -216,6 +273,7 @@ const struct step_kind_ops native_ops = {
     .start = host_start,
     .close = host_close,
     .process = host_process,
+    .process_batch = host_process_batch,
     .fire = host_fire,
     .release = host_release,
 };
@@ -225,6 +283,7 @@ const struct step_kind_ops python_ops = {
     .start = host_start,
     .close = host_close,
     .process = host_process,
+    .process_batch = host_process_batch,
     .fire = host_fire,
     .release = host_release,
 };

@@ -46,12 +46,15 @@ struct bridge_context {
 	struct bridge_state states[STEP_STATES_MAX];
 	/* The call at hand. */
 	struct run *in;                /* process: the records */
+	struct wire_batch *batch;      /* or these, as they came */
 	struct run *out;               /* where what is emitted goes */
 	struct run own;                /* process: that is this one */
 	struct bridge_record *records; /* those of `in`, as the library sees them */
 	uint32_t record_room;
-	/* While nothing is emitted and records are forwarded in their order, they stay where they are: the indices of these. */
-	uint32_t *kept, kept_count, kept_room;
+	/* While nothing is emitted and records are forwarded in their order, they stay where they are: the first so many, and behind a gap
+	 * the indices of the others. */
+	uint32_t kept_first;
+	uint32_t *kept, kept_count;
 	bool in_place;
 	bool has_key;                    /* a key is current */
 	bool asked;                      /* wait() was called in this call */
@@ -67,6 +70,12 @@ struct bridge_context {
 
 /* The table of calls. */
 extern const struct bridge_host host_calls;
+
+/* How many records there are to process. */
+static inline uint32_t host_count(const struct bridge_context *context)
+{
+	return context->in != NULL ? context->in->count : context->batch != NULL ? context->batch->count : 0;
+}
 
 /* Begins a call of the library. */
 void host_begin(struct bridge_context *context, enum host_call call, struct step_time time, struct failure *failure);

@@ -319,10 +319,21 @@ corpus: $(B)/tests/make_corpus
 # ---- Run, measure ------------------------------------------------------------------------------------------------------
 
 .PHONY: run bench bench-transport bench-state bench-steps bench-flink bench-peers
+ifeq ($(ENGINE),local)
 run: all
 	@rm -rf build/run && mkdir -p build/run
 	@OUT=build/run $(BRIDGECTL) run examples/quickstart/pipeline.yaml --slots 2
 	@for f in build/run/*; do echo; echo "$$f: $$(wc -l <$$f) lines, the first of them:"; head -n 2 $$f | cut -c -200; done
+else
+run: all bridge
+	@BIN=$(B) bridge/flink.sh embedded
+endif
+
+.PHONY: flink-up flink-run flink-down
+flink-up flink-run: all bridge
+	@BIN=$(B) bridge/flink.sh $(@:flink-%=%)
+flink-down:
+	@bridge/flink.sh down
 
 # Each writes lines of name, value, unit; bench_transport compares against the front answering by itself.
 bench: all benches
@@ -438,7 +449,9 @@ clean:
 help:
 	@echo 'make                  build bridged and bridgectl into $(B)'
 	@echo 'make bridge           build the Flink application: build/bridge/flink-bridge-$(VERSION).jar'
-	@echo 'make run              run examples/quickstart on two slots'
+	@echo 'make run              run examples/quickstart on a Flink in one JVM; ENGINE=local: without any JVM'
+	@echo 'make flink-up         start Kafka, a Flink cluster with its web UI, and a sidecar on this machine; FLINK_HOME=... takes yours'
+	@echo 'make flink-run        run the quickstart there, from topic to topic; make flink-down ends everything'
 	@echo 'make test             all tests (about 5 minutes on two cores); SUITES="check_ring test_unary" picks some'
 	@echo 'make test-java        the tests of the Flink application alone; CLASSES="KafkaBrokerTest" SIZE=full'
 	@echo 'make test-full        every suite with every variant and both compilers, end-to-end tests under ASan, fuzzing'

@@ -7,6 +7,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.ToIntFunction;
+import java.util.function.ToLongFunction;
 import java.util.stream.IntStream;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
@@ -60,6 +61,12 @@ public final class Topic implements AutoCloseable {
    * when the broker has them all.
    */
   public void send(List<String> values, ToIntFunction<String> partition) {
+    send(values, partition, value -> System.currentTimeMillis());
+  }
+
+  /** The same with the timestamps that a function says. */
+  public void send(
+      List<String> values, ToIntFunction<String> partition, ToLongFunction<String> timestamp) {
     Map<String, Object> settings = new HashMap<>();
     settings.put(ProducerConfig.BOOTSTRAP_SERVERS_CONFIG, bootstrap);
     settings.put(ProducerConfig.LINGER_MS_CONFIG, 5);
@@ -70,7 +77,7 @@ public final class Topic implements AutoCloseable {
       for (String value : values) {
         int chosen = Math.floorMod(partition.applyAsInt(value), partitions);
         producer.send(
-            new ProducerRecord<>(name, chosen, null, value),
+            new ProducerRecord<>(name, chosen, timestamp.applyAsLong(value), null, value),
             (metadata, failure) -> {
               if (failure != null) {
                 synchronized (failures) {
@@ -125,6 +132,26 @@ public final class Topic implements AutoCloseable {
   public int count() {
     poll();
     return records.size();
+  }
+
+  /** Where its partitions end, for readers of everything and for readers of what is committed. */
+  public String ends() {
+    Map<String, Object> settings =
+        Map.of(
+            ConsumerConfig.BOOTSTRAP_SERVERS_CONFIG,
+            bootstrap,
+            ConsumerConfig.ISOLATION_LEVEL_CONFIG,
+            "read_uncommitted");
+    try (KafkaConsumer<String, String> everything =
+        new KafkaConsumer<>(settings, new StringDeserializer(), new StringDeserializer())) {
+      return name
+          + ": "
+          + everything.endOffsets(topicPartitions())
+          + ", committed "
+          + consumer.endOffsets(topicPartitions())
+          + ", read "
+          + records.size();
+    }
   }
 
   private void poll() {

@@ -201,6 +201,58 @@ START_TEST(test_print_what_no_text_says)
 }
 END_TEST
 
+/* Texts, and what is found in them under "user"; NULL: nothing without parsing. */
+static const char *const looks[][2] = {
+    {"{\"user\":\"ada\"}", "ada"},
+    {" {\"n\":[1,-2.5,{\"user\":\"x\"}],\t\"user\" : \"bob\" ,\"on\":true}\n", "bob"},
+    {"{\"user\":\"\"}", ""},
+    {"{\"user\":\"é😀\",\"t\":\"a \\\"quote\\\" \\u00e9 and more than eight\"}", "é😀"},
+    {"{\"user\":\"first\",\"user\":\"last\"}", "last"},
+    {"{\"user\":\"first\",\"user\":1}", NULL},
+    {"{\"user\":\"a\\u0062\"}", NULL},
+    {"{\"user\":1}", NULL},
+    {"{\"users\":\"ada\",\"use\":\"ada\"}", NULL},
+    {"{\"other\":{\"user\":\"ada\"}}", NULL},
+    {"[{\"user\":\"ada\"}]", NULL},
+    {"\"user\"", NULL},
+    {"{}", NULL},
+    {"", NULL},
+};
+
+START_TEST(test_look)
+{
+	const char *expected = looks[_i][1];
+	struct view found;
+
+	ck_assert_int_eq(json_find_string(view_of(looks[_i][0]), view_of("user"), &found), expected != NULL);
+	if (expected)
+		ck_assert(view_equal(found, view_of(expected)));
+}
+END_TEST
+
+/* Nothing is found in a text that parsing refuses: in objects with such values before and behind, and cut off anywhere. */
+START_TEST(test_look_refuses)
+{
+	static const char *const frames[][2] = {
+	    {"{\"user\":\"u\",\"x\":", "}"}, {"{\"x\":", ",\"user\":\"u\"}"}, {"{\"user\":\"u\"}", ""}};
+	struct json_error error;
+	struct view found;
+	char text[200];
+	jv value;
+
+	for (size_t i = 0; i < sizeof(frames) / sizeof(*frames); i++) {
+		snprintf(text, sizeof(text), "%s%s%s", frames[i][0], refused[_i][0], frames[i][1]);
+		for (size_t size = strlen(text); size > 0; size--) {
+			struct view part = {(const uint8_t *)text, size};
+			bool parsed = json_parse(part, scratch, &value, &error);
+			jv_free(value);
+			ck_assert_msg(parsed || !json_find_string(part, view_of("user"), &found), "%.*s", (int)size,
+				      text);
+		}
+	}
+}
+END_TEST
+
 /* A number from the generator at hand. */
 static uint64_t random_next(uint64_t *state)
 {
@@ -261,6 +313,40 @@ static void random_json(uint64_t *state, char *text, size_t *at, int depth)
 	text[(*at)++] = object ? '}' : ']';
 }
 
+/* What is found in random texts, most of them damaged, is what parsing finds. */
+START_TEST(test_look_agrees)
+{
+	uint64_t state = 7;
+	int found_some = 0;
+
+	for (int i = 0; i < 20000; i++) {
+		char text[8192];
+		size_t size = 0;
+		struct json_error error;
+		struct view found;
+		jv value;
+
+		random_json(&state, text, &size, 0);
+		if (i % 2 && size > 0)
+			text[random_next(&state) % size] = "\"\\,:}]e0 \x01\xc3"[random_next(&state) % 12];
+		struct view view = {(const uint8_t *)text, size};
+		for (int k = 0; k < 30; k++) {
+			char name[16];
+			snprintf(name, sizeof(name), "k%d", k);
+			if (!json_find_string(view, view_of(name), &found))
+				continue;
+			ck_assert_msg(json_parse(view, scratch, &value, &error), "%.*s", (int)size, text);
+			jv field = jv_object_get(value, jv_string(name));
+			ck_assert_msg(jv_equal(field, jv_string_sized((const char *)found.data, (int)found.size)),
+				      "%.*s", (int)size, text);
+			found_some++;
+		}
+		scratch_reset(scratch);
+	}
+	ck_assert_int_gt(found_some, 50);
+}
+END_TEST
+
 /* libjq makes the same of a text, and of what we print for it, keys in the same order. */
 START_TEST(test_libjq_agrees)
 {
@@ -310,6 +396,9 @@ static Suite *json_suite(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_loop_test(tests, test_taken, 0, sizeof(taken) / sizeof(taken[0]));
 	tcase_add_loop_test(tests, test_refused, 0, sizeof(refused) / sizeof(refused[0]));
+	tcase_add_loop_test(tests, test_look, 0, sizeof(looks) / sizeof(looks[0]));
+	tcase_add_loop_test(tests, test_look_refuses, 0, sizeof(refused) / sizeof(refused[0]));
+	tcase_add_test(tests, test_look_agrees);
 	tcase_add_test(tests, test_nul_is_refused);
 	tcase_add_test(tests, test_depth);
 	tcase_add_test(tests, test_print_what_no_text_says);

@@ -124,6 +124,15 @@ static void path_clear(struct jq_program *program)
 	program->path_length = 0;
 }
 
+bool jq_program_is_field(const struct jq_program *program, struct view *name)
+{
+	if (program->jq || program->path_length != 1 || jv_get_kind(program->path[0]) != JV_KIND_STRING)
+		return false;
+	*name = (struct view){(const uint8_t *)jv_string_value(program->path[0]),
+			      (size_t)jv_string_length_bytes(jv_copy(program->path[0]))};
+	return true;
+}
+
 /* ---- Letters ---- */
 
 /* Notes the two programs that change the case of letters. */

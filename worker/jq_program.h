@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "shared/view.h"
+
 struct jq_program;
 
 /* Outputs of one input at most: a program that never ends yielding fails. */
@@ -34,6 +36,9 @@ const char *jq_program_error(const struct jq_program *program);
 
 /* Lets go of what a started program holds; for those who stop before JQ_DONE or JQ_FAILED. */
 void jq_program_stop(struct jq_program *program);
+
+/* Whether it is a path of one name (`.user`), and which. */
+bool jq_program_is_field(const struct jq_program *program, struct view *name);
 
 /* Runs a program that must yield exactly one value: false, and jq_program_error(), when it does not. */
 bool jq_program_one(struct jq_program *program, jv input, jv *output);

@@ -486,6 +486,182 @@ bool json_parse(struct view text, struct scratch *scratch, jv *value, struct jso
 	return false;
 }
 
+/* ---- Looking, without building values ---- */
+
+/* What a look goes over. It gives up at whatever is not simple; nothing is noted of why, because the parser words that. */
+struct look {
+	const uint8_t *at, *end;
+	struct view name, found; /* found.data is NULL until the field has come, and if its value is no simple string */
+	unsigned depth;
+};
+
+static bool look_value(struct look *look, struct view *string);
+
+/* Whether any of eight bytes is a quote, a backslash, a control character, or no ASCII. */
+static bool has_special(const uint8_t *bytes)
+{
+	const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+	uint64_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	return (((word - ones * 0x20) | ((word ^ ones * '"') - ones) | ((word ^ ones * '\\') - ones) | word) & highs) !=
+	       0;
+}
+
+/* Moves over white space; the byte at hand, 0 at the end. */
+static uint8_t look_on(struct look *look)
+{
+	while (look->at < look->end &&
+	       (*look->at == ' ' || *look->at == '\n' || *look->at == '\t' || *look->at == '\r'))
+		look->at++;
+	return look->at < look->end ? *look->at : 0;
+}
+
+/* Moves over what stands behind a backslash. */
+static bool look_escape(struct look *look)
+{
+	if (look->at == look->end)
+		return false;
+	if (*look->at == 'u')
+		return hex4(look->at + 1, look->end) >= 0 && (look->at += 5);
+	return unescape_simple(*look->at) != 0 && look->at++;
+}
+
+/* A string whose opening quote is at hand; its bytes, or no data if it has escapes. */
+static bool look_string(struct look *look, struct view *string)
+{
+	const uint8_t *from = ++look->at;
+	bool escaped = false, high = false;
+
+	for (;;) {
+		while (look->end - look->at >= 8 && !has_special(look->at))
+			look->at += 8;
+		if (look->at == look->end || *look->at < 0x20)
+			return false;
+		uint8_t c = *look->at++;
+		if (c == '"')
+			break;
+		high |= c >= 0x80;
+		if (c == '\\') {
+			escaped = true;
+			if (!look_escape(look))
+				return false;
+		}
+	}
+	*string = (struct view){from, (size_t)(look->at - 1 - from)};
+	if (high && !utf8_valid(*string))
+		return false;
+	if (escaped)
+		string->data = NULL;
+	return true;
+}
+
+/* A number of up to 15 digits without an exponent, which no range can refuse. */
+static bool look_number(struct look *look)
+{
+	uint64_t digits = 0;
+	size_t fraction = 0;
+
+	look->at += *look->at == '-';
+	const uint8_t *first = look->at;
+	size_t whole = take_digits(&look->at, look->end, &digits);
+	if (whole == 0 || (whole > 1 && *first == '0'))
+		return false;
+	if (look->at < look->end && *look->at == '.') {
+		look->at++;
+		fraction = take_digits(&look->at, look->end, &digits);
+		if (fraction == 0)
+			return false;
+	}
+	return whole + fraction <= 15 && (look->at == look->end || (*look->at | 0x20) != 'e');
+}
+
+/* A name and its value; the value counts if this is the outermost object and the name the one that is looked for. */
+static bool look_member(struct look *look)
+{
+	struct view name, value = {NULL, 0};
+
+	if (look_on(look) != '"' || !look_string(look, &name) || !name.data || look_on(look) != ':')
+		return false;
+	look->at++;
+	if (!look_value(look, &value))
+		return false;
+	if (look->depth == 1 && view_equal(name, look->name))
+		look->found = value;
+	return true;
+}
+
+/* An object or an array, whose bracket is at hand. */
+static bool look_nested(struct look *look, uint8_t close)
+{
+	struct view unused;
+
+	look->at++;
+	if (look_on(look) == close)
+		return look->at++;
+	for (;;) {
+		if (close == '}' ? !look_member(look) : !look_value(look, &unused))
+			return false;
+		uint8_t c = look_on(look);
+		look->at++;
+		if (c == close)
+			return true;
+		if (c != ',')
+			return false;
+	}
+}
+
+/* One of the three words. */
+static bool look_word(struct look *look, const char *word)
+{
+	size_t size = strlen(word);
+
+	if ((size_t)(look->end - look->at) < size || memcmp(look->at, word, size) != 0)
+		return false;
+	look->at += size;
+	return true;
+}
+
+/* Any value, with white space before it; its bytes, if it is a string without escapes. */
+static bool look_value(struct look *look, struct view *string)
+{
+	uint8_t c = look_on(look);
+
+	string->data = NULL;
+	switch (c) {
+	case '"':
+		return look_string(look, string);
+	case '{':
+	case '[':
+		if (look->depth >= JSON_DEPTH_MAX)
+			return false;
+		look->depth++;
+		bool nested = look_nested(look, c == '{' ? '}' : ']');
+		look->depth--;
+		return nested;
+	case 't':
+		return look_word(look, "true");
+	case 'f':
+		return look_word(look, "false");
+	case 'n':
+		return look_word(look, "null");
+	default:
+		return (c == '-' || (c >= '0' && c <= '9')) && look_number(look);
+	}
+}
+
+bool json_find_string(struct view text, struct view name, struct view *found)
+{
+	struct look look = {text.data, text.data + text.size, name, {NULL, 0}, 0};
+	struct view unused;
+
+	if (text.size == 0 || text.size > JSON_TEXT_MAX || look_on(&look) != '{' || !look_value(&look, &unused))
+		return false;
+	look_on(&look);
+	*found = look.found;
+	return look.at == look.end && found->data != NULL;
+}
+
 /* ---- Printing ---- */
 
 struct printer {

@@ -25,6 +25,10 @@ struct json_error {
 /* Parses one JSON value; white space around it is allowed, anything else is not. */
 bool json_parse(struct view text, struct scratch *scratch, jv *value, struct json_error *error);
 
+/* Looks for a string in an object by the name of its field, without building values: true, and its bytes, only if json_parse() takes the text, and
+ * this field of the value is that string. False says nothing but that this was not easy to see: parse then. */
+bool json_find_string(struct view text, struct view name, struct view *found);
+
 /* Prints a value (which stays the caller's) as its shortest JSON into scratch memory, object keys in their order.
  * NULL, or what is wrong with it (a literal). */
 const char *json_print(jv value, struct scratch *scratch, struct view *text);

@@ -1,6 +1,6 @@
 """`make bench-flink`: the bridge in a real Flink, against Java operators with the same logic, and against PyFlink.
 
-    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...] [--cpu]
+    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...] [--cpu] [--profile]
                                                      [--engines NAME,...] [--plot FILE.svg]
 
 All read the same files and end in a sink that forgets. Each engine is a process of its own that stays from round to round, so start-up,
@@ -78,7 +78,7 @@ class Bench:
         with contextlib.ExitStack() as stack:
             for name in names:
                 with self.spared(name):
-                    engine = Engine(name, logic)
+                    engine = Engine(name, logic, self.options.profile)
                     stack.callback(engine.close)
                     first = (FIRST_KEYED if logic == "keyed" else FIRST)[name.partition("-")[0]]
                     self.rates[name, logic] = engine.run(100, 1, int(first * self.options.warm_up)).rate
@@ -210,6 +210,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=",".join(PARTS))
     parser.add_argument("--engines", type=lambda text: text.split(","), help="native, bridge-LANGUAGE, pyflink-process, pyflink-thread")
     parser.add_argument("--cpu", action="store_true", help="print processor time by role, too")
+    parser.add_argument("--profile", action="store_true", help="flight recordings and perf data into build/bench/flink (slows all down)")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE.svg")
     options = parser.parse_args()
     if unknown := set(options.only) - set(PARTS):

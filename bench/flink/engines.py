@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import IO
 
 import cpu
@@ -96,6 +97,10 @@ class Child:
 
     def close(self) -> None:
         """Ends it, and all that it started."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -152,13 +157,15 @@ class Sidecar:
 class Engine:
     """One of what is compared, with all that belongs to it."""
 
-    def __init__(self, name: str, logic: str, java_options: list[str] | None = None) -> None:
-        self.name, self.logic = name, logic
+    def __init__(self, name: str, logic: str, profile: bool = False) -> None:
+        self.name, self.logic, self.profile = name, logic, profile
         self.sidecar: Sidecar | None = None
         OUT.mkdir(parents=True, exist_ok=True)
         log4j = OUT / "log4j2.properties"
         log4j.write_text(LOG4J)
-        options = [*HEAP, *OPENS, f"-Dlog4j.configurationFile={log4j}", *(java_options or [])]
+        options = [*HEAP, *OPENS, f"-Dlog4j.configurationFile={log4j}"]
+        if profile:
+            options.append(f"-XX:StartFlightRecording=settings=profile,filename={OUT / f'{name}-{logic}.jfr'}")
         kind, _, variant = name.partition("-")
         if kind == "pyflink":
             self.child = self._pyflink(variant, options)
@@ -196,13 +203,28 @@ class Engine:
             more["records"] = records
         where = OUT / f"{self.name}-{self.logic}.marks"
         job = {"logic": self.logic, "parallelism": parallelism, "files": files, "marks": str(where), **more}
-        with cpu.Sampler(self.pids) as sampler:
+        with cpu.Sampler(self.pids) as sampler, self._perf():
             self.child.ask(job)
         seen = marks.read(where, parallelism)
         begin, end = seen.when(marks.BEGIN), seen.when(marks.END)
         part = (marks.END - marks.BEGIN) * count
         spent = {name: seconds * 1e6 / part for name, seconds in sampler.between(begin, end).items()}
         return Run(seen, count, part / (end - begin), spent)
+
+    @contextlib.contextmanager
+    def _perf(self) -> Iterator[None]:
+        """With a profile of the sidecar, if that is wanted: the last run's stays."""
+        if not self.profile or not self.sidecar:
+            yield
+            return
+        where = OUT / f"{self.name}-{self.logic}.perf"
+        pids = ",".join(map(str, self.sidecar.pids()))
+        perf = subprocess.Popen(["perf", "record", "-q", "-g", "-e", "cpu-clock", "-o", where, "-p", pids], stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            perf.send_signal(signal.SIGINT)
+            perf.wait()
 
     def close(self) -> None:
         """Ends all its processes."""

@@ -66,6 +66,7 @@ public final class Bench {
     for (String line = in.readLine(); line != null; line = in.readLine()) {
       System.out.println(run(engine, JSON.readTree(line)));
     }
+    System.exit(0); // whatever threads a job has left behind
   }
 
   private static String run(Engine engine, JsonNode job) {

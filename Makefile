@@ -438,6 +438,7 @@ install: all
 	$(HOST_PYTHON) -m compileall -q -d $(PREFIX)/lib/flink-bridge/python/flink_bridge $(DEST)/lib/flink-bridge/python/flink_bridge
 	install -m 644 worker/hosts/bridge_step.h $(DEST)/include/flink-bridge
 	$(BRIDGECTL) schema >$(SHARE)/pipeline.schema.json
+	$(BRIDGECTL) schema --cases >$(SHARE)/cases.schema.json
 	$(BRIDGECTL) completion bash >$(DEST)/share/bash-completion/completions/bridgectl
 	$(BRIDGECTL) completion zsh >$(DEST)/share/zsh/site-functions/_bridgectl
 	$(BRIDGECTL) completion fish >$(DEST)/share/fish/vendor_completions.d/bridgectl.fish

@@ -2,9 +2,10 @@
 #include <stdio.h>
 
 #include "cli/commands.h"
+#include "cli/kit_schema.h"
 #include "descriptor/schema.h"
 
-/* `bridgectl schema [--config]` */
+/* `bridgectl schema [--config | --cases]` */
 int cmd_schema(int argc, char **argv)
 {
 	struct arguments arguments;
@@ -14,6 +15,8 @@ int cmd_schema(int argc, char **argv)
 		return code;
 	if (arguments_given(&arguments, "config"))
 		schema_print_config(stdout);
+	else if (arguments_given(&arguments, "cases"))
+		kit_schema_print(stdout);
 	else
 		schema_print_pipeline(stdout);
 	return BRIDGECTL_OK;

@@ -5,7 +5,9 @@ import pathlib
 import subprocess
 import xml.etree.ElementTree
 
+import jsonschema
 import pytest
+import yaml
 
 from conftest import BRIDGECTL, TOP
 
@@ -436,32 +438,32 @@ def test_filter_and_folders(cases, tmp_path):
     assert run("empty").returncode == 2
 
 
-@pytest.mark.parametrize(
-    "old, new, words",
-    [
-        ("events:", "event:", 'x.test.yaml:4:5: error: unknown key "event" in a case'),
-        ("json:", "jsno:", 'unknown key "jsno" in an event'),
-        ("{ json: 1 }", "{ json: 1, at: 5 }", 'unknown key "at" in a `json` event'),
-        ("{ json: 1 }", "{ json: 1, text: x }", 'unknown key "text" in a `json` event'),
-        ("{ json: 1 }", "{ watermark: soon }", '"watermark" is no time: "soon"'),
-        ("{ json: 1 }", "{ restart: everything }", '"restart" is `worker` or `job`'),
-        ("{ json: 1 }", "{ restart: worker, parallelism: 2 }", "only a restart of the job can change the parallelism"),
-        ("{ json: 1 }", "begin", "an event is text"),
-        ("{ json: 1 }", "end, { json: 1 }", "nothing comes behind the end of the input"),
-        ("{ json: 1 }", "{ advance: -5 }", "time does not go back"),
-        ("{ totals: [] }", "{ totals: { order: random, records: [] } }", 'unknown order "random"'),
-        ("{ totals: [] }", "{ totals: { order: by_key, records: [ { json: 1 } ] } }", "each expected record names its key"),
-        ("{ totals: [] }", "{ totals: 1 }", "what is expected of a sink is text"),
-        ("pipeline: pipeline.yaml\n", "", "there is no `pipeline`"),
-        ("- name: a", "- name: b\n    events: []\n  - name: b", 'a second case "b"'),
-        ("cases:", "case:", 'unknown key "case"'),
-        ("cases:", "watermarks: sources\ncases:", '"watermarks" is `case` or `source`'),
-    ],
-)
+MISTAKEN = "pipeline: pipeline.yaml\ncases:\n  - name: a\n    events: [ { json: 1 } ]\n    expect: { totals: [] }\n"
+MISTAKES = [
+    ("events:", "event:", 'x.test.yaml:4:5: error: unknown key "event" in a case'),
+    ("json:", "jsno:", 'unknown key "jsno" in an event'),
+    ("{ json: 1 }", "{ json: 1, at: 5 }", 'unknown key "at" in a `json` event'),
+    ("{ json: 1 }", "{ json: 1, text: x }", 'unknown key "text" in a `json` event'),
+    ("{ json: 1 }", "{ watermark: soon }", '"watermark" is no time: "soon"'),
+    ("{ json: 1 }", "{ restart: everything }", '"restart" is `worker` or `job`'),
+    ("{ json: 1 }", "{ restart: worker, parallelism: 2 }", "only a restart of the job can change the parallelism"),
+    ("{ json: 1 }", "begin", "an event is text"),
+    ("{ json: 1 }", "end, { json: 1 }", "nothing comes behind the end of the input"),
+    ("{ json: 1 }", "{ advance: -5 }", "time does not go back"),
+    ("{ totals: [] }", "{ totals: { order: random, records: [] } }", 'unknown order "random"'),
+    ("{ totals: [] }", "{ totals: { order: by_key, records: [ { json: 1 } ] } }", "each expected record names its key"),
+    ("{ totals: [] }", "{ totals: 1 }", "what is expected of a sink is text"),
+    ("pipeline: pipeline.yaml\n", "", "there is no `pipeline`"),
+    ("- name: a", "- name: b\n    events: []\n  - name: b", 'a second case "b"'),
+    ("cases:", "case:", 'unknown key "case"'),
+    ("cases:", "watermarks: sources\ncases:", '"watermarks" is `case` or `source`'),
+]
+
+
+@pytest.mark.parametrize("old, new, words", MISTAKES)
 def test_mistakes_have_places(cases, old, new, words):
     """A file that is wrong runs nothing, and says where it is wrong: exit code 2."""
-    text = "pipeline: pipeline.yaml\ncases:\n  - name: a\n    events: [ { json: 1 } ]\n    expect: { totals: [] }\n"
-    done = cases(text.replace(old, new, 1), code=2)
+    done = cases(MISTAKEN.replace(old, new, 1), code=2)
     assert words in done.stderr and "x.test.yaml:" in done.stderr
 
 
@@ -545,6 +547,27 @@ def test_services_that_do_not_start(cases, command, code, words):
     text = f"pipeline: pipeline.yaml\nservices: {{ one: {command} }}\ncases: [ {{ name: a, events: [], expect: {{}} }} ]\n"
     done = cases(text, code=code)
     assert words in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def schema():
+    """The JSON Schema of files of cases, checked."""
+    text = subprocess.run([str(BRIDGECTL), "schema", "--cases"], capture_output=True, text=True, check=True).stdout
+    jsonschema.Draft7Validator.check_schema(json.loads(text))
+    return jsonschema.Draft7Validator(json.loads(text))
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "examples").rglob("*.test.yaml")), ids=lambda path: path.stem)
+def test_the_schema_takes_what_the_examples_have(schema, path):
+    schema.validate(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("old, new, words", MISTAKES)
+def test_the_schema_refuses_mistakes(schema, old, new, words):
+    text = MISTAKEN.replace(old, new, 1)
+    beyond_it = ("a second case", "nothing comes behind", "there is no `pipeline`", "each expected record", "only a restart")
+    assert schema.is_valid(yaml.safe_load(text)) == words.startswith(beyond_it)
+    assert schema.is_valid(yaml.safe_load(MISTAKEN))
 
 
 def test_the_examples_have_cases():

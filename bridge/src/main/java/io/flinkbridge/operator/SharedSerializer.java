@@ -10,9 +10,10 @@ import org.apache.flink.core.memory.DataInputView;
 import org.apache.flink.core.memory.DataOutputView;
 
 /**
- * Bytes in Flink's state, as their size and themselves. Nobody writes into an array once it is
- * there, so a copy is the same object: otherwise the heap backend copied every value of a bucket
- * when the first of them changes after a snapshot.
+ * Bytes in Flink's state, as their size (a varint) and themselves. Nobody writes into an array once
+ * it is there, so a copy is the same object: otherwise the heap backend copied every value of a
+ * bucket when the first of them changes after a snapshot. The size is a varint because Flink reads
+ * checkpoints from local files byte by byte, a system call each.
  */
 abstract class SharedSerializer<T> extends TypeSerializer<T> {
   private static final long serialVersionUID = 1L;
@@ -114,13 +115,28 @@ abstract class SharedSerializer<T> extends TypeSerializer<T> {
   @Override
   public void serialize(T value, DataOutputView out) throws IOException {
     byte[] bytes = toBytes.apply(value);
-    out.writeInt(bytes.length);
+    int size = bytes.length;
+    while (size >>> 7 != 0) {
+      out.writeByte(size & 0x7f | 0x80);
+      size >>>= 7;
+    }
+    out.writeByte(size);
     out.write(bytes);
   }
 
   @Override
   public T deserialize(DataInputView in) throws IOException {
-    int size = in.readInt();
+    int size = 0;
+    for (int shift = 0; ; shift += 7) {
+      byte next = in.readByte();
+      size |= (next & 0x7f) << shift;
+      if (next >= 0) {
+        break;
+      }
+      if (shift == 28) {
+        throw new IOException("damaged state: a size has no end");
+      }
+    }
     if (size < 0) {
       throw new IOException("damaged state: a size of " + size);
     }

@@ -57,17 +57,20 @@ final class KeyedStateTest {
   }
 
   static Stream<StateBackend> backends() {
-    return Stream.of(
-        new HashMapStateBackend(),
-        new EmbeddedRocksDBStateBackend(false),
-        new EmbeddedRocksDBStateBackend(true));
+    return Stream.of(new HashMapStateBackend(), rocksdb(false), rocksdb(true));
+  }
+
+  private static StateBackend rocksdb(boolean isIncremental) {
+    EmbeddedRocksDBStateBackend backend = new EmbeddedRocksDBStateBackend(isIncremental);
+    backend
+        .getMemoryConfiguration()
+        .setUseManagedMemory(false); // of which the harness has too little
+    return backend;
   }
 
   private static OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness(
       StateBackend backend, int parallelism, int subtask) throws Exception {
-    var harness = Harness.of(Segments.of(sidecar, 1), parallelism, subtask);
-    harness.setStateBackend(backend);
-    return harness;
+    return Harness.of(Segments.of(sidecar, 1), parallelism, subtask, backend);
   }
 
   private static BridgeRecord record(String key) {
@@ -101,6 +104,9 @@ final class KeyedStateTest {
         harness.processElement(new StreamRecord<>(record("k" + i % 1000)));
       }
       snapshot = Harness.checkpoint(harness, 1);
+      assertEquals(
+          backend instanceof HashMapStateBackend ? "hashmap" : "rocksdb",
+          harness.getOperator().getKeyedStateBackend().getBackendTypeIdentifier());
       assertEquals(3000, harness.getOutput().size(), "all results before the barrier are out");
     }
     try (var harness = harness(backend, 1, 0)) {

@@ -11,6 +11,8 @@ import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
 import org.apache.flink.runtime.operators.testutils.MockEnvironment;
 import org.apache.flink.runtime.operators.testutils.MockEnvironmentBuilder;
+import org.apache.flink.runtime.state.StateBackend;
+import org.apache.flink.runtime.state.hashmap.HashMapStateBackend;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.util.KeyedOneInputStreamOperatorTestHarness;
@@ -29,6 +31,13 @@ public final class Harness {
   /** The same of one subtask of several. */
   public static OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> of(
       SegmentSettings settings, int parallelism, int subtask) throws Exception {
+    return of(settings, parallelism, subtask, new HashMapStateBackend());
+  }
+
+  /** The same with a state backend; the harness takes none that is set after its setup. */
+  public static OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> of(
+      SegmentSettings settings, int parallelism, int subtask, StateBackend backend)
+      throws Exception {
     BridgeOperatorFactory factory = new BridgeOperatorFactory(settings);
     OneInputStreamOperatorTestHarness<BridgeRecord, BridgeRecord> harness =
         settings.keyed()
@@ -41,6 +50,7 @@ public final class Harness {
                 subtask)
             : new OneInputStreamOperatorTestHarness<>(
                 factory, settings.maxParallelism(), parallelism, subtask);
+    harness.setStateBackend(backend);
     harness.setup(BridgeRecordSerializer.INSTANCE);
     return harness;
   }

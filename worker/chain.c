@@ -322,6 +322,9 @@ static bool chain_batch_step(struct chain *chain, struct wire_batch *batch, stru
 	struct step *step = &chain->steps[0];
 
 	chain_at(chain, 0);
+	chain->waitable = chain->errors && wakes_are_heard();
+	chain_let_wait(chain, step);
+	chain->waitable = false;
 	if (step->ops->process_batch(step, batch, time, run, in_place, failure))
 		return true;
 	chain_tries_again(chain, 0, failure);

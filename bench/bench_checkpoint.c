@@ -4,8 +4,11 @@
  * serving code and back in one process, which is also the front; the state is a gigabyte, or a tenth of the machine's free
  * memory where that is less. Prints `name<TAB>value<TAB>unit`, and writes build/bench/checkpoint.json.
  *
+ *   bench_checkpoint [--state MB] [--state-dir DIR]      the arena is then a file, as with bridged --state-dir
+ *
  * All times are those that this process was given; the client's and gRPC's part is not in them.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +50,7 @@ static struct figure {
 	double value;
 } figures[8];
 static unsigned figure_count;
+static int state_dir = -1; /* where the arena is a file */
 
 static void report(const char *name, double value, const char *unit)
 {
@@ -103,7 +107,7 @@ static void bench_init(struct bench *bench, uint64_t arena, uint64_t delta_bytes
 						.unary_message_max = MESSAGE,
 						.delta_bytes = delta_bytes};
 	CHECK(control_create(&bench->sidecar.control, 1, 1, 1) == 0);
-	CHECK(slot_memory_create(memory, 0, &sizes, -1) == 0);
+	CHECK(slot_memory_create(memory, 0, &sizes, state_dir) == 0);
 	bench->front = *memory;
 	bench->front.channels_fd = dup(memory->channels_fd);
 	bench->front.worker_bell = bench->front.arena_fd = bench->front.owner_fd = -1;
@@ -408,12 +412,20 @@ static uint64_t state_bytes_wanted(void)
 	return free_bytes / 10 < wanted ? free_bytes / 10 : wanted;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct bench bench;
 	uint64_t bytes = state_bytes_wanted();
 
 	log_init("bench", LOG_WARN);
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (strcmp(argv[i], "--state-dir") == 0)
+			state_dir = open(argv[i + 1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		else if (strcmp(argv[i], "--state") == 0)
+			bytes = strtoull(argv[i + 1], NULL, 10) << 20;
+		else
+			fatalx("unknown option %s", argv[i]);
+	}
 	bench_init(&bench, arena_size_for(3 * bytes), 1 << 20);
 	open_session(&bench, 1, false, 0);
 	send_batch(&bench, 0, BATCH);

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -199,6 +200,7 @@ static int probe_reload(void *context, int out)
 	struct diagnostics diagnostics;
 	FILE *file = fdopen(out, "w");
 
+	setpriority(PRIO_PROCESS, 0, 10); /* who serves should not notice */
 	forget_memories(supervisor->sidecar);
 
 	if (file == NULL)

@@ -22,6 +22,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,16 @@ static void __attribute__((noreturn)) leave_unopened(const struct segment *segme
 	log_error("segment \"%s\" step \"%s\" cannot be opened: %s", segment->name,
 		  failure->step < segment->step_count ? segment->steps[failure->step].name : "?", failure->message);
 	_exit(EXIT_CHAIN);
+}
+
+/* Has the kernel let this process interrupt nobody when it wakes up, or lets it do so again: who loads code should not get in the way of
+ * who serves, but who gets the slot must be fast. No nicer than that: without privilege there would be no way back. */
+static void set_patient(bool patient)
+{
+	const struct sched_param none = {0};
+
+	if (sched_setscheduler(0, patient ? SCHED_BATCH : SCHED_OTHER, &none) != 0)
+		log_debug("the scheduling policy stays as it is: %s", strerror(errno));
 }
 
 /* Loads the pipeline's code; leaves with EXIT_CHAIN when a step does not open. */
@@ -476,7 +487,9 @@ void worker_main(struct sidecar *sidecar, const struct birth *birth)
 
 	attach(&worker);
 	memory_bound(sidecar->config.worker_memory);
+	set_patient(true);
 	load_the_code(&worker);
+	set_patient(false);
 	own_the_slot(&worker);
 	become_owner(&worker);
 	open_the_slot(&worker);

@@ -242,6 +242,17 @@ def test_new_code_takes_over_while_a_session_goes_on(bridged, client, reload):
     assert session.exchange(b"y") == [b"y!"]
 
 
+def test_who_serves_and_who_waits_are_scheduled_as_usual(bridged, client, reload):
+    """A process is patient while it loads code, and no longer."""
+    sidecar = bridged(PIPELINE)
+    for _ in range(2):
+        assert client(sidecar.unix).session(sidecar).exchange(b"a") == [b"A"]
+        wait_for_heirs(sidecar)
+        pids = [slot(sidecar)["pid"], slot(sidecar)["heir_pid"]]
+        assert [os.sched_getscheduler(pid) for pid in pids] == [os.SCHED_OTHER] * 2
+        reload(sidecar, PIPELINE)
+
+
 def test_what_cannot_be_reloaded_changes_nothing(bridged, client, reload, bridgectl, workdir):
     sidecar = bridged(PIPELINE)
     session = client(sidecar.unix).session(sidecar)

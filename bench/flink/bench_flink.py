@@ -1,7 +1,7 @@
 """`make bench-flink`: the bridge in a real Flink, against Java operators with the same logic, and against PyFlink.
 
-    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...] [--cpu] [--profile]
-                                                     [--engines NAME,...] [--plot FILE.svg]
+    build/venv/bin/python bench/flink/bench_flink.py [--rounds N] [--seconds S] [--sizes 100,1000] [--parallelism 1,2] [--only PART,...]
+                                                     [--cpu] [--profile] [--engines NAME,...] [--plot FILE.svg]
 
 All read the same files and end in a sink that forgets. Each engine is a process of its own that stays from round to round, so start-up,
 class loading and compilation are over when it counts. A run's rate is taken inside the job, between the times at which 30 % and 95 % of

@@ -16,6 +16,8 @@
 #include "worker/chain.h"
 #include "worker/errors.h"
 #include "worker/hosts/host.h"
+#include "worker/jq_program.h"
+#include "worker/json_text.h"
 #include "worker/wakes.h"
 
 enum { STATE_BYTES = 16 << 20, TEXT_SIZE = 1 << 14, TIMERS_AT_ONCE = 100 };
@@ -53,6 +55,8 @@ static void teardown(void)
 	scratch_destroy(scratch);
 	spec_deinit(&spec);
 	memory_free(&memory);
+	jq_programs_free();
+	json_forget_keys();
 }
 
 /* Opens the chain that the spec has. */

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 
 import grpc
@@ -106,6 +107,18 @@ def test_a_step_that_fails_says_why(bridged, client):
     assert time.isdigit()
 
 
+def test_unary_calls(bridged, client):
+    """The same step behind the unary call: answers, failures in its words, a death that costs one call."""
+    sidecar = bridged(MOODY.replace("POLICY", "fail"))
+    one = client(sidecar.unix)
+    assert [message.payload for message in one.process(0, b"a")] == [b"a"]
+    for payload, words in ((b"fail", "not today"), (b"later9", "not now"), (b"segv", "workers died over this call")):
+        with pytest.raises(grpc.RpcError) as caught:
+            one.process(0, payload)
+        assert caught.value.code() == grpc.StatusCode.INTERNAL and words in caught.value.details()
+    assert [message.payload for message in one.process(0, b"b")] == [b"b"]
+
+
 def test_retries_rest_and_go_on(bridged, client):
     """What fails for a while comes out; meanwhile another session of the slot is served."""
     sidecar = bridged(MOODY.replace("on_error: POLICY", "retries: 3, retry_backoff: 50ms"))
@@ -114,6 +127,25 @@ def test_retries_rest_and_go_on(bridged, client):
     seq = resting.send_records(b"a", b"later3", b"b")
     assert other.exchange(b"c") == [b"c"]
     assert [record.payload for record in resting.results(seq)] == [b"a", b"later3", b"b"]
+
+
+def owner(sidecar):
+    return sidecar.stats_json("slots")["slots"][0]["pid"]
+
+
+def test_failures_are_counted_across_deaths(bridged, client):
+    """Two failures, a killed worker, and the third in a row ends the session, in words."""
+    sidecar = bridged(MOODY.replace("on_error: POLICY", "on_error: skip, errors_in_row: 3"))
+    session = client(sidecar.unix).session(sidecar)
+    assert session.exchange(b"fail", b"a", b"fail", b"fail") == [b"a"]
+    before = owner(sidecar)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: owner(sidecar) not in (before, None, 0), "another owner")
+    session.send_records(b"fail")
+    with pytest.raises(grpc.RpcError) as caught:
+        while True:
+            session.receive()
+    assert "3 failures one after the other (errors_in_row); this one: not today" in caught.value.details()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import subprocess
 import grpc
 import pytest
 
-from conftest import BRIDGECTL, BRIDGED, BUILD, PATIENCE, TOP, find_key, wait_until
+from conftest import BRIDGECTL, BRIDGED, BUILD, PATIENCE, SANITIZED, TOP, find_key, wait_until
 
 LIBRARIES = BUILD / "tests" / "libraries"
 
@@ -43,7 +43,11 @@ def headers(record):
     return {name: value for name, value in record.headers.items() if name.startswith("bridge-error")}
 
 
-@pytest.mark.parametrize("deadly, how", [(b"segv", "signal 11"), (b"abort", "signal 6"), (b"exit", "exit")])
+# A sanitizer would report the first as its own.
+DEADLY = [(b"segv", "signal 11")] * (not SANITIZED) + [(b"abort", "signal 6"), (b"exit", "exit")]
+
+
+@pytest.mark.parametrize("deadly, how", DEADLY)
 def test_a_deadly_record_is_put_aside(bridged, client, deadly, how):
     """The record that a native step dies of is a dead letter; its neighbours come out, and so does what comes later."""
     sidecar = bridged(LETTERS)
@@ -65,7 +69,7 @@ def test_a_deadly_record_is_put_aside(bridged, client, deadly, how):
 def test_a_deadly_record_fails_the_session_by_default(bridged, client):
     sidecar = bridged(MOODY.replace("POLICY", "fail"))
     session = client(sidecar.unix).session(sidecar)
-    session.send_records(b"segv")
+    session.send_records(b"abort")
     with pytest.raises(grpc.RpcError) as caught:
         while True:
             session.receive()
@@ -86,7 +90,7 @@ def test_state_outlives_what_a_step_dies_of(bridged, client, bridgectl):
     sidecar = bridged(COUNT)
     session = client(sidecar.unix).session(sidecar, segment=1)
     assert session.exchange(*[session.keyed(b"k", b"x")] * 3) == [b"x:1", b"x:2", b"x:3"]
-    assert session.exchange(*[session.keyed(b"k", payload) for payload in (b"x", b"segv", b"fail", b"x")]) == [b"x:4", b"x:5"]
+    assert session.exchange(*[session.keyed(b"k", payload) for payload in (b"x", b"abort", b"fail", b"x")]) == [b"x:4", b"x:5"]
     assert session.exchange(session.keyed(b"k", b"x")) == [b"x:6"]
     rows = sidecar.stats_json("metrics")["metrics"]
     assert [(row["step"], row["metric"], row["type"]) for row in rows] == [("count", "records", "counter")]
@@ -112,7 +116,7 @@ def test_unary_calls(bridged, client):
     sidecar = bridged(MOODY.replace("POLICY", "fail"))
     one = client(sidecar.unix)
     assert [message.payload for message in one.process(0, b"a")] == [b"a"]
-    for payload, words in ((b"fail", "not today"), (b"later9", "not now"), (b"segv", "workers died over this call")):
+    for payload, words in ((b"fail", "not today"), (b"later9", "not now"), (b"abort", "workers died over this call")):
         with pytest.raises(grpc.RpcError) as caught:
             one.process(0, payload)
         assert caught.value.code() == grpc.StatusCode.INTERNAL and words in caught.value.details()

@@ -300,6 +300,8 @@ static int count(struct step *step, const struct bridge_run *run)
 			return fail_for_now(step, i);
 		if (says(record, "segv"))
 			*nowhere = 1;
+		if (says(record, "abort"))
+			abort();
 		snprintf(text, sizeof(text), "%s:%" PRIu64, text_of(record), number);
 		if (emit_text(step, i, text) != BRIDGE_OK)
 			return BRIDGE_FAILED;

@@ -59,6 +59,7 @@ enum {
 	CHECKPOINT_KEY_BYTES = 40, /* so that an entry travels in some 100 bytes */
 	CHUNK_BYTES = 256 << 10,
 	TURN_S = 3, /* of each of the two sidecars that take turns */
+	TURN_RECORDS = 16 * LOAD_RECORDS,
 };
 #define PATIENCE_NS UINT64_C(60000000000)
 #define QUIET_NS UINT64_C(100000000)
@@ -721,8 +722,8 @@ static double throughput(bool barriers)
 {
 	uint64_t from = clock_ns(), next = from + 1000000000, records = 0;
 	while (clock_ns() < from + TURN_S * UINT64_C(1000000000)) {
-		update(16 * LOAD_RECORDS);
-		records += 16 * LOAD_RECORDS;
+		update(TURN_RECORDS);
+		records += TURN_RECORDS;
 		if (barriers && clock_ns() > next) {
 			barrier();
 			next += 1000000000;

@@ -72,7 +72,7 @@ endif
 LDHARDEN := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
 CFLAGS_release := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
-CFLAGS_debug   := -O1 -g3 -fno-omit-frame-pointer -DBRIDGE_DEBUG
+CFLAGS_debug   := -O1 -g3 -fno-omit-frame-pointer -DFAULT_POINTS
 LDFLAGS_asan   := -fsanitize=address,undefined
 LDFLAGS_tsan   := -fsanitize=thread
 LDFLAGS_fuzz   := -fsanitize=fuzzer-no-link,address,undefined

@@ -47,7 +47,7 @@ uint64_t fault_passes(enum fault fault)
 	return passes[fault];
 }
 
-#ifdef BRIDGE_DEBUG
+#ifdef FAULT_POINTS
 /* Arms what the environment names. What it misspells is fatal: a test that waits for a death would wait for good. */
 static void arm_from_environment(void)
 {

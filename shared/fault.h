@@ -29,7 +29,7 @@ void fault_arm(enum fault fault, uint64_t pass);
 /* How often this process has come to a point since it was last armed or disarmed; 0 but in the debug variant. */
 uint64_t fault_passes(enum fault fault);
 
-#ifdef BRIDGE_DEBUG
+#ifdef FAULT_POINTS
 void fault_pass(enum fault fault);
 #define FAULT_POINT(name) fault_pass(FAULT_##name)
 #else

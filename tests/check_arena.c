@@ -835,7 +835,7 @@ static bool workload_dies(enum fault fault, uint64_t pass, uint64_t units)
 	return true;
 }
 
-#ifdef BRIDGE_DEBUG
+#ifdef FAULT_POINTS
 enum { FAULT_UNITS = 150 };
 
 /* Dies at every point, at passes ever further on, and goes on as if nothing had been. */
@@ -928,7 +928,7 @@ static Suite *arena_suite(void)
 	suite_add_tcase(suite, tests);
 	tests = tcase_create("faults");
 	tcase_add_checked_fixture(tests, setup, teardown);
-#ifdef BRIDGE_DEBUG
+#ifdef FAULT_POINTS
 	tcase_add_loop_test(tests, death_at_every_fault_point_leaves_whole_units, 0, FAULT_sweep + 1);
 #else
 	tcase_add_test(tests, death_at_every_fault_point_leaves_whole_units);

@@ -1017,7 +1017,7 @@ START_TEST(death_at_every_point_loses_and_doubles_nothing)
 		pid = start_worker(fault, pass);
 	}
 	kill_worker(pid);
-#ifdef BRIDGE_DEBUG
+#ifdef FAULT_POINTS
 	if (deaths == 0)
 		ck_abort_msg("%s is never reached", fault_name(fault));
 #else

@@ -12,7 +12,11 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.stream.IntStream;
 import org.apache.flink.configuration.Configuration;
@@ -143,6 +147,47 @@ class FileJobTest {
     List<Integer> found = new ArrayList<>();
     Parts.lines(folder.resolve("out")).forEach(line -> found.add(Integer.valueOf(line)));
     assertEquals(expected.stream().sorted().toList(), found.stream().sorted().toList());
+  }
+
+  @Test
+  void partitionsAreKept() throws Exception {
+    String pipeline =
+        """
+        name: partitions
+        parallelism: 2
+        sources:
+          numbers: { kind: generator, count: 100, program: '{n: ., word: "w\\(. %% 5)"}' }
+        steps:
+          - { name: all, kind: passthrough, from: numbers, partition: broadcast }
+          - { name: sharded, kind: passthrough, from: numbers, partition_by: .n }
+          - { name: words, kind: passthrough, from: numbers, partition_by: .word }
+        sinks:
+          all: { kind: file, path: "%1$s/all", from: all, parallelism: 2 }
+          sharded: { kind: file, path: "%1$s/sharded", from: sharded, parallelism: 2, roll_time: 1h }
+          words: { kind: file, path: "%1$s/words", from: words, parallelism: 2, roll_bytes: 1MiB }
+        """
+            .formatted(folder);
+    try (Sidecar sidecar = Sidecar.start(pipeline, SLOTS)) {
+      run(sidecar);
+    }
+    assertEquals(200, Parts.lines(folder.resolve("all")).size());
+    assertEquals(100, Parts.lines(folder.resolve("sharded")).size());
+    assertEquals(100, Parts.lines(folder.resolve("words")).size());
+    for (Path part : Parts.finished(folder.resolve("sharded"))) {
+      Set<Integer> shards = new HashSet<>();
+      for (String line : Files.readAllLines(part)) {
+        shards.add(JqProgram.JSON.readTree(line).get("n").asInt() % 2);
+      }
+      assertEquals(1, shards.size(), "two shards in " + part);
+    }
+    Map<String, Path> partOf = new HashMap<>();
+    for (Path part : Parts.finished(folder.resolve("words"))) {
+      for (String line : Files.readAllLines(part)) {
+        String word = JqProgram.JSON.readTree(line).get("word").asText();
+        assertEquals(part, partOf.getOrDefault(word, part), "two subtasks have " + word);
+        partOf.put(word, part);
+      }
+    }
   }
 
   /**

@@ -246,7 +246,7 @@ struct Opened {
 
 int json_open(const bridge_host *host, bridge_context *context, const bridge_setup *, void *code, void **self)
 {
-	Opened *opened = new (std::nothrow) Opened{};
+	Opened *opened = new (std::nothrow) Opened();
 
 	if (opened == nullptr)
 		return bridge_fail(host, context, BRIDGE_NO_RECORD, "no memory");

@@ -720,7 +720,12 @@ START_TEST(a_session_is_adopted_once_there_is_room)
 	while (arena_alloc(arena, 2, 64) != 0)
 		arena_commit(arena);
 	arena_rollback(arena);
-	rig.specs[1].steps[0].name = "renamed";
+	if (_i == 0) {
+		rig.specs[1].steps[0].name = "renamed";
+	} else { /* or for what is counted of failures */
+		rig.specs[1].steps[0].policy = ON_ERROR_SKIP;
+		rig.specs[1].steps[0].rules.of[RULE_errors_in_row] = 5;
+	}
 	rig_adopt(&rig);
 	while (!last) {
 		rig_serve(&rig);
@@ -1042,7 +1047,7 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, an_end_is_not_taken_back);
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
 	tcase_add_test(test, a_damaged_arena_is_left_as_it_is);
-	tcase_add_test(test, a_session_is_adopted_once_there_is_room);
+	tcase_add_loop_test(test, a_session_is_adopted_once_there_is_room, 0, 2);
 	tcase_add_test(test, nobody_serves_over_damaged_state_of_unary_calls);
 	tcase_add_loop_test(test, a_damaged_outbox_is_not_followed, 0, 3);
 	tcase_add_test(test, a_damaged_outbox_is_not_freed);

@@ -534,8 +534,10 @@ static bool open_steps(struct session *session)
 			 &failure))
 		return fail_step(session, &failure, 0);
 	if (!errors_open(&session->errors, &session->workspace->arena, session->channel, session->segment,
-			 &session->at->errors))
+			 &session->at->errors)) {
+		close_steps(session); /* the unit is in trouble: they are opened once more */
 		return false;
+	}
 	chain_set_errors(session->chain, &session->errors);
 	session->identity = chain_is_identity(session->chain);
 	snapshot_init(&session->snapshot, session->store, &session->workspace->arena, session->channel,

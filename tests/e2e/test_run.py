@@ -362,6 +362,19 @@ def test_kafka_is_refused_and_can_be_replaced(run):
     assert out == "a\nb\n"
 
 
+@pytest.mark.parametrize("how, word", [("partition: broadcast", "broadcast"), ("partition_by: .n", "custom")])
+def test_partitions_that_only_flink_has(run, how, word):
+    """They are refused where they would mean something, and make no difference to a single subtask."""
+    pipeline = (
+        "name: spread\nsources: { in: { kind: generator, count: 3, program: '{n: .}' } }\n"
+        f"steps: [{{ name: s, kind: map, program: .n, {how}, parallelism: 2 }}]\nsinks: {{ out: {{ kind: print }} }}\n"
+    )
+    _, err, _ = run(pipeline, code=1)
+    assert f'segment "s" is read by the partition {word}, which only Flink has' in err
+    out, _, _ = run(pipeline.replace("parallelism: 2", "parallelism: 1"))
+    assert out == "0\n1\n2\n"
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -4,7 +4,6 @@ import io.flinkbridge.descriptor.Descriptor;
 import io.flinkbridge.descriptor.FlinkSettings;
 import io.flinkbridge.descriptor.Options;
 import java.time.Duration;
-import java.util.Map;
 import org.apache.flink.api.common.RuntimeExecutionMode;
 import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.Configuration;
@@ -42,7 +41,7 @@ final class EnvironmentSettings {
       checkpoints(configuration, settings);
     }
     restarts(configuration, settings);
-    properties(settings).forEach(configuration::setString);
+    putProperties(configuration, settings);
     return configuration;
   }
 
@@ -104,10 +103,22 @@ final class EnvironmentSettings {
   }
 
   /**
-   * Further settings under Flink's names; one that has a setting here is refused, so that there is
-   * one place for each.
+   * Further settings under Flink's names; one that has a setting here is refused: each has one
+   * place.
    */
-  private static Map<String, String> properties(FlinkSettings settings) {
-    return settings.options().map("properties");
+  private static void putProperties(Configuration configuration, FlinkSettings settings) {
+    settings
+        .options()
+        .map("properties")
+        .forEach(
+            (name, value) -> {
+              if (configuration.containsKey(name)) {
+                throw new UnfitException(
+                    "properties in section flink: "
+                        + name
+                        + " has a setting of its own there, or follows from one; `--explain` shows them");
+              }
+              configuration.setString(name, value);
+            });
   }
 }

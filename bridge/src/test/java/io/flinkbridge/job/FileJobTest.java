@@ -168,7 +168,7 @@ class FileJobTest {
         """
             .formatted(folder);
     try (Sidecar sidecar = Sidecar.start(pipeline, SLOTS)) {
-      run(sidecar);
+      run(sidecar, "delivery: at_least_once");
     }
     assertEquals(200, Parts.lines(folder.resolve("all")).size());
     assertEquals(100, Parts.lines(folder.resolve("sharded")).size());

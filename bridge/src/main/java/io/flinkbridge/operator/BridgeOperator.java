@@ -320,6 +320,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   /** Puts what the sidecar need not see behind all that came before it. */
   private void queue(InFlight.Kind kind, Object element) throws Exception {
+    resume();
     flush();
     inFlight.add(new InFlight(0, kind, 0, 0, 0, element));
     releaseHead();
@@ -327,6 +328,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   @Override
   public void endInput() throws Exception {
+    resume();
     flush();
     sent(session.sendEndInput(), InFlight.Kind.END, null);
     while (!inFlight.isEmpty()) {

@@ -43,6 +43,11 @@ final class KeyedTable implements StateTable {
     return (KeyedStateBackend<Integer>) backend;
   }
 
+  /** How many key groups Flink has for the operator. */
+  int keyGroups() {
+    return backend.getNumberOfKeyGroups();
+  }
+
   private void select(StateKey key) {
     int group = key.keyGroup(backend.getNumberOfKeyGroups());
     if (!range.contains(group)) {

@@ -72,6 +72,14 @@ final class StateKeeper {
         backend == null
             ? null
             : new KeyedTable(backend, context.getKeyedStateStore(), Buckets.PER_GROUP);
+    if (keyed != null && keyed.keyGroups() != maxParallelism) {
+      throw new IllegalStateException(
+          "the segment has "
+              + maxParallelism
+              + " key groups and its operator "
+              + keyed.keyGroups()
+              + ": set the operator's max parallelism to that of the segment");
+    }
     this.table =
         keyed != null ? keyed : new UnkeyedTable(context.getOperatorStateStore(), restored);
   }

@@ -36,10 +36,12 @@ import java.util.Random;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicReference;
 import net.openhft.hashing.LongHashFunction;
+import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.runtime.tasks.mailbox.Mail;
 import org.apache.flink.streaming.util.AbstractStreamOperatorTestHarness;
+import org.apache.flink.streaming.util.KeyedOneInputStreamOperatorTestHarness;
 import org.apache.flink.streaming.util.MockOutput;
 import org.apache.flink.streaming.util.OneInputStreamOperatorTestHarness;
 import org.junit.jupiter.api.Test;
@@ -180,6 +182,8 @@ final class ProtocolTest {
       Harness.checkpoint(harness, 2);
       Exception e = assertThrows(Exception.class, () -> harness.snapshot(3, 3));
       assertTrue(messages(e).contains("a snapshot without its barrier"), messages(e));
+      harness.prepareSnapshotPreBarrier(4);
+      harness.endInput();
     }
   }
 
@@ -692,6 +696,22 @@ final class ProtocolTest {
       }
     }
     assertEquals(List.of("s=of 0", "s=of 1"), splits.stream().sorted().toList());
+  }
+
+  @Test
+  void anotherNumberOfKeyGroupsIsRefused() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> false);
+        var harness =
+            new KeyedOneInputStreamOperatorTestHarness<Integer, BridgeRecord, BridgeRecord>(
+                new BridgeOperatorFactory(sidecar.settings(true)),
+                record -> record.keyHash,
+                Types.INT,
+                64,
+                1,
+                0)) {
+      Exception e = assertThrows(Exception.class, harness::open);
+      assertTrue(messages(e).contains("128 key groups and its operator 64"), messages(e));
+    }
   }
 
   @Test

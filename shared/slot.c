@@ -24,6 +24,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -169,14 +170,25 @@ static int open_file(int directory, uint32_t slot)
 	return -1;
 }
 
-/* Allocates the next piece of a file. 0, or an errno. */
-static int allocate_piece(int fd, uint64_t bytes, uint64_t *done)
+/* Allocates bytes of a file. 0, or an errno. */
+static int allocate_file(int fd, uint64_t from, uint64_t bytes)
 {
-	uint64_t left = bytes - *done, piece = left < FILE_PIECE ? left : FILE_PIECE;
 	int error;
 	do
-		error = posix_fallocate(fd, (off_t)*done, (off_t)piece);
+		error = posix_fallocate(fd, (off_t)from, (off_t)bytes);
 	while (error == EINTR);
+	return error;
+}
+
+/* Allocates the next piece of a file. Where there cannot be room for all of it, not the first piece either: to fill a file system, or a
+ * tmpfs and the memory, up before saying so would hurt others. 0, or an errno. */
+static int allocate_piece(int fd, uint64_t bytes, uint64_t *done)
+{
+	struct statvfs room;
+	uint64_t left = bytes - *done, piece = left < FILE_PIECE ? left : FILE_PIECE;
+	if (fstatvfs(fd, &room) == 0 && room.f_blocks > 0 && (uint64_t)room.f_bavail * room.f_frsize < left)
+		return ENOSPC;
+	int error = allocate_file(fd, *done, piece);
 	if (error == 0)
 		*done += piece;
 	return error;
@@ -185,12 +197,11 @@ static int allocate_piece(int fd, uint64_t bytes, uint64_t *done)
 /* A file of a fixed size in a directory, allocated whole and without a name. The descriptor, or -1 with errno. */
 static int make_file(int directory, uint32_t slot, uint64_t bytes)
 {
-	int fd = open_file(directory, slot), error = 0;
-	for (uint64_t done = 0; fd >= 0 && error == 0 && done < bytes;)
-		error = allocate_piece(fd, bytes, &done);
-	if (fd < 0 || error == 0)
+	int fd = open_file(directory, slot), error = fd < 0 ? errno : allocate_file(fd, 0, bytes);
+	if (error == 0)
 		return fd;
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	errno = error;
 	return -1;
 }

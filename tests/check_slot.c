@@ -405,7 +405,9 @@ START_TEST(a_renewed_file_is_made_in_pieces)
 	ck_assert_int_eq(fstat(other.arena_fd, &status), 0);
 	ck_assert_uint_eq((uint64_t)status.st_size, large.arena);
 	ck_assert_uint_ge((uint64_t)status.st_blocks * 512, large.arena);
-	ck_assert_int_eq(slot_attach_worker(&other), 0);
+	other.sizes.arena = UINT64_C(1) << 50; /* what no disk has is not begun */
+	ck_assert_int_eq(slot_memory_renew(&other, directory), RENEWAL_FAILED);
+	ck_assert_int_eq(errno, ENOSPC);
 	slot_memory_destroy(&other);
 	ck_assert_int_eq(rmdir(path), 0);
 	close(directory);

@@ -12,6 +12,8 @@ import java.io.File;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.regex.Pattern;
+import java.util.regex.PatternSyntaxException;
 import org.apache.kafka.clients.producer.ProducerConfig;
 
 /** What a pipeline and its settings must not say together: found before anything is submitted. */
@@ -51,6 +53,7 @@ final class JobChecks {
           what
               + "Flink cannot read standard input; name a file or a folder, or use `bridgectl run`");
     }
+    checkPattern(source, what);
     for (String name : List.of("timestamp", "program")) {
       String problem = options.text(name).map(JqProgram::problem).orElse(null);
       if (problem != null) {
@@ -61,6 +64,14 @@ final class JobChecks {
                 + "\" runs in the JVM, whose jq does not take it: "
                 + problem);
       }
+    }
+  }
+
+  private void checkPattern(Source source, String what) {
+    try {
+      source.options().text("topic_pattern").ifPresent(Pattern::compile);
+    } catch (PatternSyntaxException e) {
+      problems.add(what + "\"topic_pattern\" is no regular expression: " + e.getMessage());
     }
   }
 

@@ -182,6 +182,18 @@ class KafkaEndsTest {
   }
 
   @Test
+  void aPatternHasToBeOne(@TempDir Path other) throws Exception {
+    Descriptor broken =
+        Descriptor.read(
+            Sidecar.compile(
+                other, PIPELINE.replace("topic_pattern: \"z.*\"", "topic_pattern: \"z(\"")));
+    String problems = JobChecks.problems(broken, settings("checkpoint_timeout: 30s")).toString();
+    assertTrue(
+        problems.contains("source \"latest\": \"topic_pattern\" is no regular expression"),
+        problems);
+  }
+
+  @Test
   void brokersThatCannotBeAskedAreAWarning() throws Exception {
     BrokerChecks checks = BrokerChecks.of(descriptor, settings("delivery: at_least_once"));
     assertEquals(List.of(), checks.warnings());

@@ -392,7 +392,7 @@ wheel: $(VENV)
 .PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell lint-python install clean help
 C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(HOSTED) $(wildcard cli/*.c tests/*.c bench/*.c)
 C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h worker/hosts/*.h worker/hosts/python/*.h cli/*.h tests/*.h bench/*.h)
-SCRIPTS   := setup/install.sh setup/maven.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
+SCRIPTS   := setup/install.sh setup/maven.sh setup/jvm_flags.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
 TIDY      := $(C_SOURCES:%.c=build/lint/%.ok)
 # Wrong about readdir, NULL as a last argument, designated initialisers, mmap(-1), ends of linked-in data; the compilers and clang-tidy look at these as well.
 CPPCHECK_WRONG := missingIncludeSystem readdirCalled legacyUninitvar invalidFunctionArg ctuuninitvar comparePointers varFuncNullUB

@@ -25,7 +25,8 @@ topic=${TOPIC:-events}
 home=build/flink
 flink_port=${FLINK_PORT:-8081} rpc_port=${RPC_PORT:-6123} kafka_port=${KAFKA_PORT:-9092} controller_port=${CONTROLLER_PORT:-9093}
 logging=-Dlog4j.configurationFile=$PWD/bridge/src/test/resources/log4j2-test.properties
-opens=(--add-opens=java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.nio=ALL-UNNAMED)
+mapfile -t flags < <(setup/jvm_flags.sh)
+flags+=(--add-opens=java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.util=ALL-UNNAMED --add-opens=java.base/java.nio=ALL-UNNAMED)
 
 if [ -z "${JAVA_HOME:-}" ]; then
 	for jdk in /usr/lib/jvm/java-17-openjdk-*; do
@@ -133,7 +134,7 @@ embedded() {
 	sidecar=$!
 	# shellcheck disable=SC2064 # these values
 	trap "kill $sidecar 2>/dev/null; wait $sidecar || true; rm -rf $folder" EXIT
-	"$java" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "$logging" -Dbridge.log=error "${opens[@]}" -cp "$jar:$(cluster)" io.flinkbridge.Main \
+	"$java" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "$logging" -Dbridge.log=error "${flags[@]}" -cp "$jar:$(cluster)" io.flinkbridge.Main \
 		--descriptor $run/descriptor.yaml --config $run/config.yaml --sidecar "unix:$folder/front.sock" || fail "the job failed"
 	show_files $run
 }
@@ -193,10 +194,10 @@ up() {
 	echo "$folder" >$home/sockets
 
 	echo "  START Kafka at 127.0.0.1:$kafka_port, Flink at 127.0.0.1:$flink_port, a sidecar with 4 slots"
-	start kafka "$java" -Xmx256m -XX:+UseSerialGC "$logging" -cp "$(tools)" io.flinkbridge.testing.KafkaBroker serve $home/kafka "$kafka_port" "$controller_port"
-	start jobmanager "$java" -Xmx384m -XX:+UseSerialGC "$logging" -Dbridge.log=info "${opens[@]}" -cp "$flink" \
+	start kafka "$java" -Xmx256m -XX:+UseSerialGC "$logging" "${flags[@]}" -cp "$(tools)" io.flinkbridge.testing.KafkaBroker serve $home/kafka "$kafka_port" "$controller_port"
+	start jobmanager "$java" -Xmx384m -XX:+UseSerialGC "$logging" -Dbridge.log=info "${flags[@]}" -cp "$flink" \
 		org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint --configDir $home/conf
-	start taskmanager "$java" -Xmx384m -XX:MaxDirectMemorySize=192m -XX:MaxMetaspaceSize=256m -XX:+UseSerialGC "$logging" -Dbridge.log=info "${opens[@]}" \
+	start taskmanager "$java" -Xmx384m -XX:MaxDirectMemorySize=192m -XX:MaxMetaspaceSize=256m -XX:+UseSerialGC "$logging" -Dbridge.log=info "${flags[@]}" \
 		-cp "$flink" org.apache.flink.runtime.taskexecutor.TaskManagerRunner --configDir $home/conf
 
 	KAFKA=127.0.0.1:$kafka_port OUT=$PWD/$home/out "$bin/bridgectl" compile "$pipeline" --config "$config" -o $home/descriptor.yaml
@@ -231,7 +232,7 @@ run() {
 	local running name out
 	running=$(job)
 	if [ -z "$running" ]; then
-		FLINK_CONF_DIR=$home/conf "$java" -Xmx256m "$logging" "${opens[@]}" -cp "$(cluster)" org.apache.flink.client.cli.CliFrontend \
+		FLINK_CONF_DIR=$home/conf "$java" -Xmx256m "$logging" "${flags[@]}" -cp "$(cluster)" org.apache.flink.client.cli.CliFrontend \
 			run -d "$jar" --descriptor $home/descriptor.yaml --config $home/job.yaml --sidecar "unix:$(<$home/sockets)/front.sock" >$home/log/submit.log 2>&1 ||
 			{ cat $home/log/submit.log >&2; fail "the job was not taken"; }
 		running=$(job)

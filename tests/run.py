@@ -80,7 +80,9 @@ def collect(options: argparse.Namespace) -> list[Job]:
 
     java = java_classes("Chaos" if options.java == "chaos" else "Test", [name for name in options.names if name != "chaos"])
     if options.java and java:
+        flags = subprocess.run(["setup/jvm_flags.sh"], cwd=TOP, stdout=subprocess.PIPE, text=True, check=True).stdout
         command = ["setup/maven.sh", "test", "test", f"-Dtest={','.join(java)}", f"-Dbridge.size={options.java}"]
+        command.append(f"-Dbridge.jvm={' '.join(flags.split())}")
         jobs.append(Job("java", "release", "java", command, options.timeout * JAVA_TIMES[options.java]))
     chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
     for variant in options.e2e:

@@ -351,7 +351,7 @@ def test_the_stats_socket_works_with_socat(bridged):
         return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
     commands = [line.split()[0] for line in ask("help\n").splitlines()[1:] if line and not line.startswith("With")]
-    shows = {"help", "stats", "slots", "lives", "sessions", "segments", "deaths", "health", "config", "version", "reloading"}
+    shows = {"help", "stats", "slots", "lives", "sessions", "segments", "deaths", "health", "config", "version", "reloading", "metrics"}
     assert set(commands) == shows | {"state", "reload", "restart_worker", "drain"}
     for command in shows | {"state 0"}:
         assert ask(command + "\n").endswith("\n\n")

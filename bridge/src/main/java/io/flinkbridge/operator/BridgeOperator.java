@@ -11,6 +11,7 @@ import io.flinkbridge.session.ResultsReader;
 import io.flinkbridge.session.Session;
 import io.flinkbridge.session.SessionException;
 import io.flinkbridge.session.Timers;
+import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.List;
 import java.util.concurrent.RejectedExecutionException;
@@ -69,6 +70,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
 
   /** What a message takes beside its records: see the sidecar's own default of the record limit. */
   private static final int MESSAGE_OVERHEAD = 64;
+
+  /** How long to wait for the sidecar before the next look at the mailbox. */
+  private static final Duration AWAIT_NEWS = Duration.ofMillis(5);
 
   /** Nothing is in flight. */
   private static final long NEVER = Long.MIN_VALUE;
@@ -201,14 +205,19 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       }
     } else if (oldestSent != NEVER && !session.hasInput()) {
       long silence = System.nanoTime() - Math.max(oldestSent, session.lastArrival());
-      if (silence > settings.answerTimeout().toNanos()) {
-        post(this::timedOut, "a sidecar that does not answer");
+      if (silence > settings.answerTimeout().toNanos()
+          && !post(this::timedOut, "a sidecar that does not answer")) {
+        getContainingTask().getEnvironment().failExternally(silence());
       }
     }
   }
 
   private void timedOut() throws SessionException {
-    throw new SessionException(
+    throw silence();
+  }
+
+  private SessionException silence() {
+    return new SessionException(
         describe()
             + ": the sidecar at "
             + settings.address()
@@ -332,7 +341,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     flush();
     sent(session.sendEndInput(), InFlight.Kind.END, null);
     while (!inFlight.isEmpty()) {
-      mailbox.yield();
+      await();
     }
   }
 
@@ -363,14 +372,30 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     return cut == Cut.NONE && window.hasRoom() && session.isReady();
   }
 
-  private void awaitRoom() throws InterruptedException {
+  private void awaitRoom() throws Exception {
     while (!canSend()) {
-      mailbox.yield();
+      await();
+    }
+  }
+
+  /**
+   * Waits for a while until something happens: a mail, or news from the sidecar. Those are not left
+   * to their mail alone, because a task that ends takes no more mails, but still runs those that it
+   * has; a checkpoint's trigger may be one of them, and its barrier has to be answered.
+   */
+  private void await() throws Exception {
+    if (mailbox.tryYield()) {
+      return;
+    }
+    if (isDraining || cut == Cut.ANSWERED) {
+      mailbox.yield(); // what has come has to stay where it is
+    } else {
+      drain(AWAIT_NEWS);
     }
   }
 
   /** Sends what is in the batch; waits until there is room for it. */
-  private void flush() throws InterruptedException {
+  private void flush() throws Exception {
     if (batch.records() > 0) {
       awaitRoom();
       if (batch.records() > 0) { // a mail may have sent it meanwhile
@@ -426,27 +451,32 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     post(this::drain, "answers of the sidecar");
   }
 
-  private void post(ThrowingRunnable<Exception> mail, String description) {
+  /** Any thread: has the task's run something; false if the task takes nothing any more. */
+  private boolean post(ThrowingRunnable<Exception> mail, String description) {
     try {
       mailbox.execute(mail, description);
+      return true;
     } catch (RejectedExecutionException e) {
       LOG.debug("{} come too late: the task has ended", description);
+      return false;
     }
   }
 
   /** Takes what has come, up to the ack of a barrier. */
   private void drain() throws Exception {
-    if (isDraining) {
-      return;
+    if (!isDraining && cut != Cut.ANSWERED) {
+      drain(Duration.ZERO);
     }
-    isDraining = true;
+  }
+
+  /** The same, but waits for so long for something to come. */
+  private void drain(Duration patience) throws Exception {
     try {
-      while (cut != Cut.ANSWERED) {
-        Answer answer = session.poll();
-        if (answer == null) {
-          break;
-        }
+      Answer answer = patience.isZero() ? session.poll() : session.await(patience);
+      isDraining = true;
+      while (answer != null) {
         take(answer);
+        answer = cut == Cut.ANSWERED ? null : session.poll();
       }
     } catch (SessionException | ProtocolException e) {
       throw new SessionException(describe() + ": " + e.getMessage());
@@ -617,7 +647,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     cutCheckpoint = checkpoint;
     sent(session.sendBarrier(checkpoint), InFlight.Kind.BARRIER, null);
     while (cut != Cut.ANSWERED) {
-      mailbox.yield();
+      await();
     }
     metric.barrierMillis.update((System.nanoTime() - begin) / 1_000_000);
   }

@@ -187,6 +187,23 @@ final class ProtocolTest {
     }
   }
 
+  /**
+   * A task that ends still runs the mails that it has, checkpoints among them, and takes no new
+   * ones.
+   */
+  @Test
+  void aBarrierIsAnsweredThoughTheMailboxTakesNothingAnyMore() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> false);
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.getTaskMailbox().quiesce();
+      harness.processElement(record("a"));
+      harness.prepareSnapshotPreBarrier(1);
+      assertEquals(List.of("a"), Harness.output(harness));
+      harness.snapshot(1, 1);
+    }
+  }
+
   @Test
   void anAckOfAnotherCheckpointIsAnError() throws Exception {
     try (FakeSidecar sidecar =

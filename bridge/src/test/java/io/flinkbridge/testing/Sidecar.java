@@ -252,7 +252,8 @@ public final class Sidecar implements AutoCloseable {
 
   /** Sends a signal to one of its processes. */
   public void signal(String name, long pid) throws IOException {
-    Process kill = new ProcessBuilder("kill", "-" + name, String.valueOf(pid)).start();
+    // The shell's own: a bare machine has no program of that name.
+    Process kill = new ProcessBuilder("sh", "-c", "kill -" + name + " " + pid).start();
     try {
       kill.waitFor();
     } catch (InterruptedException e) {

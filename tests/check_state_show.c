@@ -1,6 +1,7 @@
 /* What a slot's owner says of its state: the figures are those of the stores, and they are written as seldom as they may be. */
 #include "tests/rig.h"
 
+#include "shared/keygroup.h"
 #include "tests/check_main.h"
 #include "worker/state_show.h"
 
@@ -30,7 +31,8 @@ static void send_keyed(const char *key, const char *payload)
 	record.payload = (ProtobufCBinaryData){strlen(payload), (uint8_t *)payload};
 	record.maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 	record.key = (ProtobufCBinaryData){strlen(key), (uint8_t *)key};
-	record.key_hash = 0;
+	while (record.key_group = key_group_of(record.key_hash, 128), record.key_group > 63)
+		record.key_hash++; /* the session has the groups up to 63 */
 	batch.n_records = 1;
 	batch.records = &records;
 	message.kind_case = FLINK_BRIDGE__TO_WORKER__KIND_BATCH;

@@ -363,6 +363,11 @@ def test_the_stats_socket_works_with_socat(bridged):
 
 def test_the_stats_socket_answers_while_everything_else_hangs(bridged):
     sidecar = bridged(PIPELINE, slots=2)
+
+    def all_started():
+        return all(process["state"] != "starting" for process in sidecar.stats_json("health")["processes"])
+
+    wait_until(all_started, "the heirs to have loaded their code, too")
     stopped = descendants(sidecar.pid)
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)

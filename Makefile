@@ -50,7 +50,7 @@ obj = $(patsubst %.c,$(B)/%.o,$(patsubst build/%,%,$(1)))
 BRIDGED   := $(B)/bridged
 BRIDGECTL := $(B)/bridgectl
 HOSTED    := $(wildcard worker/hosts/python/*.c)
-PACKAGE   := $(wildcard worker/hosts/python/package/flink_bridge/*)
+PACKAGE   := worker/hosts/python/package
 TESTS     := $(CHECKS:tests/%.c=$(B)/tests/%)
 BENCH_STEPS := $(B)/bench/steps/identity_step.so $(B)/bench/steps/json_step.so
 EXAMPLE_STEPS := examples/native_c/watch.so examples/native_cpp/access_log.so examples/native_rust/visits.so
@@ -189,7 +189,7 @@ $(B)/worker/hosts/python/%.o: worker/hosts/python/%.c $(B)/flags $(B)/python.fla
 $(B)/bridge_python.so: $(call obj,$(HOSTED)) $(B)/python/flink_bridge/__init__.py
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(filter-out -pie,$(ALL_LDFLAGS)) -shared -o $@ $(filter %.o,$^) $(PYTHON_LIBS)
-$(B)/python/flink_bridge/__init__.py: $(PACKAGE) | $(HAVE)
+$(B)/python/flink_bridge/__init__.py: $(wildcard $(PACKAGE)/flink_bridge/*) | $(HAVE)
 	@rm -rf $(@D) && mkdir -p $(@D) && cp -p $(filter %.py %.typed,$^) $(@D)
 	@$(HOST_PYTHON) -m compileall -q --invalidation-mode unchecked-hash $(@D) && touch $@
 $(B)/python.flags: FORCE | $(HAVE)
@@ -376,7 +376,6 @@ $(PEERS): setup/peers.txt | $(HAVE)
 # ---- The Python package --------------------------------------------------------------------------------------------------
 
 .PHONY: wheel
-PACKAGE := worker/hosts/python/package
 WHEELS  ?= build/wheel
 # Built in a copy: setuptools leaves things beside what it builds.
 wheel: $(VENV)

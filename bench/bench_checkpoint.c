@@ -12,9 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
 #include "tests/spec.h"
@@ -72,14 +72,6 @@ static void write_json(const char *path)
 			figures[i].unit, i + 1 < figure_count ? "," : "");
 	fputs("}\n", file);
 	fclose(file);
-}
-
-/* Time that this process was given. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* ---- The worker ---------------------------------------------------------------------------------------------------- */

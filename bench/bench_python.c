@@ -10,8 +10,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "bench/bench.h"
 #include "shared/counters.h"
 #include "shared/keygroup.h"
 #include "tests/memory.h"
@@ -21,28 +21,14 @@
 
 enum { RECORDS_MAX = 1024, ROUNDS = 31, RUNS = 8, REPEATS = 8 };
 
-static char payloads[RECORDS_MAX][128];
+static char payloads[RECORDS_MAX][EVENT_MAX];
 static struct wire_record records[RECORDS_MAX];
-
-/* Time that this process was given. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* Events as a shop would send them. */
 static void make_payloads(void)
 {
 	for (int i = 0; i < RECORDS_MAX; i++) {
-		int size =
-		    snprintf(payloads[i], sizeof(payloads[i]),
-			     "{\"id\":%d,\"user\":\"user-%03d\",\"kind\":\"click\",\"value\":%d,\"price\":%d.%02d,"
-			     "\"tags\":[\"a\",\"b\"],\"ok\":true,\"at\":17321568%05d}",
-			     100000 + i, i % 50, i, i % 90, i % 100, i);
-		records[i].payload = (struct view){(const uint8_t *)payloads[i], (size_t)size};
+		records[i].payload = make_event(payloads[i], i);
 	}
 }
 

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
 #include "worker/state.h"
@@ -52,14 +52,6 @@ static void write_json(const char *path)
 			figures[i].unit, i + 1 < figure_count ? "," : "");
 	fputs("}\n", file);
 	fclose(file);
-}
-
-/* Time that this process was given: others on the machine are no business of ours. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* An arena with one value per key. */

@@ -7,9 +7,9 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "shared/counters.h"
 #include "shared/keygroup.h"
 #include "tests/memory.h"
@@ -23,29 +23,15 @@ enum { RUN_RECORDS = 128, RUNS = 20, ROUNDS_MIN = 3 };
 
 static const uint64_t enough_ns = 300000000; /* of rounds, per figure */
 
-static char payloads[RUN_RECORDS][128], keys[RUN_RECORDS][16];
+static char payloads[RUN_RECORDS][EVENT_MAX], keys[RUN_RECORDS][16];
 static struct wire_record records[RUN_RECORDS];
 static const struct wire_batch batch = {.records = records, .count = RUN_RECORDS};
-
-/* Time that this process was given: others on the machine are no business of ours. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* Events as a shop would send them. */
 static void make_payloads(void)
 {
 	for (int i = 0; i < RUN_RECORDS; i++) {
-		int size =
-		    snprintf(payloads[i], sizeof(payloads[i]),
-			     "{\"id\":%d,\"user\":\"user-%03d\",\"kind\":\"click\",\"value\":%d,\"price\":%d.%02d,"
-			     "\"tags\":[\"a\",\"b\"],\"ok\":true,\"at\":17321568%05d}",
-			     100000 + i, i % 50, i, i % 90, i % 100, i);
-		records[i].payload = (struct view){(const uint8_t *)payloads[i], (size_t)size};
+		records[i].payload = make_event(payloads[i], i);
 		snprintf(keys[i], sizeof(keys[i]), "user-%03d", i % 50);
 		records[i].keyed = true;
 		records[i].key = view_of(keys[i]);

@@ -6,9 +6,9 @@
 #include <flink_worker.pb-c.h>
 #include <libgen.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "shared/keygroup.h"
 #include "tests/spec.h"
 #include "worker/serve.h"
@@ -214,15 +214,6 @@ static void bench_open(struct bench *bench, uint32_t channel)
 	while (serve_turn(bench->serve) != SERVE_IDLE)
 		;
 	CHECK(channel == UNARY_CHANNEL || drain(bench));
-}
-
-/* Time that this process was given: others on the machine are no business of ours. */
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* Time in the serving code for all records of a measurement, in ns. */

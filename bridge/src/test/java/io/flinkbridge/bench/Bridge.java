@@ -4,9 +4,8 @@ import com.fasterxml.jackson.databind.JsonNode;
 import io.flinkbridge.bench.Bench.Engine;
 import io.flinkbridge.descriptor.Descriptor;
 import io.flinkbridge.descriptor.InvalidFileException;
-import io.flinkbridge.descriptor.Partition;
 import io.flinkbridge.descriptor.Segment;
-import io.flinkbridge.operator.BridgeOperatorFactory;
+import io.flinkbridge.job.JobBuilder;
 import io.flinkbridge.operator.SegmentSettings;
 import io.flinkbridge.record.BridgeRecord;
 import io.flinkbridge.record.BridgeRecordTypeInfo;
@@ -54,13 +53,8 @@ final class Bridge implements Engine {
             segment.inputs().size(),
             segment.routes(),
             address);
-    DataStream<BridgeRecord> input =
-        segment.inputs().get(0).partition() == Partition.HASH
-            ? records.keyBy(record -> record.keyHash)
-            : records;
-    return input
-        .transform(
-            segment.name(), BridgeRecordTypeInfo.INSTANCE, new BridgeOperatorFactory(settings))
+    return JobBuilder.apply(records, settings)
+        .name(segment.name())
         .setMaxParallelism(segment.maxParallelism());
   }
 }

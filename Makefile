@@ -326,12 +326,12 @@ run: all
 	@for f in build/run/*; do echo; echo "$$f: $$(wc -l <$$f) lines, the first of them:"; head -n 2 $$f | cut -c -200; done
 else
 run: all bridge
-	@BIN=$(B) bridge/flink.sh embedded
+	@BIN=$(B) JAR=$(BRIDGE_JAR) bridge/flink.sh embedded
 endif
 
 .PHONY: flink-up flink-run flink-down
 flink-up flink-run: all bridge
-	@BIN=$(B) bridge/flink.sh $(@:flink-%=%)
+	@BIN=$(B) JAR=$(BRIDGE_JAR) bridge/flink.sh $(@:flink-%=%)
 flink-down:
 	@bridge/flink.sh down
 
@@ -353,7 +353,7 @@ bench-steps: all $(B)/bench/bench_steps $(B)/bench/bench_worker $(B)/bench/bench
 	@FLINK_BRIDGE_PYTHON_VENV=build/bench-venv $(B)/bench/bench_python --numpy
 	@$(PYTHON) bench/python/bench_python.py $(B)
 # What a Python step may use that is measured, beside what it is measured with (setup/requirements.txt): for that interpreter.
-build/bench-venv/ok:
+build/bench-venv/ok: $(B)/python.flags
 	@echo "  VENV  build/bench-venv (numpy)"
 	@rm -rf build/bench-venv && $(HOST_PYTHON) -m venv build/bench-venv
 	@build/bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input numpy==2.2.6

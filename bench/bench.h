@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "shared/view.h"
@@ -15,6 +16,21 @@ static inline uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* For qsort: doubles, the smallest first. */
+static inline int ascending(const void *a, const void *b)
+{
+	const double *left = a, *right = b;
+
+	return (*left > *right) - (*left < *right);
+}
+
+/* The middle one of at least one value; sorts them. */
+static inline double median(double *values, size_t count)
+{
+	qsort(values, count, sizeof(*values), ascending);
+	return values[count / 2];
 }
 
 enum { EVENT_MAX = 128 };

@@ -118,19 +118,6 @@ static double through_loop(struct bench *bench)
 	return strtod(text, NULL);
 }
 
-static int ascending(const void *a, const void *b)
-{
-	const double *left = a, *right = b;
-
-	return (*left > *right) - (*left < *right);
-}
-
-static double median(double *values)
-{
-	qsort(values, ROUNDS, sizeof(*values), ascending);
-	return values[ROUNDS / 2];
-}
-
 /* Measures a function both ways; prints the ratio of their speeds, and returns the host's records a second. */
 static double compare(const char *name, const char *function, bool whole, uint32_t count)
 {
@@ -149,12 +136,12 @@ static double compare(const char *name, const char *function, bool whole, uint32
 		ratios[i < 0 ? 0 : i] = bare / ours;
 		speeds[i < 0 ? 0 : i] = 1e9 / ours;
 	}
-	printf("%s\t%.3f\tx\n", name, median(ratios));
+	printf("%s\t%.3f\tx\n", name, median(ratios, ROUNDS));
 	fflush(stdout);
 	bench_close(&host);
 	bench_close(&loop);
 	host_forget();
-	return median(speeds);
+	return median(speeds, ROUNDS);
 }
 
 int main(int argc, char **argv)

@@ -38,6 +38,7 @@
 
 #include <jv.h>
 
+#include "bench/bench.h"
 #include "cli/client.h"
 #include "descriptor/descriptor.h"
 #include "descriptor/diagnostics.h"
@@ -112,18 +113,6 @@ static void report(const char *name, double value, const char *unit)
 		return; /* not started by make */
 	fprintf(json, "%s\n  {\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"}", ftell(json) > 1 ? "," : "", name,
 		value, unit);
-}
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-	qsort(values, count, sizeof *values, ascending);
-	return values[count / 2];
 }
 
 /* The next number of a fixed sequence. */

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
 #include "cli/client.h"
 #include "descriptor/descriptor.h"
 #include "descriptor/diagnostics.h"
@@ -359,18 +360,6 @@ static double stream_round(struct side *side, const struct workload *workload)
 }
 
 /* ---- Figures ---- */
-
-static int ascending(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned count)
-{
-	qsort(values, count, sizeof *values, ascending);
-	return values[count / 2];
-}
 
 /* One round of a workload on one side. */
 static double round_of(struct side *side, const struct workload *workload)

@@ -11,8 +11,10 @@
 
 #include <grpc/grpc.h>
 
+#include "bench/bench.h"
 #include "cli/client.h"
 #include "proto/flink_worker.pb-c.h"
+#include "shared/control.h"
 #include "shared/log.h"
 
 enum { PAYLOAD_BYTES = 100, ROUNDS_MAX = 101, SIDES = 2 };
@@ -22,14 +24,6 @@ struct side {
 	struct client *client;
 	const void *method;
 };
-
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* The request that every call sends. */
 static grpc_slice make_request(void)
@@ -75,19 +69,6 @@ static double round_of(struct side *side, grpc_slice request, unsigned outstandi
 		call(side, request);
 	}
 	return (double)done * 1e9 / (double)round_ns;
-}
-
-static int ascending(const void *a, const void *b)
-{
-	const double *left = a, *right = b;
-
-	return (*left > *right) - (*left < *right);
-}
-
-static double median(double *values, unsigned count)
-{
-	qsort(values, count, sizeof(*values), ascending);
-	return values[count / 2];
 }
 
 int main(int argc, char **argv)

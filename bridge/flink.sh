@@ -17,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bin=${BIN:-build/release}
-jar=$(echo build/bridge/flink-bridge-*.jar)
+jar=${JAR:-build/bridge/flink-bridge-0.1.0.jar}
 pipeline=${PIPELINE:-examples/quickstart/pipeline.yaml}
 config=${CONFIG:-examples/quickstart/config.yaml}
 input=${INPUT:-examples/quickstart/events.jsonl}

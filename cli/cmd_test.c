@@ -87,7 +87,12 @@ static bool search_folder(struct files *files, const char *folder, unsigned dept
 		bool seen = name[0] != '.' && lstat(path, &stat) == 0;
 		if (seen && S_ISDIR(stat.st_mode))
 			good = search_folder(files, path, depth + 1) && good;
-		if (seen && S_ISREG(stat.st_mode) && is_case_file(name) && files->count < FILES_MAX)
+		bool wanted = seen && S_ISREG(stat.st_mode) && is_case_file(name);
+		if (wanted && files->count == FILES_MAX) {
+			fprintf(stderr, "bridgectl test: %s is one file too many: at most %d\n", path, FILES_MAX);
+			wanted = good = false;
+		}
+		if (wanted)
 			files_add(files, path);
 		else
 			free(path);

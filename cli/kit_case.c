@@ -57,9 +57,9 @@ static bool time_of(struct reader *reader, const struct node *node, const char *
 
 	if (text == NULL)
 		return false;
-	if (number_parse(digits, &number) && number <= INT64_MAX)
+	if (number_parse(digits, &number) && number <= KIT_TIME_MAX)
 		*ms = digits > text ? -(int64_t)number : (int64_t)number;
-	else if (duration_parse(text, &number) && number % 1000 == 0)
+	else if (duration_parse(text, &number) && number % 1000 == 0 && number / 1000 <= KIT_TIME_MAX)
 		*ms = (int64_t)(number / 1000);
 	else {
 		finding_expected(FIND(reader, node, "%s is no time: \"%.60s\"", what, text),
@@ -463,7 +463,6 @@ static void event_read(struct reader *reader, const struct node *item, struct ki
 		return;
 	const char *key = event_forms[form].key;
 	const struct node *value = node_find(item, key), *source = node_find(item, "source");
-	event->source_at = source;
 	event->source = source == NULL ? NULL : text_of(reader, source, "\"source\"");
 	if (form < 3) {
 		record_event(reader, item, event);
@@ -574,10 +573,8 @@ static void shared_read(struct reader *reader, const struct node *map, struct ki
 	}
 	if ((node = node_find(map, "services")) != NULL && services_check(reader, node))
 		kit->services = node;
-	if ((node = node_find(map, "segment")) != NULL) {
+	if ((node = node_find(map, "segment")) != NULL)
 		kit->segment = text_of(reader, node, "\"segment\"");
-		kit->segment_at = node;
-	}
 	if ((node = node_find(map, "parallelism")) != NULL)
 		kit->parallelism = number_of(reader, node, "\"parallelism\"", 1, PARALLELISM_MAX);
 	if ((node = node_find(map, "watermarks")) != NULL)

@@ -64,11 +64,13 @@ enum kit_event_kind {
 	KIT_END,
 };
 
+/* Times of a case lie between minus this and this, in ms: some 285,000 years, with room to add and to round. */
+#define KIT_TIME_MAX (INT64_C(1) << 53)
+
 struct kit_event {
 	enum kit_event_kind kind;
 	const struct node *at;
 	const char *source; /* or the input of a segment; NULL: the only one, or all */
-	const struct node *source_at;
 	const struct kit_record *records;
 	size_t count;
 	const char *path; /* LINES */
@@ -85,7 +87,6 @@ struct kit_case {
 	const struct node *pipeline, *config, *environment;
 	const struct node *services; /* a map of commands, each a list of words; or NULL */
 	const char *segment;         /* run this one alone; NULL: the whole pipeline */
-	const struct node *segment_at;
 	uint32_t parallelism;
 	int64_t start; /* processing time at the beginning, ms */
 	bool follows;  /* sources send their own watermarks behind each record */

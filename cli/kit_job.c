@@ -773,10 +773,18 @@ static void make_segment_ends(struct kit_job *job)
 /* Whether the parallelism is possible. */
 static bool parallelism_fits(struct kit_job *job, uint32_t parallelism)
 {
-	for (size_t i = 0; i < job->descriptor->segment_count; i++)
-		if (parallelism > job->descriptor->segments[i].max_parallelism)
+	for (size_t i = 0; i < job->descriptor->segment_count; i++) {
+		const struct segment *segment = &job->descriptor->segments[i];
+		if (parallelism > segment->max_parallelism)
 			return BREAK(job, "a parallelism of %u; the pipeline's max_parallelism is %u", parallelism,
-				     job->descriptor->segments[i].max_parallelism);
+				     segment->max_parallelism);
+		for (size_t k = 0; k < segment->input_count && parallelism > 1; k++)
+			if (segment->inputs[k].partition > PARTITION_HASH)
+				return BREAK(job,
+					     "a parallelism of %u; segment \"%s\" is read by the partition %s, which "
+					     "only Flink has: with parallelism 1 it can be tested",
+					     parallelism, segment->name, partition_name(segment->inputs[k].partition));
+	}
 	job->parallelism = parallelism;
 	return true;
 }
@@ -918,11 +926,13 @@ static bool give(struct kit_job *job, struct kit_producer *source, const struct 
 	return true;
 }
 
-/* Whether records have the keys that the segment which runs alone needs. */
+/* Whether records have the keys that the segment which runs alone needs; lines of a file have none. */
 static bool keys_are_there(struct kit_job *job, struct kit_file *file, const struct kit_event *event)
 {
-	for (size_t i = 0; job->alone != NULL && job->alone->keyed && i < event->count; i++)
-		if (!event->records[i].has_key)
+	size_t count = event->kind == KIT_LINES ? 1 : event->count;
+
+	for (size_t i = 0; job->alone != NULL && job->alone->keyed && i < count; i++)
+		if (event->kind == KIT_LINES || !event->records[i].has_key)
 			return BREAK(job, "%s:%zu:%zu: segment \"%s\" is keyed: a record needs a `key`",
 				     AT(file, event), job->alone->name);
 	return true;
@@ -946,12 +956,13 @@ static bool do_lines(struct kit_job *job, struct kit_file *file, const struct ki
 {
 	struct kit_producer *source = source_of(job, file, event);
 	const char *path = kit_path(file, event->path);
-	FILE *in = source == NULL ? NULL : fopen(path, "re");
+	bool good = source != NULL && keys_are_there(job, file, event);
+	FILE *in = good ? fopen(path, "re") : NULL;
 	char *line = NULL;
 	size_t room = 0;
 	ssize_t size;
 
-	if (source == NULL)
+	if (!good)
 		return false;
 	if (in == NULL)
 		return BREAK(job, "%s:%zu:%zu: cannot open %s: %m", AT(file, event), path);
@@ -1040,6 +1051,9 @@ bool kit_job_event(struct kit_job *job, struct kit_file *file, const struct kit_
 	case KIT_IDLE:
 		return do_news(job, file, event, NEWS_IDLE, event->idle);
 	case KIT_ADVANCE:
+		if (event->time > KIT_TIME_MAX - job->now_ms)
+			return BREAK(job, "%s:%zu:%zu: processing time would go beyond %" PRId64 " ms", AT(file, event),
+				     KIT_TIME_MAX);
 		return tick(job, job->now_ms + event->time);
 	case KIT_RESTART_WORKER:
 		return kit_slot_restart(&job->slot) || slot_failed(job);

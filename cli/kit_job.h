@@ -44,7 +44,7 @@ struct kit_producer {
 	struct partitioner *partitioners; /* by subtask and edge */
 	uint32_t next;                    /* SOURCE: the subtask that the next record comes from */
 	int64_t watermark;                /* SOURCE: the last one; INT64_MIN: none */
-	bool idle, ended;                 /* SOURCE */
+	bool idle;                        /* SOURCE */
 	const char *timestamp;            /* SOURCE: its jq program, or NULL */
 	int64_t out_of_orderness_ms;      /* SOURCE */
 };

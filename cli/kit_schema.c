@@ -7,7 +7,7 @@
 /* JSON in C reads best as it is laid out here. */
 /* clang-format off */
 #define NOTE(text) ",\"description\":\"" text "\"}"
-#define TIME_FROM(least) "{\"anyOf\":[{\"type\":\"integer\"" least "}," \
+#define TIME_FROM(least) "{\"anyOf\":[{\"type\":\"integer\",\"maximum\":9007199254740992" least "}," /* KIT_TIME_MAX */ \
 	"{\"type\":\"string\",\"pattern\":\"^[0-9]+(ms|s|min|h)?$\"}]"
 #define TIME TIME_FROM("")
 #define TEXT "{\"type\":\"string\"}"

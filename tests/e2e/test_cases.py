@@ -450,6 +450,7 @@ MISTAKES = [
     ("{ json: 1 }", "begin", "an event is text"),
     ("{ json: 1 }", "end, { json: 1 }", "nothing comes behind the end of the input"),
     ("{ json: 1 }", "{ advance: -5 }", "time does not go back"),
+    ("{ json: 1 }", "{ advance: 9223372036854775807 }", '"advance" is no time'),
     ("{ totals: [] }", "{ totals: { order: random, records: [] } }", 'unknown order "random"'),
     ("{ totals: [] }", "{ totals: { order: by_key, records: [ { json: 1 } ] } }", "each expected record names its key"),
     ("{ totals: [] }", "{ totals: 1 }", "what is expected of a sink is text"),
@@ -476,6 +477,8 @@ def test_mistakes_have_places(cases, old, new, words):
         ("cases:", "config: { steps: { valid: { size: 1 } } }\ncases:", 'unknown key "size" in step "valid"'),
         ("cases:", "parallelism: 63\ncases:", "126 subtasks in all; a case has room for 63"),
         ("{ json: { ts: 1 } }", "{ lines: gone.jsonl }", "gone.jsonl: No such file"),
+        ("{ json: { ts: 1 } }", "{ advance: 9007199254740992 }, { advance: 1 }", "x.test.yaml:4:"),
+        ("cases:\n", "segment: totals\ncases:\n", 'segment "totals" is keyed: a record needs a `key`'),
         ("{ json: { ts: 1 } }", "{ text: no }", "no timestamp for a record that is no JSON"),
     ],
 )
@@ -484,6 +487,19 @@ def test_cases_that_cannot_run(cases, old, new, words):
     text = "pipeline: pipeline.yaml\ncases:\n  - name: a\n    events: [ { json: { ts: 1 } } ]\n    expect: { totals: [] }\n"
     done = cases(text.replace(old, new, 1), code=1)
     assert words in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", ["partition: broadcast", "partition_by: .user"])
+def test_partitions_that_only_flink_has(cases, option):
+    """With one subtask there is nothing to spread; with more a case would show what Flink never does."""
+    text = (
+        pipeline(f"    - {{ name: f, kind: filter, program: 'true' }}\n    - {{ name: g, kind: passthrough, {option} }}\n")
+        + "cases:\n  - name: a\n    events: [ { json: { user: 1 } } ]\n    expect: { out: [ { json: { user: 1 } } ] }\n"
+    )
+    cases(text)
+    words = "which only Flink has"
+    assert words in cases(text.replace("cases:", "parallelism: 2\ncases:"), code=1).stdout
+    assert words in cases(text.replace("{ json: { user: 1 } } ]", "{ restart: job, parallelism: 2 }, { json: { user: 1 } } ]", 1), code=1).stdout
 
 
 def test_environment_and_configuration(cases):

@@ -197,6 +197,40 @@ def test_results_of_a_failed_run_are_not_asked_for_again():
     assert sorted(calls) == ["a", "b", "b", "bad", "bad"]
 
 
+def test_a_run_that_is_tried_again_is_called_again():
+    """A run that failed comes again at the same place, as one that was postponed does; its failure is not handed out twice."""
+    calls = []
+
+    @fb.asynchronous(capacity=2)
+    async def step(message):
+        calls.append(message.text())
+        if len(calls) == 1:
+            raise fb.Transient("not yet")
+        return "good"
+
+    class Waiting(engine.Feed):
+        postponed = 0
+
+        def wait(self):
+            return (7, 0)
+
+        def postpone(self):
+            self.postponed += 1
+
+    def drive():
+        while True:
+            feed = Waiting([fb.Message("a")])
+            runner.drive(feed)
+            if not feed.postponed:
+                return [output.text() for _, _, output in feed.outputs]
+
+    runner = engine.Runner(step, backend=None)
+    runner.open()
+    with pytest.raises(fb.Transient):
+        drive()
+    assert drive() == ["good"] and calls == ["a", "a"]
+
+
 def test_an_async_class_opens_and_closes_in_the_same_loop():
     class Step(fb.Step):
         async def open(self, context):

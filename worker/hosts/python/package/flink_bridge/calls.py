@@ -98,6 +98,7 @@ class Caller:
         failed = sorted(index for index, result in finished if isinstance(result, _Failure))
         if failed:
             self._keep(messages, finished)
+            self.pending = None  # a run that is tried again is called again
             feed.blame(failed[0])
             raise next(result.error for index, result in finished if index == failed[0])
         if not self.kept or len(messages) > 1:

@@ -144,6 +144,8 @@ static grpc_server *server_create(const struct config *config)
 	    {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_ENABLE_CHANNELZ, .value.integer = 0},
 	    {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_KEEPALIVE_TIME_MS, .value.integer = 60000},
 	    {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_KEEPALIVE_TIMEOUT_MS, .value.integer = 20000},
+	    /* Also of clients without a call: nothing else lets go of those that began to speak and stopped. */
+	    {.type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, .value.integer = 1},
 	};
 	grpc_channel_args args = {.num_args = sizeof arguments / sizeof *arguments, .args = arguments};
 	return grpc_server_create(&args, NULL);

@@ -61,12 +61,11 @@ struct doors {
 
 /* ---- Listening ---- */
 
-/* Adds a descriptor to those that wake the thread. */
-static void watch(struct doors *doors, int fd, int about)
+/* Adds a descriptor to those that wake the thread; false and errno. */
+static bool watch(struct doors *doors, int fd, int about)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)(int64_t)about};
-	if (epoll_ctl(doors->epoll, EPOLL_CTL_ADD, fd, &event) != 0)
-		fatal("the front cannot watch a socket: %s", strerror(errno));
+	return epoll_ctl(doors->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
 /* Binds one address and listens on it; false and errno. */
@@ -82,13 +81,13 @@ static bool listen_on(struct doors *doors, int family, const struct sockaddr *ad
 		return false;
 	if (family != AF_UNIX)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (bind(fd, address, size) != 0 || listen(fd, BACKLOG) != 0) {
+	if (bind(fd, address, size) != 0 || listen(fd, BACKLOG) != 0 ||
+	    !watch(doors, fd, ABOUT_LISTENER + (int)doors->listener_count)) {
 		int error = errno;
 		close(fd);
 		errno = error;
 		return false;
 	}
-	watch(doors, fd, ABOUT_LISTENER + (int)doors->listener_count);
 	doors->is_unix[doors->listener_count] = family == AF_UNIX;
 	doors->listeners[doors->listener_count++] = fd;
 	return true;
@@ -140,9 +139,8 @@ const char *doors_open(struct front *front, const char **address)
 	doors->credentials = grpc_insecure_server_credentials_create();
 	doors->epoll = epoll_create1(EPOLL_CLOEXEC);
 	doors->stop = eventfd(0, EFD_CLOEXEC);
-	if (doors->epoll < 0 || doors->stop < 0)
+	if (doors->epoll < 0 || doors->stop < 0 || !watch(doors, doors->stop, ABOUT_STOP))
 		fatal("the front cannot watch sockets: %s", strerror(errno));
-	watch(doors, doors->stop, ABOUT_STOP);
 	for (uint32_t i = 0; i < SILENT_MAX; i++)
 		doors->silent[i].fd = -1;
 	for (uint32_t i = 0; i < front->config->listen_count && !why; i++) {
@@ -185,9 +183,13 @@ static void silent_add(struct doors *doors, int fd)
 		close(silent_take(doors, silent_oldest(doors)));
 	while (doors->silent[place].fd != -1)
 		place++;
+	if (!watch(doors, fd, ABOUT_SILENT + (int)place)) {
+		log_warn("a connection is refused, for it cannot be watched: %s", strerror(errno));
+		close(fd);
+		return;
+	}
 	doors->silent[place] = (struct silent){fd, clock_ns()};
 	doors->silent_count++;
-	watch(doors, fd, ABOUT_SILENT + (int)place);
 }
 
 /* Closes those whose time is over. */

@@ -139,17 +139,16 @@ void chain_count_identity(struct chain *chain, uint32_t records)
 
 bool chain_start(struct chain *chain, struct step_time time, struct failure *failure)
 {
-	for (uint32_t i = 0; i < chain->step_count && !chain->started; i++) {
-		struct step *step = &chain->steps[i];
+	for (; chain->started < chain->step_count; chain->started++) {
+		struct step *step = &chain->steps[chain->started];
 		if (!step->ops->start)
 			continue;
-		chain_at(chain, i);
+		chain_at(chain, chain->started);
 		if (step->ops->start(step, time, failure))
 			continue;
-		failure->step = i;
+		failure->step = chain->started;
 		return false;
 	}
-	chain->started = true;
 	return true;
 }
 
@@ -300,7 +299,7 @@ bool chain_process(struct chain *chain, struct run *run, struct step_time time, 
 	bool good = true;
 
 	chain_begin(chain, time, run->scratch);
-	if (!chain->started && !chain_start(chain, time, failure))
+	if (!chain_start(chain, time, failure))
 		return chain_failed(chain, failure->step, run, failure);
 	chain->waitable = chain->errors && wakes_are_heard();
 	for (uint32_t i = 0; i < chain->step_count && run->count > 0 && good; i++)
@@ -338,7 +337,7 @@ bool chain_process_batch(struct chain *chain, struct wire_batch *batch, struct r
 
 	*in_place = false;
 	chain_begin(chain, time, run->scratch);
-	if (!chain->started && !chain_start(chain, time, failure))
+	if (!chain_start(chain, time, failure))
 		return chain_failed(chain, failure->step, run, failure);
 	chain->tallies[0].records_in += batch->count;
 	if (!chain_batch_step(chain, batch, run, time, in_place, failure))

@@ -19,11 +19,11 @@ struct chain {
 	uint32_t step_count;
 	uint32_t writer; /* the last step that may have changed payloads: to blame when one cannot be written */
 	bool identity;
-	bool wakes;                            /* a step may want a tick */
-	bool stateful;                         /* a step has states */
-	bool own_routes;                       /* the last step says which route a record takes */
-	bool started;                          /* chain_start was called, and all was well */
-	struct state_store *store;             /* or NULL */
+	bool wakes;                /* a step may want a tick */
+	bool stateful;             /* a step has states */
+	bool own_routes;           /* the last step says which route a record takes */
+	uint32_t started;          /* steps that chain_start has begun with; after a failure it goes on there */
+	struct state_store *store; /* or NULL */
 	struct worker_step_counters *counters; /* or NULL */
 	struct step_tally *tallies;            /* of each step */
 	chain_progress *progress;

@@ -126,7 +126,7 @@ bool chain_release(struct chain *chain, enum release_cause cause, struct step_ti
 	    .chain = chain, .cause = cause, .time = time, .limit = limit, .out = out, .failure = failure};
 
 	chain_begin(chain, time, out->scratch);
-	if (!chain->started && !chain_start(chain, time, failure))
+	if (!chain_start(chain, time, failure))
 		return chain_failed(chain, failure->step, out, failure);
 	for (uint32_t i = 0; i < chain->step_count; i++) {
 		if (out->count > 0 && !chain_step(chain, i, out, time, failure))

@@ -323,6 +323,7 @@ static void channel_take(struct serve *serve, uint32_t index)
 	channel->epoch = channel->at.epoch;
 	channel->waits = channel->roomy = channel->hopeless = false;
 	channel->calm = 0;
+	channel->rest_ns = 0;
 	ring_consumer_init(&channel->requests, &own->request, &front->request, channel_request_data(memory, index),
 			   size);
 	ring_producer_init(&channel->answers, &own->response, &front->response, channel_response_data(memory, index),

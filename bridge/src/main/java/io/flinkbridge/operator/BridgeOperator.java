@@ -339,6 +339,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   public void endInput() throws Exception {
     resume();
     flush();
+    isStopping = true;
     sent(session.sendEndInput(), InFlight.Kind.END, null);
     while (!inFlight.isEmpty()) {
       await();
@@ -431,7 +432,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   /** Sends what has waited for its time or for room, as far as that goes without waiting. */
   private void sendDue() {
     if (isStopping) {
-      return; // what a tick made now would be behind the last snapshot
+      return; // what a tick made now would be behind the last snapshot, or the end of the input
     }
     if (isTickDue && !isTickInFlight && canSend()) {
       metric.ticks.inc();

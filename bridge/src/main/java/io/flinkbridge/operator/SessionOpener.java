@@ -65,15 +65,7 @@ final class SessionOpener {
           throw new SessionException(name + ": " + e.getMessage());
         }
         if (deadline - System.nanoTime() <= 0) {
-          throw new SessionException(
-              name
-                  + ": no sidecar at "
-                  + address
-                  + " for "
-                  + timeout.toSeconds()
-                  + " s; start bridged there, or raise the connect timeout ("
-                  + e.getMessage()
-                  + ")");
+          throw new SessionException(name + ": " + absent(e.getMessage()));
         }
         if (System.nanoTime() - logAt >= 0) {
           LOG.warn(
@@ -96,6 +88,16 @@ final class SessionOpener {
     }
   }
 
+  private String absent(String why) {
+    return "no sidecar at "
+        + address
+        + " for "
+        + timeout.toSeconds()
+        + " s; start bridged there, or raise the connect timeout ("
+        + why
+        + ")";
+  }
+
   /** Nobody was there, and so nothing was refused. */
   private static boolean isWorthAnotherTry(Session session) {
     Status status = session.status();
@@ -108,11 +110,13 @@ final class SessionOpener {
       long left = deadline - System.nanoTime();
       if (left <= 0) {
         throw new SessionException(
-            "the sidecar at "
-                + address
-                + " did not answer Open within "
-                + timeout.toSeconds()
-                + " s");
+            session.isReady()
+                ? "the sidecar at "
+                    + address
+                    + " did not answer Open within "
+                    + timeout.toSeconds()
+                    + " s"
+                : absent("the connection did not come about"));
       }
       Answer answer = session.await(Duration.ofNanos(left));
       if (answer != null && answer.kind() == Answer.Kind.OPEN_ACK) {

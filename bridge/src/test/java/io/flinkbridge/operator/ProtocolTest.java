@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.google.protobuf.ByteString;
 import flink_bridge.FlinkBridgeOuterClass.BarrierAck;
+import flink_bridge.FlinkBridgeOuterClass.EndAck;
 import flink_bridge.FlinkBridgeOuterClass.Error;
 import flink_bridge.FlinkBridgeOuterClass.ErrorCode;
 import flink_bridge.FlinkBridgeOuterClass.FromWorker;
@@ -34,6 +35,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import net.openhft.hashing.LongHashFunction;
 import org.apache.flink.api.common.typeinfo.Types;
@@ -264,6 +266,36 @@ final class ProtocolTest {
               ToWorker.KindCase.BARRIER,
               ToWorker.KindCase.CLOSE),
           sidecar.kinds());
+    }
+  }
+
+  @Test
+  void noTickFollowsTheEndOfTheInput() throws Exception {
+    AtomicInteger ticks = new AtomicInteger();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasTimerTick()) {
+                    ticks.incrementAndGet();
+                  }
+                  if (!message.hasEndInput()) {
+                    return false;
+                  }
+                  session.send(answerTo(message).setResults(Results.getDefaultInstance()));
+                  session.send(
+                      answerTo(message)
+                          .setNextWakeupMs(100)
+                          .setEndAck(EndAck.getDefaultInstance()));
+                  return true;
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      harness.open();
+      harness.processElement(record("a"));
+      harness.endInput();
+      harness.setProcessingTime(200);
+      Harness.runMails(harness);
+      Harness.checkpoint(harness, 1); // whatever was sent before has been answered by then
+      assertEquals(0, ticks.get());
     }
   }
 

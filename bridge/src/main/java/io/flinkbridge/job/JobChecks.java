@@ -127,17 +127,29 @@ final class JobChecks {
       return;
     }
     Duration timeout = transactionTimeout(sink, what);
-    Duration needed =
-        settings.duration("checkpoint_interval").plus(settings.duration("checkpoint_timeout"));
+    Duration needed = longestTransaction();
     if (timeout != null && timeout.compareTo(needed) <= 0) {
       problems.add(
           what
-              + "a transaction is open from one checkpoint to the end of the next, up to "
+              + "a transaction is open from one checkpoint to the end of the next that does not fail, up to "
               + needed.toSeconds()
-              + " s (checkpoint_interval and checkpoint_timeout), but Kafka ends it after "
+              + " s (checkpoint_interval, checkpoint_pause, checkpoint_timeout, tolerable_failures), but Kafka ends it after "
               + timeout.toSeconds()
               + " s (transaction_timeout), and its records would be lost; make transaction_timeout longer or the others shorter");
     }
+  }
+
+  /**
+   * From the beginning of a checkpoint until one that has begun after it is complete: the next
+   * begins when the interval is over, and this one's end and a pause; it may fail, and so may as
+   * many as are tolerated.
+   */
+  private Duration longestTransaction() {
+    Duration timeout = settings.duration("checkpoint_timeout");
+    Duration interval = settings.duration("checkpoint_interval");
+    Duration round = timeout.plus(settings.duration("checkpoint_pause"));
+    Duration span = interval.compareTo(round) > 0 ? interval : round;
+    return span.multipliedBy(1 + settings.options().number("tolerable_failures")).plus(timeout);
   }
 
   private Duration transactionTimeout(Sink sink, String what) {

@@ -147,11 +147,11 @@ final class KafkaEnds {
     return sink.options().text("delivery").map(Delivery::of).orElse(settings.delivery());
   }
 
-  /** The same over all lives of a job, another for each sink. */
+  /** The same over all lives of a job, another for each sink: no name has a dot. */
   static String transactionalIdPrefix(Sink sink, Descriptor descriptor) {
     return sink.options()
         .text("transactional_id_prefix")
-        .orElse(descriptor.pipeline() + "-" + sink.name());
+        .orElse(descriptor.pipeline() + "." + sink.name());
   }
 
   /** What the producer is told. What the pipeline says of it comes last. */

@@ -145,8 +145,8 @@ class KafkaEndsTest {
   @Test
   void transactionsHaveStableNamesAndTimeouts() throws Exception {
     FlinkSettings settings =
-        settings("delivery: exactly_once", "transaction_timeout: 14min", "checkpoint_timeout: 30s");
-    assertEquals("shop-out", KafkaEnds.transactionalIdPrefix(sink("out"), descriptor));
+        settings("delivery: exactly_once", "transaction_timeout: 14min", "checkpoint_timeout: 20s");
+    assertEquals("shop.out", KafkaEnds.transactionalIdPrefix(sink("out"), descriptor));
     assertEquals("own", KafkaEnds.transactionalIdPrefix(sink("named"), descriptor));
     assertEquals(
         "840000",
@@ -162,10 +162,15 @@ class KafkaEndsTest {
   void transactionsThatEndTooSoonAreRefused() throws Exception {
     List<String> problems =
         JobChecks.problems(
-            descriptor, settings("checkpoint_interval: 1min", "checkpoint_timeout: 10min"));
+            descriptor, settings("checkpoint_interval: 1min", "checkpoint_timeout: 5min"));
     assertEquals(1, problems.size(), problems.toString());
     assertTrue(
         problems.get(0).startsWith("sink \"named\": a transaction is open"), problems.get(0));
+    for (String more : List.of("tolerable_failures: 1", "checkpoint_pause: 5min")) {
+      problems = JobChecks.problems(descriptor, settings(more));
+      assertEquals(2, problems.size(), problems.toString());
+      assertTrue(problems.toString().contains("up to 900 s"), problems.toString());
+    }
     assertTrue(
         BrokerChecks.tooLong(sink("out"), 3_600_000, 900_000)
             .contains("but the broker allows 900000 ms"));

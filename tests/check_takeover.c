@@ -12,6 +12,7 @@
 
 #include "shared/fault.h"
 #include "tests/rig.h"
+#include "worker/wakes.h"
 
 #include "tests/check_main.h"
 
@@ -61,7 +62,8 @@ static bool remember(struct step *step, const struct record *record, struct step
 		   STATE_OK;
 }
 
-/* A record whose payload is the number n becomes n records, which say what number it is among those of its key. */
+/* A record whose payload is the number n becomes n records, which say what number it is among those of its key; with fewer than none it
+ * fails. */
 static bool fan_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
 {
 	struct run out;
@@ -74,7 +76,9 @@ static bool fan_process(struct step *step, struct run *run, struct step_time tim
 		uint64_t number = 0;
 		char text[64];
 
-		if (step->segment->keyed)
+		if (fan < 0)
+			good = failure_set(failure, record->origin, "less than none");
+		else if (step->segment->keyed)
 			good = remember(step, record, time, &number) ||
 			       failure_set(failure, record->origin, "no room to remember it");
 		for (long k = 0; k < fan && good; k++) {
@@ -145,8 +149,36 @@ static bool hog_process(struct step *step, struct run *run, struct step_time tim
 
 static const struct step_kind_ops hog_ops = {.process = hog_process};
 
+static bool shy_starts;
+
+/* Starts when it may. */
+static bool shy_start(struct step *step, struct step_time time, struct failure *failure)
+{
+	(void)step;
+	(void)time;
+	return shy_starts || failure_set(failure, 0, "not now");
+}
+
+/* Waits for something outside, which is there when the same run comes again. */
+static bool shy_process(struct step *step, struct run *run, struct step_time time, struct failure *failure)
+{
+	(void)run;
+	(void)time;
+	if (step->own != NULL)
+		return true;
+	step->own = step;
+	failure_set(failure, 0, "waits");
+	failure->waits = true;
+	failure->wakes = wakes_count();
+	wakes_ring();
+	return false;
+}
+
+static const struct step_kind_ops shy_ops = {.start = shy_start, .process = shy_process};
+
 /* The steps of this test by the names of others. */
-const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {[STEP_batch] = &fan_ops, [STEP_select] = &hog_ops};
+const struct step_kind_ops *const step_kinds[STEP_KIND_COUNT] = {
+    [STEP_batch] = &fan_ops, [STEP_select] = &hog_ops, [STEP_dedup] = &shy_ops};
 
 /* ---- What goes in -------------------------------------------------------------------------------------------------- */
 
@@ -701,14 +733,10 @@ START_TEST(without_room_anywhere_a_session_waits_for_its_client)
 }
 END_TEST
 
-/* A successor that has no room for the states of its steps waits with what is to be sent first, and opens them once more: what the first
- * try made in its own memory is freed (which the variant with AddressSanitizer sees). */
-START_TEST(a_session_is_adopted_once_there_is_room)
+/* Begins with a session on channel 2, whose answers lie in its outbox and fill the state memory. */
+static void begin_without_room(void)
 {
 	struct arena *arena = &rig.workspace.arena;
-	struct answer answer;
-	size_t count = 0;
-	bool last = false;
 
 	setup();
 	rig.sizes.arena = 8 << 20;
@@ -720,25 +748,94 @@ START_TEST(a_session_is_adopted_once_there_is_room)
 	while (arena_alloc(arena, 2, 64) != 0)
 		arena_commit(arena);
 	arena_rollback(arena);
-	if (_i == 0) {
-		rig.specs[1].steps[0].name = "renamed";
-	} else { /* or for what is counted of failures */
-		rig.specs[1].steps[0].policy = ON_ERROR_SKIP;
-		rig.specs[1].steps[0].rules.of[RULE_errors_in_row] = 5;
-	}
-	rig_adopt(&rig);
+}
+
+/* Takes the answers to a batch of which one record makes so many. */
+static void take_fan(size_t fan)
+{
+	struct answer answer;
+	size_t count = 0;
+	bool last = false;
+
 	while (!last) {
 		rig_serve(&rig);
 		answer = rig_take(&rig, 2);
 		last = answer.frame.flags == FRAME_LAST;
+		ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_RESULTS);
 		count += answer.message->results->n_records;
 		answer_free(&answer);
 	}
-	ck_assert_uint_eq(count, 10000);
+	ck_assert_uint_eq(count, fan);
+}
+
+/* Has failures of the step on channel 2 skipped, so many in a row. */
+static void skip_in_row(int64_t most)
+{
+	rig.specs[1].steps[0].policy = ON_ERROR_SKIP;
+	rig.specs[1].steps[0].rules.of[RULE_errors_in_row] = most;
+}
+
+/* A successor that has no room for the states of its steps waits with what is to be sent first, and opens them once more: what the first
+ * try made in its own memory is freed (which the variant with AddressSanitizer sees). */
+START_TEST(a_session_is_adopted_once_there_is_room)
+{
+	struct answer answer;
+
+	begin_without_room();
+	if (_i == 0)
+		rig.specs[1].steps[0].name = "renamed";
+	else /* or for what is counted of failures */
+		skip_in_row(5);
+	rig_adopt(&rig);
+	take_fan(10000);
 	rig_batch(&rig, 2, "3", NULL);
 	rig_serve(&rig);
 	answer = rig_take(&rig, 2);
 	answer_results(&answer, 3, 3, true);
+	answer_free(&answer);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* What a successor has made for its steps once there was room stays, whatever becomes of the message that comes next: failures are
+ * counted where the next successor finds them. */
+START_TEST(what_an_adopted_session_counts_is_kept)
+{
+	begin_without_room();
+	skip_in_row(2);
+	rig_adopt(&rig);
+	rig_batch(&rig, 2, "5000", NULL); /* which begins with a unit that has too little room in the ring */
+	take_fan(10000);
+	take_fan(5000);
+	rig_batch(&rig, 2, "-1", NULL);
+	rig_serve(&rig);
+	rig_take_results(&rig, 2, 4, true, NULL);
+	rig_adopt(&rig);
+	rig_batch(&rig, 2, "-1", NULL);
+	rig_serve(&rig);
+	rig_take_failure(&rig, 2, FLINK_BRIDGE__ERROR_CODE__ERROR_STEP, GRPC_STATUS_INTERNAL,
+			 "2 failures one after the other");
+	rig_stop(&rig);
+}
+END_TEST
+
+/* Steps that were opened in a unit for whose words there was no room are opened once more, as a whole. */
+START_TEST(a_session_that_could_not_say_why_it_fails_is_adopted_anew)
+{
+	struct answer answer;
+
+	begin_without_room();
+	rig.specs[1].steps[0].kind = STEP_dedup;
+	rig_adopt(&rig);
+	take_fan(10000);
+	shy_starts = true;
+	rig_batch(&rig, 2, "3", NULL);
+	rig_serve(&rig);
+	rig_take_results(&rig, 2, 3, true, "3", NULL);
+	rig_barrier(&rig, 2, 1);
+	rig_serve(&rig);
+	answer = rig_take(&rig, 2);
+	ck_assert_int_eq(answer.message->kind_case, FLINK_BRIDGE__FROM_WORKER__KIND_BARRIER_ACK);
 	answer_free(&answer);
 	rig_stop(&rig);
 }
@@ -1048,6 +1145,8 @@ static Suite *takeover_suite(void)
 	tcase_add_test(test, state_beyond_the_slot_s_memory_fails_its_session);
 	tcase_add_test(test, a_damaged_arena_is_left_as_it_is);
 	tcase_add_loop_test(test, a_session_is_adopted_once_there_is_room, 0, 2);
+	tcase_add_test(test, what_an_adopted_session_counts_is_kept);
+	tcase_add_test(test, a_session_that_could_not_say_why_it_fails_is_adopted_anew);
 	tcase_add_test(test, nobody_serves_over_damaged_state_of_unary_calls);
 	tcase_add_loop_test(test, a_damaged_outbox_is_not_followed, 0, 3);
 	tcase_add_test(test, a_damaged_outbox_is_not_freed);

@@ -56,6 +56,7 @@ struct session {
 	struct chain *chain;           /* likewise */
 	struct snapshot snapshot;      /* over the store, likewise */
 	uint32_t channel;
+	bool opens;    /* the unit at hand has opened the steps, and with them what the arena has for them */
 	bool identity; /* the chain hands records on untouched */
 	bool left;     /* by the unit at hand: some of the message */
 	bool promises; /* the message at hand is answered by Results until one of them says that no more will come */
@@ -127,6 +128,7 @@ static void close_steps(struct session *session)
 	if (session->store != NULL)
 		state_store_destroy(session->store);
 	session->chain = NULL;
+	session->opens = false;
 	session->errors = (struct errors){0};
 	session->guarded = false;
 	session->store = NULL;
@@ -174,17 +176,18 @@ void session_committed(struct session *session)
 	if (session->chain != NULL)
 		chain_committed(session->chain);
 	session->tally = (struct tally){0};
+	session->opens = false;
 	if (session->at->finished)
 		close_steps(session);
 }
 
-/* The unit has been rolled back: so are an Open in it and the states that it made. */
+/* The unit has been rolled back: so is what it made for steps that it opened. */
 void session_rolled_back(struct session *session)
 {
 	session->tally = (struct tally){0};
 	if (session->chain != NULL)
 		chain_rolled_back(session->chain);
-	if (!session->at->opened)
+	if (session->opens || !session->at->opened)
 		close_steps(session);
 	snapshot_rolled_back(&session->snapshot);
 }
@@ -526,6 +529,7 @@ static bool open_steps(struct session *session)
 {
 	struct failure failure = {0};
 
+	session->opens = true;
 	session->store = state_store_create(&session->workspace->arena, session->channel);
 	session->chain = workspace_chain(session->workspace, session->segment, session->store, &failure);
 	if (session->chain == NULL)
@@ -534,10 +538,8 @@ static bool open_steps(struct session *session)
 			 &failure))
 		return fail_step(session, &failure, 0);
 	if (!errors_open(&session->errors, &session->workspace->arena, session->channel, session->segment,
-			 &session->at->errors)) {
-		close_steps(session); /* the unit is in trouble: they are opened once more */
+			 &session->at->errors))
 		return false;
-	}
 	chain_set_errors(session->chain, &session->errors);
 	session->identity = chain_is_identity(session->chain);
 	snapshot_init(&session->snapshot, session->store, &session->workspace->arena, session->channel,
@@ -577,7 +579,6 @@ void session_adopt(struct session *session)
 
 	if (!at->opened || at->finished)
 		return;
-	close_steps(session); /* of a try that got into trouble */
 	output_answer(session->output, &words, at->seq + 1);
 	session->workspace->unit.begun = true;
 	if (at->segment >= session->workspace->descriptor->segment_count) {
@@ -1293,12 +1294,13 @@ enum work_result session_work(struct session *session, const struct frame *frame
 		session->began_ns = workspace->now_ns;
 	session->left = session->fatal = false;
 	progress_begin(workspace, frame, session->channel);
-	if (session->at->opened && session->chain == NULL)
-		session_adopt(session); /* once more, because that unit got into trouble */
-	if (frame->kind == FRAME_HALF_CLOSE) {
-		if (!session->at->finished)
-			half_close(session, frame);
-	} else if (!session->at->finished && !is_to_blame(session, frame, bytes)) {
+	if (session->at->opened && session->chain == NULL) {
+		/* Once more, because that unit got into trouble; and in one of its own again, which the message cannot get into any. */
+		session_adopt(session);
+		session->left = !session->at->finished;
+	} else if (frame->kind == FRAME_HALF_CLOSE) {
+		half_close(session, frame);
+	} else if (!is_to_blame(session, frame, bytes)) {
 		set_guard(session);
 		work(session, frame, bytes);
 	}

@@ -199,6 +199,36 @@ START_TEST(test_opening_is_for_owners)
 }
 END_TEST
 
+/* What was opened before a step that cannot be opened yet stays open, and what is behind it waits; what is open and says that it
+ * failed is closed. */
+START_TEST(test_opening_goes_on_where_it_failed)
+{
+	const struct step_time now = {0, INT64_MIN};
+
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "identity", NULL);
+	spec_add(&spec, STEP_map, "program", ".", NULL);
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "reluctant", NULL);
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "openings", NULL);
+	open_chain();
+	ck_assert(!chain_start(chain, now, &failure));
+	ck_assert_str_eq(failure.message, "not now");
+	ck_assert_uint_eq(failure.step, 2);
+	ck_assert_str_eq(pass("1"), "failed 0: not yet");
+	ck_assert_uint_eq(failure.step, 2);
+	ck_assert_str_eq(pass("1"), "4 opened, 1 closed"); /* one of them twice */
+	ck_assert(chain_start(chain, now, &failure));
+	ck_assert_str_eq(pass("1"), "4 opened, 1 closed");
+}
+END_TEST
+
+/* Outside of units of work there is no memory of theirs: that is no failure. */
+START_TEST(test_opening_needs_no_memory)
+{
+	open_function("greedy", false);
+	ck_assert_str_eq(pass("a"), "a");
+}
+END_TEST
+
 /* ---- Records ---- */
 
 static const struct {
@@ -568,6 +598,8 @@ static Suite *host_suite(void)
 	tcase_add_loop_test(tests, test_broken_library, 0, sizeof(broken) / sizeof(*broken));
 	tcase_add_test(tests, test_a_host_that_is_not_installed);
 	tcase_add_test(tests, test_opening_is_for_owners);
+	tcase_add_test(tests, test_opening_goes_on_where_it_failed);
+	tcase_add_test(tests, test_opening_needs_no_memory);
 	tcase_add_loop_test(tests, test_records, 0, sizeof(plain) / sizeof(*plain));
 	tcase_add_loop_test(tests, test_records_of_a_batch, 0, sizeof(plain) / sizeof(*plain));
 	tcase_add_loop_test(tests, test_what_records_of_a_batch_keep, 0, 2);

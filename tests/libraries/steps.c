@@ -355,6 +355,21 @@ static int remember(struct step *step, const struct bridge_run *run)
 	return BRIDGE_OK;
 }
 
+/* ---- Opening ---- */
+
+/* Steps that were opened and closed in this process, and calls of open() that were to fail. */
+static int openings, closings, refusals;
+
+/* Tells of it. */
+static int tell_openings(struct step *step, const struct bridge_run *run)
+{
+	char text[64];
+
+	(void)run;
+	snprintf(text, sizeof(text), "%d opened, %d closed", openings, closings);
+	return emit_text(step, 0, text);
+}
+
 /* ---- The table ---- */
 
 static const struct {
@@ -377,6 +392,9 @@ static const struct {
     {"flushing", remember, BRIDGE_STEP_FLUSHES},
     {"single", count, BRIDGE_STEP_SINGLE},
     {"unopened", identity, 0},
+    {"openings", tell_openings, 0},
+    {"reluctant", identity, 0}, /* opens the third time; the first time it is open, and says that it failed */
+    {"greedy", identity, 0},    /* asks for memory when it is opened, and does without */
 };
 
 static int load(const struct bridge_host *host, struct bridge_context *context, const struct bridge_setup *setup,
@@ -400,12 +418,20 @@ static int open_step(const struct bridge_host *host, struct bridge_context *cont
 		     void *code, void **self)
 {
 	const size_t at = (size_t)((const char *)code - (const char *)functions) / sizeof(*functions);
-	struct step *step = calloc(1, sizeof(*step));
+	const char *name = functions[at].name;
+	struct step *step;
 
-	if (strcmp(functions[at].name, "unopened") == 0) {
-		free(step);
+	if (strcmp(name, "unopened") == 0)
 		return bridge_fail(host, context, BRIDGE_NO_RECORD, "the door is locked");
+	if (strcmp(name, "greedy") == 0 && host->memory(context, 16) != NULL)
+		return bridge_fail(host, context, BRIDGE_NO_RECORD, "there is memory");
+	if (strcmp(name, "reluctant") == 0 && ++refusals <= 2) {
+		bridge_fail(host, context, BRIDGE_NO_RECORD, refusals == 1 ? "not now" : "not yet");
+		if (refusals == 2)
+			return BRIDGE_FAILED;
 	}
+	step = calloc(1, sizeof(*step));
+	openings++;
 	*step = (struct step){host, context, setup, functions[at].process, NULL, NULL, NULL, NULL, NULL, true};
 	step->value = host->state(context, "value");
 	step->map = host->state(context, "map");
@@ -420,6 +446,7 @@ static int open_step(const struct bridge_host *host, struct bridge_context *cont
 static void close_step(void *self)
 {
 	free(self);
+	closings++;
 }
 
 static int process(void *self, const struct bridge_run *run)

@@ -295,11 +295,12 @@ static int call_emit(struct bridge_context *context, const struct bridge_output 
 	return result == BRIDGE_FULL ? no_room(context) : result;
 }
 
-/* struct bridge_host: memory */
+/* struct bridge_host: memory. Where there is no unit of work there is none, and it is not for want of room. */
 static void *call_memory(struct bridge_context *context, size_t size)
 {
-	void *memory = can_emit(context) ? scratch_alloc(context->out->scratch, size) : NULL;
-
+	if (!can_emit(context))
+		return NULL;
+	void *memory = scratch_alloc(context->out->scratch, size);
 	if (memory == NULL)
 		no_room(context);
 	return memory;

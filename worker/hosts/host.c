@@ -63,8 +63,13 @@ static bool host_start(struct step *step, struct step_time time, struct failure 
 	void *self = NULL;
 
 	host_begin(context, CALL_OPEN, time, failure);
-	if (!host_end(context, code->library->open(&host_calls, context, &code->setup, code->code, &self)))
+	int result = code->library->open(&host_calls, context, &code->setup, code->code, &self);
+	if (!host_end(context, result)) {
+		/* It may be open, for all that the library knows. */
+		if (result == BRIDGE_OK && self != NULL && code->library->close != NULL)
+			code->library->close(self);
 		return false;
+	}
 	context->self = self;
 	return true;
 }

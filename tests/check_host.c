@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "shared/keygroup.h"
 #include "shared/metrics.h"
@@ -18,6 +19,7 @@
 #include "worker/hosts/host.h"
 #include "worker/jq_program.h"
 #include "worker/json_text.h"
+#include "worker/state_parts.h"
 #include "worker/wakes.h"
 
 enum { STATE_BYTES = 16 << 20, TEXT_SIZE = 1 << 14, TIMERS_AT_ONCE = 100 };
@@ -484,6 +486,36 @@ START_TEST(test_remembers)
 }
 END_TEST
 
+/* What is fetched before its record is due is what the step will look for: its value, or where its map or list begins. */
+START_TEST(test_looks_ahead)
+{
+	static const struct {
+		const char *states;
+		const char *found; /* NULL: none of them is found by the key alone */
+		bool root;
+	} cases[] = {
+	    {"timers=timers\nvalue=value\nmap=map", "value", false},
+	    {"timers=timers\nmap=map\nvalue=value", "map", true},
+	    {"list=list\nvalue=value", "list", true},
+	    {"timers=timers", NULL, false},
+	};
+	char lines[3 * STATE_AHEAD] = "";
+
+	for (int i = 0; i <= STATE_AHEAD; i++)
+		strcat(lines, i == STATE_AHEAD ? "k" : "a\n");
+	spec.segment.keyed = true;
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "count", "state", cases[_i].states, NULL);
+	open_chain();
+	pass(lines);
+	ck_assert_uint_eq(memory.store->ahead_at, cases[_i].found != NULL);
+	for (uint32_t i = 0; cases[_i].found != NULL && i < state_count(memory.store); i++)
+		if (strcmp(state_spec_of(memory.store, i)->name, cases[_i].found) == 0)
+			ck_assert_uint_eq(memory.store->ahead[0].hash,
+					  hash_of(state_handle(memory.store, i), XXH3_64bits("k", 1), (struct view){0},
+						  cases[_i].root));
+}
+END_TEST
+
 START_TEST(test_timers)
 {
 	open_function(_i ? "flushing" : "remember", true);
@@ -614,6 +646,7 @@ static Suite *host_suite(void)
 	tcase_add_test(tests, test_counts);
 	tcase_add_loop_test(tests, test_counts_with_a_policy, 0, 2);
 	tcase_add_test(tests, test_remembers);
+	tcase_add_loop_test(tests, test_looks_ahead, 0, 4);
 	tcase_add_loop_test(tests, test_timers, 0, 2);
 	tcase_add_test(tests, test_a_timer_fails);
 	tcase_add_test(tests, test_watermarks_and_the_end);

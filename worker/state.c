@@ -648,10 +648,9 @@ enum state_result state_map_next(struct state *state, struct state_iterator *ite
 /* Asks for the bucket of this key, and for the entry of one that was asked for some calls ago. */
 void state_ahead(struct state *state, struct view key)
 {
-	struct state_store *store = state->store;
-	uint32_t hash = hash_of(state, mix_of(key), no_sub, state->spec.kind == STATE_LIST);
+	bool root = state->spec.kind == STATE_LIST || state->spec.kind == STATE_MAP;
 
-	state_ahead_hash(store, hash);
+	state_ahead_hash(state->store, hash_of(state, mix_of(key), no_sub, root));
 }
 
 /* Asks for what the table has where an entry will be. */

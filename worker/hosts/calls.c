@@ -428,8 +428,8 @@ static int call_use(struct bridge_context *context, uint32_t index)
 		state_key(context->step->store, record->key, record->key_hash, record->key_group);
 	}
 	context->has_key = true;
-	if (ahead < count && context->step->states[0] != NULL)
-		state_ahead(context->step->states[0],
+	if (ahead < count && context->ahead != NULL)
+		state_ahead(context->ahead,
 			    context->in != NULL ? context->in->records[ahead].key : context->batch->records[ahead].key);
 	return BRIDGE_OK;
 }

@@ -55,6 +55,18 @@ static bool host_open(struct step *step, struct failure *failure)
 	return true;
 }
 
+/* The state that is worth being looked up before its record is due: the first that is found by the key alone. */
+static struct state *state_to_look_ahead(const struct step *step)
+{
+	for (size_t i = 0; i < step->state_count; i++) {
+		struct state_spec spec;
+		if (step->states[i] != NULL && step_state(step->segment, step->spec, i, &spec) &&
+		    spec.partition == STATE_BY_KEY && spec.kind != STATE_TIMERS)
+			return step->states[i];
+	}
+	return NULL;
+}
+
 /* Opens the step for a session. */
 static bool host_start(struct step *step, struct step_time time, struct failure *failure)
 {
@@ -71,6 +83,7 @@ static bool host_start(struct step *step, struct step_time time, struct failure 
 		return false;
 	}
 	context->self = self;
+	context->ahead = state_to_look_ahead(step);
 	return true;
 }
 

@@ -44,6 +44,7 @@ struct bridge_context {
 	enum host_call call;
 	struct step_time time;
 	struct bridge_state states[STEP_STATES_MAX];
+	struct state *ahead; /* the state of which entries are asked for before their keys are used; NULL: none */
 	/* The call at hand. */
 	struct run *in;                /* process: the records */
 	struct wire_batch *batch;      /* or these, as they came */

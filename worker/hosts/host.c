@@ -286,22 +286,12 @@ static bool host_release(struct step *step, enum release_cause cause, struct ste
 	return true;
 }
 
-const struct step_kind_ops native_ops = {
-    .open = host_open,
-    .start = host_start,
-    .close = host_close,
-    .process = host_process,
-    .process_batch = host_process_batch,
-    .fire = host_fire,
-    .release = host_release,
-};
+/* A library's step is the same to the chain whoever the host is. */
+#define HOST_OPS                                                                                                       \
+	{                                                                                                              \
+		.open = host_open, .start = host_start, .close = host_close, .process = host_process,                  \
+		.process_batch = host_process_batch, .fire = host_fire, .release = host_release,                       \
+	}
 
-const struct step_kind_ops python_ops = {
-    .open = host_open,
-    .start = host_start,
-    .close = host_close,
-    .process = host_process,
-    .process_batch = host_process_batch,
-    .fire = host_fire,
-    .release = host_release,
-};
+const struct step_kind_ops native_ops = HOST_OPS;
+const struct step_kind_ops python_ops = HOST_OPS;

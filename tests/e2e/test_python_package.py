@@ -1,11 +1,13 @@
 """The Python package as editors and tests have it, without a sidecar: messages, forms, results, words for what is wrong."""
 
 import asyncio
+import concurrent.futures
 import doctest
 import importlib
 import json
 import pathlib
 import sys
+import threading
 
 import pytest
 
@@ -13,6 +15,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "worker" / "hosts" / "py
 sys.path.insert(0, str(PACKAGE))
 
 import flink_bridge as fb  # noqa: E402
+from flink_bridge import calls as async_calls  # noqa: E402
 from flink_bridge import engine  # noqa: E402
 
 STEPS = '''
@@ -197,6 +200,18 @@ def test_results_of_a_failed_run_are_not_asked_for_again():
     assert sorted(calls) == ["a", "b", "b", "bad", "bad"]
 
 
+class Waiting(engine.Feed):
+    """A run that may be postponed, at a place of its own."""
+
+    postponed = False
+
+    def wait(self):
+        return (7, 0)
+
+    def postpone(self):
+        self.postponed = True
+
+
 def test_a_run_that_is_tried_again_is_called_again():
     """A run that failed comes again at the same place, as one that was postponed does; its failure is not handed out twice."""
     calls = []
@@ -207,15 +222,6 @@ def test_a_run_that_is_tried_again_is_called_again():
         if len(calls) == 1:
             raise fb.Transient("not yet")
         return "good"
-
-    class Waiting(engine.Feed):
-        postponed = 0
-
-        def wait(self):
-            return (7, 0)
-
-        def postpone(self):
-            self.postponed += 1
 
     def drive():
         while True:
@@ -229,6 +235,36 @@ def test_a_run_that_is_tried_again_is_called_again():
     with pytest.raises(fb.Transient):
         drive()
     assert drive() == ["good"] and calls == ["a", "a"]
+
+
+def test_only_a_run_that_comes_for_the_first_time_holds_the_slot_up(monkeypatch):
+    """Whoever is woken for another's results does not wait for its own."""
+    gate, there, patiences = concurrent.futures.Future(), threading.Event(), []
+    result = concurrent.futures.Future.result
+
+    @fb.asynchronous(capacity=2)
+    async def step(message):
+        return await asyncio.wrap_future(gate)
+
+    def waits(future, timeout=None):
+        if timeout is not None:
+            patiences.append(timeout)
+        return result(future, timeout and 0)
+
+    runner = engine.Runner(step, backend=None)
+    runner.open()
+    monkeypatch.setattr(async_calls, "wake", there.set)
+    monkeypatch.setattr(concurrent.futures.Future, "result", waits)
+    for _ in range(3):
+        feed = Waiting([fb.Message("a")])
+        runner.drive(feed)
+        assert feed.postponed and not there.is_set()
+    gate.set_result("good")
+    there.wait()
+    feed = Waiting([fb.Message("a")])
+    runner.drive(feed)
+    assert [output.text() for _, _, output in feed.outputs] == ["good"]
+    assert patiences == [async_calls.PATIENCE, 0, 0, 0]
 
 
 def test_an_async_class_opens_and_closes_in_the_same_loop():

@@ -8,6 +8,8 @@ meanwhile:
                        +-- not yet: the run is postponed; its unit is undone, and other sessions of the slot are served
                            the last result wakes the worker, the same run comes again, and finds its results
 
+A wake-up is for all that rest in the worker: a run that comes again and whose results are not there is postponed at once.
+
 So a barrier or watermark of the session waits for the calls before it, and a worker that dies leaves nothing behind: its heir is given
 the run, and makes the calls. Where a run cannot be postponed (unary calls, timers of steps before, one message at a time after a failure or
 a death) the calls are waited for.
@@ -121,13 +123,14 @@ class Caller:
         if place is None:
             return run(self._call_all(function, messages))  # type: ignore[no-any-return]
         pending = self.pending
+        patience: float | None = 0
         if pending is None or pending.run != place or pending.count != len(messages):
             misses = pending.misses + 1 if pending is not None and pending.run == place else 0
             self.close()
             pending = self.pending = _Pending(place, len(messages), misses, submit(self._call_all(function, messages)))
             pending.future.add_done_callback(lambda _: wake())
-        # A run that comes with another number of messages each time would never find its results.
-        patience = PATIENCE if pending.misses < 3 else None
+            # A run that comes with another number of messages each time would never find its results.
+            patience = PATIENCE if misses < 3 else None
         try:
             return pending.future.result(patience)  # type: ignore[no-any-return]
         except concurrent.futures.TimeoutError:

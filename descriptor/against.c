@@ -182,11 +182,11 @@ static const struct step_spec *key_of(const struct descriptor *descriptor, const
 	return &feeding->steps[feeding->step_count - 1];
 }
 
-/* Whether one of the inputs of a keyed segment has a key by a program. */
-static bool has_key(const struct descriptor *descriptor, const struct segment *segment, const char *program)
+/* Whether one of the inputs of a keyed segment has a key that is made by something. */
+static bool has_key(const struct descriptor *descriptor, const struct segment *segment, const char *key)
 {
 	for (size_t i = 0; i < segment->input_count; i++) {
-		if (strcmp(step_option(key_of(descriptor, &segment->inputs[i]), "key")->text, program) == 0)
+		if (strcmp(key_of(descriptor, &segment->inputs[i])->key, key) == 0)
 			return true;
 	}
 	return false;
@@ -197,15 +197,14 @@ static void keys_compare(const struct comparison *comparison, const struct segme
 {
 	for (size_t i = 0; i < new->input_count; i++) {
 		const struct step_spec *key_by = key_of(comparison->new->descriptor, &new->inputs[i]);
-		const char *program = step_option(key_by, "key")->text;
-		if (has_key(comparison->old->descriptor, old, program))
+		if (has_key(comparison->old->descriptor, old, key_by->key))
 			continue;
 		const struct step_spec *was =
 		    key_of(comparison->old->descriptor, &old->inputs[i < old->input_count ? i : 0]);
 		struct finding *finding =
 		    FIND(comparison, comparison->new, step_place(comparison->new, key_by->name),
 			 "the key of \"%s\" is \"%.80s\", and segment \"%s\" keeps state by \"%.80s\"", key_by->name,
-			 program, new->name, step_option(was, "key")->text);
+			 key_by->key, new->name, was->key);
 		finding_hint(finding, "state cannot follow to another key: give the steps that keep it new names, and "
 				      "put the old states under drop_state");
 	}

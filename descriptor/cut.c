@@ -268,12 +268,11 @@ static void keys_check(const struct cutter *cutter, const struct segment *segmen
 }
 
 /* Copies a step into its place of a segment. */
-static void step_copy(struct step_spec *to, const struct pipeline_step *step)
+static void step_copy(struct step_spec *to, const struct pipeline_step *step, struct pool *pool)
 {
 	to->name = step->name;
 	to->kind = (enum step_kind)step->kind;
-	to->options = step->options;
-	to->option_count = step->option_count;
+	step_fill(to, step->options, step->option_count, pool);
 	to->policy = step->policy;
 	to->rules = step->rules;
 }
@@ -310,7 +309,7 @@ static void segments_fill(struct cutter *cutter, struct descriptor *descriptor)
 		uint32_t index = pipeline->order[i], id = cutter->segment_of[index];
 		struct step_spec *step = &steps[id][filled[id]++];
 		segment_name_take(cutter, id, &pipeline->steps[index]);
-		step_copy(step, &pipeline->steps[index]);
+		step_copy(step, &pipeline->steps[index], pool);
 		cutter->spec_of[index] = step;
 	}
 	for (size_t id = 0; id < cutter->count; id++)

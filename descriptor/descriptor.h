@@ -83,6 +83,7 @@ struct step_spec {
 	enum error_policy policy;
 	uint32_t dead_letter_route; /* of the segment; ON_ERROR_DEAD_LETTER alone */
 	struct error_rules rules;
+	const char *key; /* STEP_key_by: what makes its keys, the program or `python MODULE.FUNCTION`; else NULL */
 };
 
 /* How records reach a segment or sink from what feeds it. */

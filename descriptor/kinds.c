@@ -111,6 +111,7 @@ static const struct option_when whens[] = {
 #define SOURCE_WHEN(kind, option, other, words, needed) {SCOPE_SOURCE, #kind, #option, #other, words, needed},
 #include "descriptor/sources.def"
 #define STEP_WHEN(kind, option, other, words, needed) {SCOPE_STEP, #kind, #option, #other, words, needed},
+#define STEP_WITH(kind, option, other) {SCOPE_STEP, #kind, #option, #other, NULL, true},
 #include "descriptor/steps.def"
 #define FLINK_WHEN(kind, option, other, words, needed) {SCOPE_FLINK, #kind, #option, #other, words, needed},
 #include "descriptor/flink.def"
@@ -122,6 +123,8 @@ static const struct {
 } one_ofs[] = {
 #define SOURCE_ONE_OF(kind, options) {SCOPE_SOURCE, #kind, options},
 #include "descriptor/sources.def"
+#define STEP_ONE_OF(kind, options) {SCOPE_STEP, #kind, options},
+#include "descriptor/steps.def"
 };
 
 const char *const form_names[FORM_COUNT] = {[FORM_JSON] = "json", [FORM_TEXT] = "text", [FORM_BYTES] = "bytes"};

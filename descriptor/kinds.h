@@ -66,7 +66,7 @@ void option_bounds(const struct option_info *info, int64_t *least, int64_t *most
 enum value_rule option_values(const struct option_info *info);
 const char *option_choices(const struct option_info *info);
 
-/* When an option may be there: another, before it in the table, is one of some words ("a|b"). NULL: always. */
+/* When an option may be there: another, before it in the table, is one of some words ("a|b"; NULL: is there). NULL: always. */
 struct option_when {
 	enum scope scope;
 	const char *kind, *option;

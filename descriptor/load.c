@@ -149,8 +149,10 @@ static void step_load(struct loader *loader, const struct node *node, struct ste
 	step->policy =
 	    read_error_policy(&loader->reading, needed(loader, node, "on_error", what), "on_error", ON_ERROR_FAIL);
 	step->kind = (enum step_kind)kind;
-	step->options =
-	    read_options(&loader->reading, node, node, SCOPE_STEP, (unsigned)kind, what, &step->option_count);
+	size_t count;
+	const struct option *options =
+	    read_options(&loader->reading, node, node, SCOPE_STEP, (unsigned)kind, what, &count);
+	step_fill(step, options, count, loader->reading.pool);
 	const struct option *routes = routes_option(step->options, step->option_count);
 	if (step_closes_segment(step->kind, routes == NULL ? 0 : routes->item_count) && node->next != NULL)
 		FIND(loader, node, "a %s in the middle of a chain: it has to be the last step",

@@ -677,14 +677,16 @@ static bool condition_check(const struct reading *reading, const struct node *ma
 	if (!options->given && node_find(map, when->other) != NULL)
 		return true; /* there is a finding of it */
 	if (!options->given) {
-		if (node != NULL)
-			finding_expected(node_finding(reading->diagnostics, node->key,
-						      "\"%s\" of %s has no meaning without `%s`", info->name, what,
-						      when->other),
-					 "%s: one of %s", when->other, when->words);
+		if (node == NULL)
+			return false;
+		struct finding *finding =
+		    node_finding(reading->diagnostics, node->key, "\"%s\" of %s has no meaning without `%s`",
+				 info->name, what, when->other);
+		if (when->words != NULL)
+			finding_expected(finding, "%s: one of %s", when->other, when->words);
 		return false;
 	}
-	bool holds = words_have(when->words, options->text);
+	bool holds = when->words == NULL || words_have(when->words, options->text);
 	if (!holds && node != NULL)
 		finding_expected(node_finding(reading->diagnostics, node->key,
 					      "\"%s\" of %s has no meaning with `%s: %s`", info->name, what,
@@ -710,7 +712,8 @@ static void one_of_check(const struct reading *reading, const struct node *map, 
 		given += child->key->kind == NODE_SCALAR && words_have(words, child->key->text);
 	if (given != 1)
 		finding_expected(node_finding(reading->diagnostics, at, "%s has %s", what,
-					      given == 0 ? "nothing to read" : "several things to read"),
+					      given == 0 ? "none of the options of which it needs one"
+							 : "several options of which it can have but one"),
 				 "one of: %s", words);
 }
 
@@ -800,6 +803,19 @@ void sink_fill(struct sink *sink, const struct option *options, size_t count)
 	sink->options = options;
 	sink->option_count = count;
 	sink->path = option_text(options, count, "path");
+}
+
+void step_fill(struct step_spec *step, const struct option *options, size_t count, struct pool *pool)
+{
+	step->options = options;
+	step->option_count = count;
+	step->key = NULL;
+	if (step->kind != STEP_key_by)
+		return;
+	const char *module = option_text(options, count, "module"), *function = option_text(options, count, "function");
+	step->key = option_text(options, count, "key");
+	if (step->key == NULL && module != NULL && function != NULL)
+		step->key = pool_format(pool, "python %s.%s", module, function);
 }
 
 const struct option *routes_option(const struct option *options, size_t count)

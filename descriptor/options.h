@@ -65,8 +65,9 @@ const struct option *read_options(const struct reading *reading, const struct no
 void check_option_keys(const struct reading *reading, const struct node *map, enum scope scope, unsigned kind,
 		       const char *what, const char *const *own, size_t own_count);
 
-/* Takes out of options what struct source and struct sink have fields for. */
+/* Takes out of options what struct source, struct step_spec (whose kind is known) and struct sink have fields for. */
 void source_fill(struct source *source, const struct option *options, size_t count);
+void step_fill(struct step_spec *step, const struct option *options, size_t count, struct pool *pool);
 void sink_fill(struct sink *sink, const struct option *options, size_t count);
 
 /* The items of the step's `routes`, or none when the kind has no routes. */

@@ -69,7 +69,7 @@ static void hash_segment(XXH3_state_t *state, const struct segment *segment)
 	hash_text(state, segment->name);
 	hash_number(state, segment->max_parallelism);
 	hash_inputs(state, segment->inputs, segment->input_count);
-	hash_text(state, last->kind == STEP_key_by ? step_option(last, "key")->text : "");
+	hash_text(state, last->key == NULL ? "" : last->key);
 	hash_text(state, segment_has_own_routes(segment) ? step_kind_name(last->kind) : "");
 	hash_number(state, segment->route_count);
 	for (size_t i = 0; i < segment->route_count; i++)

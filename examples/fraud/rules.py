@@ -5,6 +5,12 @@ from __future__ import annotations
 from flink_bridge import INT, Context, Message, Step, Timer, To
 
 
+def account_of(message: Message) -> str:
+    """The account of a payment, however its terminal writes it: `Ada`, ` ada`."""
+    account: str = message.json()["account"]
+    return account.strip().casefold()
+
+
 class SmallThenLarge(Step):
     """Sends each payment on, and to the route `suspect` an alert for a large one that follows a small one too soon.
 

@@ -98,6 +98,41 @@ def test_forms_of_functions(python, client):
     assert [(record.payload, record.route) for record in records] == [(b"AA", 0), (b"AA", 1), (b"DD", 0), (b"DD", 1)]
 
 
+KEYS = """
+def key_of(message):
+    text = message.text()
+    return {"bytes": b"\\xff\\x00", "empty": "", "none": None, "number": 5, "half": "\\ud800"}.get(text, "ü" + text)
+def twice(message):
+    return [message, message.text() + "!"]
+"""
+
+
+@pytest.mark.parametrize("before", [[], ["name: twice, function: twice"]], ids=["alone", "behind another"])
+def test_a_function_makes_the_key(python, client, before):
+    """Of records as they came in, and of those that a step before it has made; the payload stays as it is."""
+    text = pipeline(*before, "name: by, function: key_of").replace("kind: python, module: app, name: by", "kind: key_by, module: app, name: by")
+    session = client((sidecar := python(KEYS, text)).unix).session(sidecar)
+    keys = {b"a": "üa".encode(), b"a!": "üa!".encode(), b"bytes": b"\xff\x00", b"bytes!": "übytes!".encode(), b"empty": b"", b"empty!": "üempty!".encode()}
+    expected = [each for name in (b"a", b"bytes", b"empty") for each in (name, name + b"!") if before or not each.endswith(b"!")]
+    records = session.results(session.send_records(b"a", b"bytes", b"empty"))
+    assert [(record.payload, record.key) for record in records] == [(each, keys[each]) for each in expected]
+    assert all(record.HasField("key") for record in records) and len({record.key_hash for record in records}) == len(records)
+
+
+def test_what_is_no_key_is_the_error_policys_business(python, client):
+    text = pipeline("name: by, function: key_of", policy="dead_letter").replace("kind: python, module: app, name: by", "kind: key_by, module: app, name: by")
+    session = client((sidecar := python(KEYS, text)).unix).session(sidecar)
+    records = session.results(session.send_records(b"a", b"none", b"number", b"half", b"b"))
+    assert [(record.payload, record.key) for record in records if record.route == 0] == [(b"a", "üa".encode()), (b"b", "üb".encode())]
+    dead = {record.payload: record for record in records if record.route == 1}
+    assert not any(record.HasField("key") for record in dead.values())
+    assert {name: record.headers["bridge-error"] for name, record in dead.items() if name != b"half"} == {
+        b"none": "a key_by function returns the key, bytes or str; this is None",
+        b"number": "a key_by function returns the key, bytes or str; this is an int",
+    }
+    assert dead[b"half"].headers["bridge-error-kind"] == "UnicodeEncodeError"
+
+
 def test_a_batch_function_gets_what_comes_together(python, client):
     sidecar = python(FORMS, pipeline("name: joined, function: joined"))
     session = client(sidecar.unix).session(sidecar)

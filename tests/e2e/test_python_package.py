@@ -129,6 +129,9 @@ def test_forms():
     assert run(fb.batch(lambda messages: [str(len(messages)), *messages, "more"]), one, two) == [
         (0, None, b"2"), (1, None, b"1"), (1, None, b"22"), (1, None, b"more")]  # fmt: skip
     assert run(lambda message: message == two, one, two, form="filter") == [(1, None, b"22")]
+    feed = engine.Feed([one, fb.Message("22", key="before")])
+    engine.Runner(lambda message: message.text() * 2, None, form="key_by").drive(feed)
+    assert [(out.payload, out.key) for _, _, out in feed.outputs] == [(b"1", b"11"), (b"22", b"2222")]
     for form, result in ((fb.map, None), (fb.map, ["a"]), (fb.flat_map, "abc"), (fb.batch, "abc")):
         with pytest.raises(engine.StepError):
             run(form(lambda _, result=result: result), one)

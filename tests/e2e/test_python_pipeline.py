@@ -32,7 +32,10 @@ def score(message: Message):
     event = message.json()
     return {**event, "score": event["amount"] * 2}
 
-keyed = score.key_by(".user", name="by_user")
+def user_of(message: Message) -> str:
+    return message.json()["user"]
+
+keyed = score.key_by(user_of, name="by_user")
 
 @keyed.step(name="seen", state={"first": "value ttl 1h", "due": "timers"}, routes=["new", "old"], options={"a": "1"})
 class Seen(Step):
@@ -78,6 +81,7 @@ def test_what_is_written_is_what_was_said(tmp_path):
     steps = {step["name"]: step for step in shop.to_dict()["steps"]}
     assert steps["score"] == {"name": "score", "kind": "python", "from": "events", "module": "shop", "function": "score", "parallelism": 1}
     assert steps["seen"]["function"] == "Seen" and steps["seen"]["state"] == {"first": "value ttl 1h", "due": "timers"}
+    assert steps["by_user"] == {"name": "by_user", "kind": "key_by", "from": "score", "module": "shop", "function": "user_of"}
     assert steps["last"]["from"] == ["shape", "seen.old", "events"]
     assert shop.to_dict()["sinks"]["failed"]["from"] == ["dead_letter", "score.dead_letter"]
     assert isinstance(module.score, PythonStep) and module.score.__doc__ == "Twice the amount."
@@ -125,6 +129,8 @@ MISTAKES = [
     (lambda p, s: s.step(lambda message: message), "no name that a worker could import"),
     (lambda p, s: s.step(5), "neither a function nor a class"),
     (lambda p, s: s.step(local, form="reduce"), "cannot be called"),
+    (lambda p, s: s.key_by(lambda message: b"", name="k"), "no name that a worker could import"),
+    (lambda p, s: s.key_by(dict, name="k"), "that is for functions"),
     (lambda p, s: s.map(".[", name="m").sink("out", "print") or p.check(BRIDGECTL), "is no jq program"),
 ]
 

@@ -180,6 +180,7 @@ struct bridge_setup {
 	size_t route_count;
 	const struct bridge_state_info *states; /* those under `state:` */
 	size_t state_count;
+	uint32_t sets_keys; /* 1: the step is a key_by: it gives each record its key, and hands it on as it is */
 };
 
 /* ---- What a step can call ------------------------------------------------------------------------------------------------------ */
@@ -260,6 +261,10 @@ struct bridge_host {
 	int (*wait)(struct bridge_context *context, uint64_t *seq, uint32_t *done);
 	/* Has those runs come again for which steps wait. From any thread. */
 	void (*wake)(void);
+
+	/* Gives a record of the run its key, before it is handed on. In process(), and where setup->sets_keys says that there is one to
+	 * give; a record that is handed on must have been given one. */
+	int (*key)(struct bridge_context *context, uint32_t record, struct bridge_bytes key);
 };
 
 /* ---- What a library hands out -------------------------------------------------------------------------------------------------- */

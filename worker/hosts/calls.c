@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/keygroup.h"
 #include "shared/log.h"
 #include "shared/metrics.h"
 #include "worker/hosts/host_parts.h"
@@ -293,6 +294,25 @@ static int call_emit(struct bridge_context *context, const struct bridge_output 
 	if (result != BRIDGE_OK)
 		context->out->count--;
 	return result == BRIDGE_FULL ? no_room(context) : result;
+}
+
+/* struct bridge_host: key */
+static int call_key(struct bridge_context *context, uint32_t index, struct bridge_bytes bytes)
+{
+	struct view key;
+
+	if (context->call != CALL_PROCESS || !context->code->setup.sets_keys || index >= host_count(context))
+		return BRIDGE_MISUSE;
+	if (!bytes_take(context, bytes, false, &key))
+		return no_room(context);
+#define SET_KEY(record)                                                                                                \
+	(record).key = key, (record).key_hash = key_hash_of(key), (record).key_group = 0, (record).keyed = true
+	if (context->in != NULL)
+		SET_KEY(context->in->records[index]);
+	else
+		SET_KEY(context->batch->records[index]);
+#undef SET_KEY
+	return BRIDGE_OK;
 }
 
 /* struct bridge_host: memory. Where there is no unit of work there is none, and it is not for want of room. */
@@ -632,4 +652,5 @@ const struct bridge_host host_calls = {
     .timer_delete = call_timer_delete,
     .wait = call_wait,
     .wake = wakes_ring,
+    .key = call_key,
 };

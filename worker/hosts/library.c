@@ -198,7 +198,10 @@ static void settings_make(struct bridge_setup *setup, const struct step_spec *sp
 /* Those under `options:` and `routes:`. */
 static void items_make(struct bridge_setup *setup, const struct step_spec *spec)
 {
-	const struct option *options = step_option(spec, "options"), *routes = step_option(spec, "routes");
+	static const struct option none;
+	bool has = spec->kind != STEP_key_by;
+	const struct option *options = has ? step_option(spec, "options") : &none;
+	const struct option *routes = has ? step_option(spec, "routes") : &none;
 	struct bridge_option *pairs = keep(options->item_count, sizeof(*pairs));
 	const char **names = keep(routes->item_count, sizeof(*names));
 
@@ -244,6 +247,7 @@ static void setup_make(struct bridge_setup *setup, const struct segment *segment
 	    .step = spec->name,
 	    .parallelism = segment->parallelism,
 	    .max_parallelism = segment->max_parallelism,
+	    .sets_keys = spec->kind == STEP_key_by,
 	};
 	settings_make(setup, spec);
 	items_make(setup, spec);
@@ -288,8 +292,8 @@ static struct host_code *code_make(const struct segment *segment, const struct s
 	struct bridge_step_library *table = keep(0, sizeof(*table));
 	struct host_code *code = keep(0, sizeof(*code));
 	char path[PATH_SIZE];
-	bool found = spec->kind == STEP_python ? own_library("bridge_python.so", path, failure)
-					       : named_library(spec, path, failure);
+	bool found = spec->kind == STEP_native ? named_library(spec, path, failure)
+					       : own_library("bridge_python.so", path, failure);
 
 	code->spec = spec;
 	code->library = table;

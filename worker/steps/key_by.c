@@ -1,5 +1,6 @@
 /*
- * key_by: gives each record its key. The payload stays as it came.
+ * key_by: gives each record its key. The payload stays as it came. A function of a Python module that makes the keys is the host's
+ * (worker/hosts), all else is here.
  *
  * A missing key fails the record: null would send every record that lacks the field to one subtask, which is an accident far
  * more often than a wish. (`.user // "nobody"` is how to wish it.)
@@ -8,6 +9,7 @@
  * in the text, at a fifth of what parsing costs. What that does not find is done the long way.
  */
 #include "shared/keygroup.h"
+#include "worker/hosts/host.h"
 #include "worker/json_text.h"
 #include "worker/steps/kinds.h"
 
@@ -16,6 +18,10 @@ static bool key_by_open(struct step *step, struct failure *failure)
 {
 	const struct option *key = step_option(step->spec, "key");
 
+	if (!key->given) {
+		step->ops = &python_ops;
+		return step->ops->open(step, failure);
+	}
 	step->own = step_program(key, NULL, key->text, failure);
 	return step->own != NULL;
 }

@@ -521,6 +521,21 @@ static PyObject *feed_blame(PyObject *self, PyObject *number)
 	return Py_NewRef(Py_None);
 }
 
+/* key(bytes): gives the message at hand its key. */
+static PyObject *feed_set_key(PyObject *self, PyObject *key)
+{
+	struct feed *feed = (struct feed *)self;
+
+	if (!PyBytes_Check(key) || feed->phase != FEED_RECORDS || feed->all || feed->at == UINT32_MAX) {
+		PyErr_SetString(PyExc_TypeError, "key(bytes), of a message that is at hand");
+		return NULL;
+	}
+	struct bridge_bytes bytes = {(const uint8_t *)PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key)};
+	if (!feed_allows(feed, feed->host->key(feed->context, feed->at, bytes), "a key"))
+		return NULL;
+	return Py_NewRef(Py_None);
+}
+
 /* wait(): which run this is, as a pair of numbers, if it may come again when what it waits for is there; else None. */
 static PyObject *feed_wait(PyObject *self, PyObject *unused)
 {
@@ -551,6 +566,7 @@ static PyMemberDef feed_members[] = {
 static PyMethodDef feed_methods[] = {
     {"take", feed_take, METH_NOARGS, "All messages at once."},
     {"give", (PyCFunction)(void (*)(void))feed_give, METH_FASTCALL, "Takes the result for one of these."},
+    {"key", feed_set_key, METH_O, "Gives the message at hand its key."},
     {"wait", feed_wait, METH_NOARGS, "Which run this is, if it may come again."},
     {"postpone", feed_postpone, METH_NOARGS, "Has it come again."},
     {"blame", feed_blame, METH_O, "Says which of these a failure is about."},

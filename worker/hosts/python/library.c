@@ -22,19 +22,27 @@ struct python_step {
 
 /* ---- Code ---------------------------------------------------------------------------------------------------------- */
 
+/* What the pipeline says that the function is. */
+static const char *form_of(const struct bridge_setup *setup)
+{
+	const char *form = bridge_option_of(setup->settings, setup->setting_count, "form");
+
+	return setup->sets_keys ? "key_by" : form ? form : "process";
+}
+
 static int python_load(const struct bridge_host *host, struct bridge_context *context, const struct bridge_setup *setup,
 		       struct bridge_loaded *loaded)
 {
 	const char *module = bridge_option_of(setup->settings, setup->setting_count, "module");
 	const char *function = bridge_option_of(setup->settings, setup->setting_count, "function");
-	const char *form = bridge_option_of(setup->settings, setup->setting_count, "form");
+	const char *form = form_of(setup);
 	PyObject *target;
 
 	if (!interpreter_start(host, context))
 		return BRIDGE_FAILED;
 	interpreter_enter(host, context);
-	target = PyObject_CallFunction(package.find_target, "sss", module ? module : "", function ? function : "",
-				       form ? form : "process");
+	target =
+	    PyObject_CallFunction(package.find_target, "sss", module ? module : "", function ? function : "", form);
 	if (!target)
 		interpreter_fail(host, context, BRIDGE_NO_RECORD);
 	interpreter_leave();
@@ -87,7 +95,7 @@ static void step_free(struct python_step *step)
 /* Makes the runner and opens it. */
 static bool step_open(struct python_step *step, const struct bridge_setup *setup, PyObject *target)
 {
-	const char *form = bridge_option_of(setup->settings, setup->setting_count, "form");
+	const char *form = form_of(setup);
 	PyObject *context = NULL, *done = NULL;
 
 	step->feed = feed_create(step->host, step->context, setup);
@@ -96,8 +104,7 @@ static bool step_open(struct python_step *step, const struct bridge_setup *setup
 	if (!context)
 		return false;
 	feed_begin(step->feed, FEED_OPENING);
-	step->runner =
-	    PyObject_CallFunction(package.Runner, "OOOs", target, step->backend, context, form ? form : "process");
+	step->runner = PyObject_CallFunction(package.Runner, "OOOs", target, step->backend, context, form);
 	if (step->runner)
 		done = PyObject_CallMethod(step->runner, "open", NULL);
 	if (done)

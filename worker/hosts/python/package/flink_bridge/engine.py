@@ -162,6 +162,13 @@ def _drive_route(function: Callable[[Message], Any], feed: Any) -> None:
             feed.out = [To(name, message) for name in names]
 
 
+def _drive_key_by(function: Callable[[Message], Any], feed: Any) -> None:
+    for message in feed:
+        key = function(message)
+        feed.key(key if type(key) is bytes else key_bytes(key))
+        feed.out = message
+
+
 def _drive_batch(function: Callable[[list[Message]], Any], feed: Any) -> None:
     messages = feed.take()
     out = function(messages)
@@ -220,6 +227,7 @@ _DRIVERS: dict[str, Callable[[Any, Any], None]] = {
     "filter": _drive_filter,
     "flat_map": _drive_flat_map,
     "route": _drive_route,
+    "key_by": _drive_key_by,
     "batch": _drive_batch,
 }
 
@@ -321,6 +329,19 @@ def outputs_of(
         )
 
 
+def key_bytes(key: Any) -> bytes:
+    """The bytes of a key; StepError when it is none.
+
+    >>> key_bytes("ü")
+    b'\\xc3\\xbc'
+    """
+    if isinstance(key, str):
+        return key.encode()
+    if isinstance(key, bytes):
+        return key
+    raise StepError(f"a key_by function returns the key, bytes or str; this is {_kind(key)}")
+
+
 class Feed:
     """A feed over a list of messages: what the host's does, in Python. `outputs` has (index of the message, route, output).
 
@@ -338,6 +359,7 @@ class Feed:
         self.out: Any = None
         self.at = -1
         self._all = False
+        self._key: bytes | None = None
 
     def __iter__(self) -> Feed:
         return self
@@ -366,13 +388,22 @@ class Feed:
         """Says which of the messages that were taken a failure is about."""
         self.at = index
 
+    def key(self, key: bytes) -> None:
+        """Gives the message at hand its key, with which it leaves."""
+        self._key = key
+
     def wait(self) -> None:
         """Which run this is, if it may come again later: here it may not."""
 
     def settle(self) -> None:
         """Takes the result for the message at hand. Once more after the last one."""
         out, self.out = self.out, None
+        key, self._key = self._key, None
         if out is None:
+            return
+        if key is not None:
+            message = self.messages[self.at]
+            self.outputs.append((self.at, None, Message(message.payload, key=key, headers=message.headers, timestamp=message.timestamp)))
             return
         if not self._all:
             self.outputs += [(self.at, route, each) for route, each in outputs_of(out, self.messages[self.at])]

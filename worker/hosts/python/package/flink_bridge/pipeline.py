@@ -33,10 +33,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .engine import TARGET, check_target
+from .message import Message
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 PLAIN = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
@@ -98,21 +99,25 @@ class Stream:
         """A Python step: a decorator for a function or class, or called with one. The step is called after it unless `name` says otherwise."""
 
         def add(function: Any) -> PythonStep:
-            title = getattr(function, "__qualname__", "")
-            check_target(function, title, form or "process")
-            if "<" in title or not title:
-                raise PipelineError(f"`{title or function!r}` has no name that a worker could import: define it at the top of a module")
+            code = self._code(function, module, form or "process")
             given = {
-                "module": module or self._pipeline.module_of(function),
-                "function": title,
+                **code,
                 "form": form,
                 "options": options,
                 "state": state,
                 "routes": None if routes is None else list(routes),
             }
-            return PythonStep(self._add("python", name or title.replace(".", "_"), {**_given(given), **common}), routes or (), function)
+            return PythonStep(self._add("python", name or code["function"].replace(".", "_"), {**_given(given), **common}), routes or (), function)
 
         return add if target is None else add(target)
+
+    def _code(self, function: Any, module: str | None, form: str) -> dict[str, str]:
+        """Where a worker finds a function or class."""
+        title = getattr(function, "__qualname__", "")
+        check_target(function, title, form)
+        if "<" in title or not title:
+            raise PipelineError(f"`{title or function!r}` has no name that a worker could import: define it at the top of a module")
+        return {"module": module or self._pipeline.module_of(function), "function": title}
 
     def native(self, library: str, *, name: str, routes: Sequence[str] | None = None, **options: Any) -> Step:
         """A step out of a library."""
@@ -154,9 +159,10 @@ class Stream:
         """Renames fields."""
         return self.kind("rename", name=name, fields=dict(fields), **options)
 
-    def key_by(self, key: str, *, name: str, **options: Any) -> Step:
-        """Sets the key, by which what follows is partitioned: a jq program."""
-        return self.kind("key_by", name=name, key=key, **options)
+    def key_by(self, key: str | Callable[[Message], bytes | str], *, name: str, module: str | None = None, **options: Any) -> Step:
+        """Sets the key, by which what follows is partitioned: a jq program, or a function that takes a message and returns bytes or str."""
+        made = {"key": key} if isinstance(key, str) else self._code(key, module, "key_by")
+        return self.kind("key_by", name=name, **made, **options)
 
     def route(self, routes: Mapping[str, str], *, name: str, **options: Any) -> Step:
         """Each record to the first route whose condition holds; `default` takes the rest. Read the routes by `step["name"]`."""

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .engine import Feed, Runner, StepError, check_target, describe, is_transient, outputs_of
+from .engine import Feed, Runner, StepError, check_target, describe, is_transient, key_bytes, outputs_of
 from .message import Json, Message, dumps
 from .step import Context, Timer
 
@@ -347,7 +347,7 @@ class StepHarness:
                 time = self.backend.time
             message = to_message(payload, key=key, headers=headers, timestamp=time)
             if self._key_by is not None and message.key is None:
-                message = to_message(message, key=self._key_by(message))
+                message = to_message(message, key=key_bytes(self._key_by(message)))
             messages.append(message)
         if self._runner.takes_all:
             return self._batch(messages)

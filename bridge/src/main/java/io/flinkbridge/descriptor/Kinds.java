@@ -83,6 +83,7 @@ final class Kinds {
                     values.get(2),
                     List.of(values.get(3).split("\\|")),
                     Boolean.parseBoolean(values.get(4)));
+        case "WITH" -> option(values).when = new When(values.get(2), List.of(), true);
         case "STATE" ->
             kinds
                 .get(values.get(0))
@@ -146,8 +147,18 @@ final class Kinds {
     UNION
   }
 
-  /** An option that is there only if another one is one of some words. */
-  record When(String other, List<String> words, boolean needed) {}
+  /** An option that is there only if another one is one of some words; no words: is there. */
+  record When(String other, List<String> words, boolean needed) {
+    /** Whether the other one is what it has to be. */
+    boolean holds(String word) {
+      return words.isEmpty() || words.contains(word);
+    }
+
+    /** What is expected of the other one. */
+    String expected() {
+      return words.isEmpty() ? other : other + ": one of " + String.join(", ", words);
+    }
+  }
 
   /** A state that a step declares. */
   record State(String name, StateKind kind, Unkeyed unkeyed, int version, String ttl) {}

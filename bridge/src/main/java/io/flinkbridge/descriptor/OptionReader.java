@@ -172,7 +172,12 @@ final class OptionReader {
     }
     long given = map.children.stream().filter(child -> kind.oneOf.contains(child.key.text)).count();
     if (given != 1 && !kind.oneOf.isEmpty()) {
-      map.finding("%s has %s", what, given == 0 ? "nothing to read" : "several things to read")
+      map.finding(
+              "%s has %s",
+              what,
+              given == 0
+                  ? "none of the options of which it needs one"
+                  : "several options of which it can have but one")
           .expected("one of: %s", String.join(", ", kind.oneOf));
     }
     return options;
@@ -191,16 +196,16 @@ final class OptionReader {
       if (node != null && !found) {
         node.key
             .finding("\"%s\" of %s has no meaning without `%s`", option.name, what, other)
-            .expected("%s: one of %s", other, String.join(", ", option.when.words()));
+            .expected("%s", option.when.expected());
       }
       return found;
     }
     String word = String.valueOf(options.value(other));
-    boolean holds = option.when.words().contains(word);
+    boolean holds = option.when.holds(word);
     if (!holds && node != null) {
       node.key
           .finding("\"%s\" of %s has no meaning with `%s: %s`", option.name, what, other, word)
-          .expected("%s: one of %s", other, String.join(", ", option.when.words()));
+          .expected("%s", option.when.expected());
     }
     if (holds && option.when.needed() && node == null) {
       map.finding("%s has no \"%s\", which `%s: %s` needs", what, option.name, other, word)
@@ -212,7 +217,7 @@ final class OptionReader {
   /** Whether an option has a meaning with others that have been read before it. */
   static boolean isWanted(Kinds.Option option, Options options) {
     return option.when == null
-        || option.when.words().contains(String.valueOf(options.value(option.when.other())));
+        || option.when.holds(String.valueOf(options.value(option.when.other())));
   }
 
   /** The default of an option, which the tables write as a person would. */

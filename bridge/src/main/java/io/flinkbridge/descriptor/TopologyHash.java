@@ -40,7 +40,7 @@ final class TopologyHash {
     text(segment.name());
     number(segment.maxParallelism());
     inputs(segment.inputs());
-    text(last.kind().equals("key_by") ? last.options().needed("key") : "");
+    text(key(last));
     text(last.hasRoutes() ? last.kind() : "");
     number(segment.routes().size());
     segment.routes().forEach(this::text);
@@ -53,6 +53,17 @@ final class TopologyHash {
       number(entry.partition());
       number(entry.version());
     }
+  }
+
+  /** What makes the keys that records leave with. */
+  private static String key(Step last) {
+    if (!last.kind().equals("key_by")) {
+      return "";
+    }
+    Options options = last.options();
+    return options.has("key")
+        ? options.needed("key")
+        : "python " + options.needed("module") + "." + options.needed("function");
   }
 
   private void inputs(List<Input> inputs) {

@@ -32,21 +32,21 @@ public final class Batch {
    * The bytes that a record with this event time takes in a message, without what stands before it.
    */
   public int sizeOf(BridgeRecord record, long timestamp) {
-    int size = field(record.payload.length) + record.headers.wire().length;
-    if (timestamp != 0) {
-      size += 1 + WireWriter.lengthOf(timestamp);
-    }
+    int size =
+        WireWriter.fieldSize(record.payload.length)
+            + record.headers.wire().length
+            + WireWriter.numberSize(timestamp)
+            + WireWriter.numberSize(record.input);
     if (record.key != null) {
-      size += 1 + WireWriter.lengthOf(record.key.length) + record.key.length + 5;
+      size += sizeWithHead(record.key.length) + 5;
     }
     if (maxParallelism != 0) {
-      int group = KeyHash.groupOf(record.keyHash, maxParallelism);
-      size += group == 0 ? 0 : 1 + WireWriter.lengthOf(group);
+      size += WireWriter.numberSize(KeyHash.groupOf(record.keyHash, maxParallelism));
     }
-    return record.input == 0 ? size : size + 1 + WireWriter.lengthOf(record.input);
+    return size;
   }
 
-  /** The bytes that a record of this size takes with what stands before it. */
+  /** The bytes that a field of this size takes with what stands before it: a record, or its key. */
   public static int sizeWithHead(int size) {
     return 1 + WireWriter.lengthOf(size) + size;
   }
@@ -56,17 +56,10 @@ public final class Batch {
     out.need(sizeWithHead(size));
     out.putTag(1 << 3 | 2);
     out.putVarint(size);
-    if (record.payload.length > 0) {
-      out.putTag(1 << 3 | 2);
-      out.putVarint(record.payload.length);
-      out.putBytes(record.payload);
-    }
+    out.putField(1, record.payload, 0, record.payload.length);
     out.putBytes(record.headers.wire());
-    if (timestamp != 0) {
-      out.putTag(3 << 3);
-      out.putVarint(timestamp);
-    }
-    if (record.key != null) {
+    out.putNumber(3, timestamp);
+    if (record.key != null) { // an empty one is a key, too
       out.putTag(4 << 3 | 2);
       out.putVarint(record.key.length);
       out.putBytes(record.key);
@@ -74,22 +67,10 @@ public final class Batch {
       out.putFixed32(record.keyHash);
     }
     if (maxParallelism != 0) {
-      int group = KeyHash.groupOf(record.keyHash, maxParallelism);
-      if (group != 0) {
-        out.putTag(6 << 3);
-        out.putVarint(group);
-      }
+      out.putNumber(6, KeyHash.groupOf(record.keyHash, maxParallelism));
     }
-    if (record.input != 0) {
-      out.putTag(7 << 3);
-      out.putVarint(record.input);
-    }
+    out.putNumber(7, record.input);
     records++;
-  }
-
-  /** The bytes of a field of bytes; none when it is empty. */
-  private static int field(int length) {
-    return length == 0 ? 0 : 1 + WireWriter.lengthOf(length) + length;
   }
 
   WireWriter finish(long seq, long time) {

@@ -42,52 +42,26 @@ public final class RestoreChunk {
       int valueSize,
       boolean more) {
     int size =
-        number(state)
-            + number(keyGroup)
+        WireWriter.numberSize(state)
+            + WireWriter.numberSize(keyGroup)
             + (keyHash == 0 ? 0 : 5)
-            + field(keySize)
-            + field(subKeySize)
-            + field(valueSize)
+            + WireWriter.fieldSize(keySize)
+            + WireWriter.fieldSize(subKeySize)
+            + WireWriter.fieldSize(valueSize)
             + (more ? 2 : 0);
     out.need(size + 6);
     out.putTag(1 << 3 | 2);
     out.putVarint(size);
-    putNumber(1, state);
-    putNumber(2, keyGroup);
+    out.putNumber(1, state);
+    out.putNumber(2, keyGroup);
     if (keyHash != 0) {
       out.putTag(3 << 3 | 5);
       out.putFixed32(keyHash);
     }
-    putField(4, keys, keyAt, keySize);
-    putField(5, keys, keyAt + keySize, subKeySize);
-    putField(6, value, valueAt, valueSize);
-    if (more) {
-      out.putTag(8 << 3);
-      out.putVarint(1);
-    }
-  }
-
-  private static int number(int value) {
-    return value == 0 ? 0 : 1 + WireWriter.lengthOf(value);
-  }
-
-  private static int field(int size) {
-    return size == 0 ? 0 : 1 + WireWriter.lengthOf(size) + size;
-  }
-
-  private void putNumber(int field, int value) {
-    if (value != 0) {
-      out.putTag(field << 3);
-      out.putVarint(value);
-    }
-  }
-
-  private void putField(int field, byte[] from, int at, int size) {
-    if (size != 0) {
-      out.putTag(field << 3 | 2);
-      out.putVarint(size);
-      out.putBytes(from, at, size);
-    }
+    out.putField(4, keys, keyAt, keySize);
+    out.putField(5, keys, keyAt + keySize, subKeySize);
+    out.putField(6, value, valueAt, valueSize);
+    out.putNumber(8, more ? 1 : 0);
   }
 
   WireWriter finish(long seq, long time) {

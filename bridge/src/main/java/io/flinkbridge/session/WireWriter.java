@@ -46,20 +46,11 @@ final class WireWriter {
   /** Puts what stands before the content: seq, the time, and the kind with the content's length. */
   void finish(long seq, long time, int kind) {
     int size = size();
-    int head =
-        1
-            + lengthOf(seq)
-            + (time == 0 ? 0 : 1 + lengthOf(time))
-            + lengthOf(kind << 3 | 2)
-            + lengthOf(size);
+    int head = numberSize(seq) + numberSize(time) + lengthOf(kind << 3 | 2) + lengthOf(size);
     int end = at;
     at = begin = HEAD - head;
-    putTag(1 << 3);
-    putVarint(seq);
-    if (time != 0) {
-      putTag(2 << 3);
-      putVarint(time);
-    }
+    putNumber(1, seq);
+    putNumber(2, time);
     putVarint(kind << 3 | 2);
     putVarint(size);
     at = end;
@@ -108,6 +99,33 @@ final class WireWriter {
   void putBytes(byte[] from, int offset, int size) {
     System.arraycopy(from, offset, bytes, at, size);
     at += size;
+  }
+
+  /** A field of bytes; none when it is empty. */
+  void putField(int field, byte[] from, int at, int size) {
+    if (size != 0) {
+      putTag(field << 3 | 2);
+      putVarint(size);
+      putBytes(from, at, size);
+    }
+  }
+
+  /** A field of a number; none when it is 0. */
+  void putNumber(int field, long value) {
+    if (value != 0) {
+      putTag(field << 3);
+      putVarint(value);
+    }
+  }
+
+  /** How many bytes a field of so many bytes takes; its tag is one. */
+  static int fieldSize(int size) {
+    return size == 0 ? 0 : 1 + lengthOf(size) + size;
+  }
+
+  /** How many bytes a field of a number takes; its tag is one. */
+  static int numberSize(long value) {
+    return value == 0 ? 0 : 1 + lengthOf(value);
   }
 
   /** How many bytes a number takes. */

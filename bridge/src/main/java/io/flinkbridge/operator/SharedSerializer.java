@@ -1,5 +1,6 @@
 package io.flinkbridge.operator;
 
+import io.flinkbridge.record.Varint;
 import java.io.IOException;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -114,35 +115,12 @@ abstract class SharedSerializer<T> extends TypeSerializer<T> {
 
   @Override
   public void serialize(T value, DataOutputView out) throws IOException {
-    byte[] bytes = toBytes.apply(value);
-    int size = bytes.length;
-    while (size >>> 7 != 0) {
-      out.writeByte(size & 0x7f | 0x80);
-      size >>>= 7;
-    }
-    out.writeByte(size);
-    out.write(bytes);
+    Varint.writeBytes(toBytes.apply(value), out);
   }
 
   @Override
   public T deserialize(DataInputView in) throws IOException {
-    int size = 0;
-    for (int shift = 0; ; shift += 7) {
-      byte next = in.readByte();
-      size |= (next & 0x7f) << shift;
-      if (next >= 0) {
-        break;
-      }
-      if (shift == 28) {
-        throw new IOException("damaged state: a size has no end");
-      }
-    }
-    if (size < 0) {
-      throw new IOException("damaged state: a size of " + size);
-    }
-    byte[] bytes = new byte[size];
-    in.readFully(bytes);
-    return fromBytes.apply(bytes);
+    return fromBytes.apply(Varint.readBytes(in));
   }
 
   @Override

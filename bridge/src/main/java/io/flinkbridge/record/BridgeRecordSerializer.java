@@ -71,40 +71,40 @@ public final class BridgeRecordSerializer extends TypeSerializer<BridgeRecord> {
             | (headers.length > 0 ? HEADERS : 0)
             | (key != null ? KEY : 0)
             | (hasPorts ? PORTS : 0));
-    writeBytes(record.payload, out);
+    Varint.writeBytes(record.payload, out);
     if (record.timestamp != BridgeRecord.NO_TIMESTAMP) {
       out.writeLong(record.timestamp);
     }
     if (headers.length > 0) {
-      writeBytes(headers, out);
+      Varint.writeBytes(headers, out);
     }
     if (key != null) {
       out.writeInt(record.keyHash);
-      writeBytes(key, out);
+      Varint.writeBytes(key, out);
     }
     if (hasPorts) {
-      writeVarint(record.input, out);
-      writeVarint(record.route, out);
+      Varint.write(record.input, out);
+      Varint.write(record.route, out);
     }
   }
 
   @Override
   public BridgeRecord deserialize(DataInputView in) throws IOException {
     int flags = in.readByte();
-    byte[] payload = readBytes(in);
+    byte[] payload = Varint.readBytes(in);
     long timestamp = (flags & TIMESTAMP) != 0 ? in.readLong() : BridgeRecord.NO_TIMESTAMP;
-    Headers headers = (flags & HEADERS) != 0 ? Headers.ofWire(readBytes(in)) : Headers.EMPTY;
+    Headers headers = (flags & HEADERS) != 0 ? Headers.ofWire(Varint.readBytes(in)) : Headers.EMPTY;
     int keyHash = 0;
     byte[] key = null;
     if ((flags & KEY) != 0) {
       keyHash = in.readInt();
-      key = readBytes(in);
+      key = Varint.readBytes(in);
     }
     int input = 0;
     int route = 0;
     if ((flags & PORTS) != 0) {
-      input = readVarint(in);
-      route = readVarint(in);
+      input = Varint.read(in);
+      route = Varint.read(in);
     }
     return new BridgeRecord(payload, headers, timestamp, key, keyHash, input, route);
   }
@@ -117,44 +117,6 @@ public final class BridgeRecordSerializer extends TypeSerializer<BridgeRecord> {
   @Override
   public void copy(DataInputView in, DataOutputView out) throws IOException {
     serialize(deserialize(in), out);
-  }
-
-  private static void writeBytes(byte[] bytes, DataOutputView out) throws IOException {
-    writeVarint(bytes.length, out);
-    out.write(bytes, 0, bytes.length);
-  }
-
-  private static byte[] readBytes(DataInputView in) throws IOException {
-    int size = readVarint(in);
-    if (size < 0) {
-      throw new IOException("damaged record: a size of " + size);
-    }
-    if (size == 0) {
-      return NOTHING;
-    }
-    byte[] bytes = new byte[size];
-    in.readFully(bytes);
-    return bytes;
-  }
-
-  private static void writeVarint(int value, DataOutputView out) throws IOException {
-    while (value >>> 7 != 0) {
-      out.writeByte(value & 0x7f | 0x80);
-      value >>>= 7;
-    }
-    out.writeByte(value);
-  }
-
-  private static int readVarint(DataInputView in) throws IOException {
-    int value = 0;
-    for (int shift = 0; shift < 35; shift += 7) {
-      byte next = in.readByte();
-      value |= (next & 0x7f) << shift;
-      if (next >= 0) {
-        return value;
-      }
-    }
-    throw new IOException("damaged record: a number has no end");
   }
 
   @Override

@@ -1,7 +1,7 @@
 package io.flinkbridge.operator;
 
+import io.flinkbridge.record.KeyHash;
 import org.apache.flink.runtime.state.KeyGroupRange;
-import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
 
 /**
  * The keys that Flink sees. Its state has one map per key; one per record key would cost RocksDB an
@@ -26,11 +26,7 @@ final class Buckets {
   private final int shift;
   private final Integer[] keys;
 
-  Buckets(KeyGroupRange range, int maxParallelism) {
-    this(range, maxParallelism, PER_GROUP);
-  }
-
-  /** With another number of buckets; to measure what that costs. */
+  /** {@code perGroup} is {@link #PER_GROUP}, but where others are measured. */
   Buckets(KeyGroupRange range, int maxParallelism, int perGroup) {
     this.first = range.getStartKeyGroup();
     this.perGroup = perGroup;
@@ -39,8 +35,7 @@ final class Buckets {
     int[] found = new int[range.getNumberOfKeyGroups()];
     int left = keys.length;
     for (int candidate = 0; left > 0; candidate++) {
-      int group =
-          KeyGroupRangeAssignment.computeKeyGroupForKeyHash(candidate, maxParallelism) - first;
+      int group = KeyHash.groupOf(candidate, maxParallelism) - first;
       if (group >= 0 && group < found.length && found[group] < perGroup) {
         keys[group * perGroup + found[group]++] = candidate;
         left--;

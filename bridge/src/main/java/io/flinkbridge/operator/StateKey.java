@@ -1,7 +1,7 @@
 package io.flinkbridge.operator;
 
+import io.flinkbridge.record.KeyHash;
 import java.util.Arrays;
-import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
 
 /**
  * What an entry of state is called: (state, key, sub-key), and the key's hash with it. Immutable.
@@ -79,7 +79,7 @@ final class StateKey {
   }
 
   int keyGroup(int maxParallelism) {
-    return KeyGroupRangeAssignment.computeKeyGroupForKeyHash(keyHash(), maxParallelism);
+    return KeyHash.groupOf(keyHash(), maxParallelism);
   }
 
   private static int intAt(byte[] bytes, int at) {

@@ -62,7 +62,8 @@ final class StateKeyTest {
   @ParameterizedTest
   @ValueSource(ints = {1, 7, 128, 32768})
   void bucketsAreInTheirGroups(int maxParallelism) {
-    Buckets buckets = new Buckets(KeyGroupRange.of(0, maxParallelism - 1), maxParallelism);
+    Buckets buckets =
+        new Buckets(KeyGroupRange.of(0, maxParallelism - 1), maxParallelism, Buckets.PER_GROUP);
     Set<Integer> seen = new HashSet<>();
     for (int i = 0; i < buckets.count(); i++) {
       assertEquals(
@@ -79,8 +80,8 @@ final class StateKeyTest {
    */
   @Test
   void bucketsAreTheFormatOfSavepoints() {
-    Buckets all = new Buckets(KeyGroupRange.of(0, 127), 128);
-    Buckets some = new Buckets(KeyGroupRange.of(40, 60), 128);
+    Buckets all = new Buckets(KeyGroupRange.of(0, 127), 128, Buckets.PER_GROUP);
+    Buckets some = new Buckets(KeyGroupRange.of(40, 60), 128, Buckets.PER_GROUP);
     long sum = 0;
     for (int hash = -100_000; hash < 100_000; hash++) {
       int group = KeyGroupRangeAssignment.computeKeyGroupForKeyHash(hash, 128);

@@ -60,13 +60,7 @@ public final class BridgeSegment {
    */
   public static SingleOutputStreamOperator<BridgeRecord> apply(
       DataStream<BridgeRecord> stream, BridgeSegment segment) {
-    Segment what = segment.segment;
-    return JobBuilder.apply(
-            stream, JobBuilder.segmentSettings(segment.descriptor, what, segment.settings))
-        .setParallelism(what.parallelism())
-        .setMaxParallelism(what.maxParallelism())
-        .uid("segment-" + what.name())
-        .name(what.name());
+    return JobBuilder.apply(stream, segment.descriptor, segment.segment, segment.settings);
   }
 
   /**

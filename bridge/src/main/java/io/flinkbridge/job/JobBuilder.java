@@ -52,17 +52,8 @@ public final class JobBuilder {
   }
 
   private void addSegment(Segment segment) {
-    String uid = "segment-" + segment.name();
-    DataStream<BridgeRecord> input = edges.read(segment.inputs(), uid, true);
-    SingleOutputStreamOperator<BridgeRecord> output =
-        apply(input, segmentSettings(descriptor, segment, settings));
-    edges.addSegment(
-        segment.id(),
-        output
-            .setParallelism(segment.parallelism())
-            .setMaxParallelism(segment.maxParallelism())
-            .uid(uid)
-            .name(segment.name()));
+    DataStream<BridgeRecord> input = edges.read(segment.inputs(), uid(segment), true);
+    edges.addSegment(segment.id(), apply(input, descriptor, segment, settings));
   }
 
   private void addSink(Sink sink) {
@@ -71,33 +62,44 @@ public final class JobBuilder {
 
   /**
    * The operator of a segment behind a stream, which is keyed by the hash of its records' keys if
-   * the segment is.
+   * the segment is. It has the segment's name, parallelism and uid.
    */
   public static SingleOutputStreamOperator<BridgeRecord> apply(
-      DataStream<BridgeRecord> input, SegmentSettings segment) {
-    DataStream<BridgeRecord> keyed = segment.keyed() ? input.keyBy(new KeyHashSelector()) : input;
-    return keyed.transform(
-        "bridge", BridgeRecordTypeInfo.INSTANCE, new BridgeOperatorFactory(segment));
-  }
-
-  /** What the operator of a segment has to know. */
-  public static SegmentSettings segmentSettings(
-      Descriptor descriptor, Segment segment, FlinkSettings settings) {
-    return SegmentSettings.of(
+      DataStream<BridgeRecord> input,
+      Descriptor descriptor,
+      Segment segment,
+      FlinkSettings settings) {
+    SegmentSettings needed =
+        new SegmentSettings(
             descriptor.pipeline(),
             descriptor.topologyHash(),
             segment.id(),
             segment.name(),
             segment.keyed(),
             segment.maxParallelism(),
-            segment.inputs().size(),
             segment.routes(),
-            settings.sidecar())
-        .withTimeouts(settings.duration("sidecar_wait"), settings.duration("answer_timeout"))
-        .withLimits(
-            settings.duration("in_flight_time"),
-            (int) settings.options().number("in_flight_bytes"),
-            (int) settings.options().number("batch_bytes"));
+            settings.sidecar(),
+            tuning(settings));
+    DataStream<BridgeRecord> keyed = segment.keyed() ? input.keyBy(new KeyHashSelector()) : input;
+    return keyed
+        .transform(segment.name(), BridgeRecordTypeInfo.INSTANCE, new BridgeOperatorFactory(needed))
+        .setParallelism(segment.parallelism())
+        .setMaxParallelism(segment.maxParallelism())
+        .uid(uid(segment));
+  }
+
+  private static String uid(Segment segment) {
+    return "segment-" + segment.name();
+  }
+
+  /** Times and sizes of the operators, as a deployment has them. */
+  public static SegmentSettings.Tuning tuning(FlinkSettings settings) {
+    return new SegmentSettings.Tuning(
+        settings.duration("sidecar_wait"),
+        settings.duration("answer_timeout"),
+        settings.duration("in_flight_time"),
+        (int) settings.options().number("in_flight_bytes"),
+        (int) settings.options().number("batch_bytes"));
   }
 
   /** Flink's key of a record: the hash of its key. */

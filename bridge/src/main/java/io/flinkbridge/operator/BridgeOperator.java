@@ -107,6 +107,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   }
 
   private final SegmentSettings settings;
+  private final SegmentSettings.Tuning tuning;
   private final MailboxExecutor mailbox;
   private final List<OutputTag<BridgeRecord>> tags;
   private final ArrayDeque<InFlight> inFlight = new ArrayDeque<>();
@@ -137,11 +138,12 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   BridgeOperator(StreamOperatorParameters<BridgeRecord> parameters, SegmentSettings settings) {
     super(parameters);
     this.settings = settings;
+    this.tuning = settings.tuning();
     this.mailbox = parameters.getMailboxExecutor();
     this.tags =
         settings.routes().stream().map(route -> Routes.tag(settings.stepName(), route)).toList();
-    this.window = new InFlightWindow(settings.inFlightTime(), settings.inFlightBytes());
-    this.batch = new Batch(settings.batchBytes(), settings.keyed() ? settings.maxParallelism() : 0);
+    this.window = new InFlightWindow(tuning.inFlightTime(), tuning.inFlightBytes());
+    this.batch = new Batch(tuning.batchBytes(), settings.keyed() ? settings.maxParallelism() : 0);
   }
 
   // ---- The beginning ----
@@ -159,7 +161,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     super.open();
     metric = new BridgeMetrics(getMetricGroup());
     SessionOpener opener =
-        new SessionOpener(describe(), settings.address(), settings.connectTimeout());
+        new SessionOpener(describe(), settings.address(), tuning.connectTimeout());
     metric.registerGauges(opener, window);
     SessionOpener.Opened opened =
         opener.open(this::openRequest, getProcessingTimeService()::getCurrentProcessingTime);
@@ -167,13 +169,13 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     Limits limits = opened.ack().getLimits();
     recordBytesMax =
         Math.min(limits.getMaxRecordBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
-    batchBytesMax = Math.min(settings.batchBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
+    batchBytesMax = Math.min(tuning.batchBytes(), limits.getMaxMessageBytes() - MESSAGE_OVERHEAD);
     try {
       state.opened(
           session,
           opened.ack().getStateManifestList(),
           limits.getMaxMessageBytes() - MESSAGE_OVERHEAD,
-          settings.answerTimeout());
+          tuning.answerTimeout());
     } catch (SessionException | ProtocolException e) {
       throw new SessionException(describe() + ": " + e.getMessage());
     }
@@ -189,7 +191,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
    * do not come, or for its outputs to move, and would not learn of a lost sidecar before they do.
    */
   private void watch() {
-    long period = Math.min(TimeUnit.SECONDS.toNanos(1), settings.answerTimeout().toNanos() / 4 + 1);
+    long period = Math.min(TimeUnit.SECONDS.toNanos(1), tuning.answerTimeout().toNanos() / 4 + 1);
     watch =
         Timers.acquire()
             .scheduleWithFixedDelay(this::lookAtSession, period, period, TimeUnit.NANOSECONDS);
@@ -205,7 +207,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       }
     } else if (oldestSent != NEVER && !session.hasInput()) {
       long silence = System.nanoTime() - Math.max(oldestSent, session.lastArrival());
-      if (silence > settings.answerTimeout().toNanos()
+      if (silence > tuning.answerTimeout().toNanos()
           && !post(this::timedOut, "a sidecar that does not answer")) {
         getContainingTask().getEnvironment().failExternally(silence());
       }
@@ -222,7 +224,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
             + ": the sidecar at "
             + settings.address()
             + " has not answered for "
-            + settings.answerTimeout().toMillis()
+            + tuning.answerTimeout().toMillis()
             + " ms");
   }
 

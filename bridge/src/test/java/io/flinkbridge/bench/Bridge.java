@@ -3,10 +3,10 @@ package io.flinkbridge.bench;
 import com.fasterxml.jackson.databind.JsonNode;
 import io.flinkbridge.bench.Bench.Engine;
 import io.flinkbridge.descriptor.Descriptor;
+import io.flinkbridge.descriptor.FlinkSettings;
 import io.flinkbridge.descriptor.InvalidFileException;
 import io.flinkbridge.descriptor.Segment;
 import io.flinkbridge.job.JobBuilder;
-import io.flinkbridge.operator.SegmentSettings;
 import io.flinkbridge.record.BridgeRecord;
 import io.flinkbridge.record.BridgeRecordTypeInfo;
 import java.nio.file.Path;
@@ -33,28 +33,14 @@ final class Bridge implements Engine {
   public void build(DataStream<String> lines, JsonNode job) {
     DataStream<BridgeRecord> records =
         lines.map(BridgeRecord::of).returns(BridgeRecordTypeInfo.INSTANCE).name("records");
+    FlinkSettings settings = FlinkSettings.defaults().withSidecar(address);
     for (Segment segment : descriptor.segments()) {
-      records = apply(records, segment);
+      records =
+          JobBuilder.apply(records, descriptor, segment, settings)
+              .setParallelism(records.getParallelism()); // the job's, as Java's logic has it
     }
     records.sinkTo(
         new MarkSink<>(
             job.get("marks").asText(), record -> record.payload.length, job.has("rate")));
-  }
-
-  private DataStream<BridgeRecord> apply(DataStream<BridgeRecord> records, Segment segment) {
-    SegmentSettings settings =
-        SegmentSettings.of(
-            descriptor.pipeline(),
-            descriptor.topologyHash(),
-            segment.id(),
-            segment.name(),
-            segment.keyed(),
-            segment.maxParallelism(),
-            segment.inputs().size(),
-            segment.routes(),
-            address);
-    return JobBuilder.apply(records, settings)
-        .name(segment.name())
-        .setMaxParallelism(segment.maxParallelism());
   }
 }

@@ -100,6 +100,9 @@ final class ChainTest {
 
   /** So small that both windows are full most of the time. */
   private static SegmentSettings tight(SegmentSettings settings) {
-    return settings.withLimits(Duration.ofMillis(100), 2048, 256);
+    SegmentSettings.Tuning usual = settings.tuning();
+    return settings.with(
+        new SegmentSettings.Tuning(
+            usual.connectTimeout(), usual.answerTimeout(), Duration.ofMillis(100), 2048, 256));
   }
 }

@@ -26,6 +26,7 @@ import io.flinkbridge.record.KeyHash;
 import io.flinkbridge.session.SessionException;
 import io.flinkbridge.testing.FakeSidecar;
 import io.flinkbridge.testing.Harness;
+import io.flinkbridge.testing.Segments;
 import io.flinkbridge.testing.Sidecar;
 import io.grpc.Status;
 import java.io.ByteArrayOutputStream;
@@ -366,9 +367,8 @@ final class ProtocolTest {
   void aSidecarThatNeverComesFailsTheTaskWithWords() throws Exception {
     try (var harness =
         Harness.of(
-            new FakeSettings("unix:/nowhere/bridge.sock")
-                .settings()
-                .withTimeouts(Duration.ofMillis(300), Duration.ofSeconds(5)))) {
+            FakeSidecar.settings(false, "unix:/nowhere/bridge.sock")
+                .with(Segments.waiting(Duration.ofMillis(300), Duration.ofSeconds(5))))) {
       SessionException e = assertThrows(SessionException.class, harness::open);
       assertTrue(
           e.getMessage().contains("no sidecar at unix:/nowhere/bridge.sock"), e.getMessage());
@@ -471,7 +471,7 @@ final class ProtocolTest {
             Harness.of(
                 sidecar
                     .settings(false)
-                    .withTimeouts(Duration.ofSeconds(10), Duration.ofMillis(200)))) {
+                    .with(Segments.waiting(Duration.ofSeconds(10), Duration.ofMillis(200))))) {
       harness.open();
       harness.getProcessingTimeService().quiesce(); // Flink's timers do not fire any more
       harness.processElement(record("x"));
@@ -807,12 +807,5 @@ final class ProtocolTest {
   /** All messages of an exception and its causes. */
   private static String messages(Throwable e) {
     return e == null ? "" : e.getMessage() + "\n" + messages(e.getCause());
-  }
-
-  /** An address without anybody. */
-  private record FakeSettings(String address) {
-    private SegmentSettings settings() {
-      return SegmentSettings.of("fake", "hash", 0, "fake", false, 128, 1, List.of(), address);
-    }
   }
 }

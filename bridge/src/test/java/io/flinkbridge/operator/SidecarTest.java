@@ -185,16 +185,16 @@ final class SidecarTest {
   void anotherTopologyIsRefused() throws Exception {
     SegmentSettings good = Segments.of(sidecar, SPLIT);
     SegmentSettings bad =
-        SegmentSettings.of(
+        new SegmentSettings(
             good.pipeline(),
             "0123",
             good.id(),
             good.stepName(),
             false,
             128,
-            1,
             good.routes(),
-            good.address());
+            good.address(),
+            good.tuning());
     try (var harness = Harness.of(bad)) {
       Exception e = assertThrows(Exception.class, harness::open);
       assertTrue(e.getMessage().contains("FAILED_PRECONDITION"), e.getMessage());

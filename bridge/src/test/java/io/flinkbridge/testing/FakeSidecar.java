@@ -96,8 +96,13 @@ public final class FakeSidecar implements AutoCloseable {
 
   /** Settings of a segment that it serves. */
   public SegmentSettings settings(boolean keyed) {
-    return SegmentSettings.of(
-        "fake", "hash", 0, "fake", keyed, 128, 1, List.of(), "127.0.0.1:" + server.getPort());
+    return settings(keyed, "127.0.0.1:" + server.getPort());
+  }
+
+  /** Settings of such a segment at another address. */
+  public static SegmentSettings settings(boolean keyed, String address) {
+    return new SegmentSettings(
+        "fake", "hash", 0, "fake", keyed, 128, List.of(), address, Segments.tuning());
   }
 
   /** The kinds of what has come, in order. */

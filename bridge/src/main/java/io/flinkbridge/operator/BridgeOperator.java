@@ -52,11 +52,14 @@ import org.jspecify.annotations.Nullable;
  * <p><b>Who runs when.</b> All of this belongs to the task's thread. gRPC's threads post a mail
  * that runs {@link #drain}. Mails run between two elements, and inside {@link
  * MailboxExecutor#yield}, which an element waits in when the window is full, and a barrier until
- * its ack. Timers are mails, too; therefore what they do ({@link #sendDue}) never waits.
+ * its ack. Timers are mails, too; therefore what they do ({@link #sendDue}) never waits. What
+ * stands behind this operator in its chain runs no mails of this one while it waits itself: Flink
+ * gives it those of later operators alone.
  *
- * <p><b>Barriers.</b> From {@code Barrier} until the snapshot is taken nothing is sent, and what
- * comes behind the ack stays in the inbox: its results would leave before Flink's barrier, and its
- * changes of state would be about more than the position in the input.
+ * <p><b>Barriers.</b> From {@code Barrier} until the snapshot is taken nothing is sent: its results
+ * would leave before Flink's barrier, and its changes of state would be about more than the
+ * position in the input. What comes behind the ack, an end of the session most of all, is looked at
+ * once the snapshot is taken.
  */
 final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     implements OneInputStreamOperator<BridgeRecord, BridgeRecord>, BoundedOneInput {
@@ -161,10 +164,14 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     super.open();
     metric = new BridgeMetrics(getMetricGroup());
     SessionOpener opener =
-        new SessionOpener(describe(), settings.address(), tuning.connectTimeout());
+        new SessionOpener(
+            describe(), settings.address(), tuning.connectTimeout(), tuning.answerTimeout());
     metric.registerGauges(opener, window);
+    Open.Builder request = openRequest();
     SessionOpener.Opened opened =
-        opener.open(this::openRequest, getProcessingTimeService()::getCurrentProcessingTime);
+        opener.open(
+            () -> request.setOpenToken(JvmIdentity.nextToken()).build(),
+            getProcessingTimeService()::getCurrentProcessingTime);
     session = opened.session();
     Limits limits = opened.ack().getLimits();
     recordBytesMax =
@@ -178,6 +185,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
           tuning.answerTimeout());
     } catch (SessionException | ProtocolException e) {
       throw new SessionException(describe() + ": " + e.getMessage());
+    }
+    if (session.lastError() != null) {
+      tellError();
     }
     nextWakeup = state.nextWakeup();
     metric.restoredEntries.inc(state.restoredEntries());
@@ -235,7 +245,8 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         settings.stepName(), info.getIndexOfThisSubtask() + 1, info.getNumberOfParallelSubtasks());
   }
 
-  private Open openRequest() {
+  /** What all tries to open have in common. */
+  private Open.Builder openRequest() {
     TaskInfo info = getRuntimeContext().getTaskInfo();
     KeyGroupRange groups =
         KeyGroupRangeAssignment.computeKeyGroupRangeForOperatorIndex(
@@ -258,9 +269,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         .setRestoredCheckpoint(state.restoredCheckpoint())
         .addAllStateManifest(state.restoredManifest())
         .setRestoredEntries(state.expectedEntries())
-        .setJvmUuid(JvmIdentity.uuid())
-        .setOpenToken(JvmIdentity.nextToken())
-        .build();
+        .setJvmUuid(JvmIdentity.uuid());
   }
 
   // ---- What comes from upstream ----
@@ -387,12 +396,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
    * has; a checkpoint's trigger may be one of them, and its barrier has to be answered.
    */
   private void await() throws Exception {
-    if (mailbox.tryYield()) {
-      return;
-    }
-    if (isDraining || cut == Cut.ANSWERED) {
-      mailbox.yield(); // what has come has to stay where it is
-    } else {
+    if (!mailbox.tryYield()) {
       drain(AWAIT_NEWS);
     }
   }
@@ -465,11 +469,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     }
   }
 
-  /** Takes what has come, up to the ack of a barrier. */
+  /** Takes what has come. */
   private void drain() throws Exception {
-    if (!isDraining && cut != Cut.ANSWERED) {
-      drain(Duration.ZERO);
-    }
+    drain(Duration.ZERO);
   }
 
   /** The same, but waits for so long for something to come. */
@@ -510,10 +512,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         answered(head, answer);
       }
       case END_ACK -> answered(expect(answer, InFlight.Kind.END), answer);
-      case ERROR -> {
-        metric.errors.inc();
-        LOG.warn("{}: the sidecar says {}", describe(), Session.describe(session.lastError()));
-      }
+      case ERROR -> tellError();
       case STATE_DELTA -> {
         expect(answer);
         metric.deltaEntries.inc(state.apply(answer));
@@ -522,6 +521,12 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       case OPEN_ACK, RESTORE_ACK ->
           throw new ProtocolException("a " + answer.kind() + " where none is expected");
     }
+  }
+
+  /** An error that is not fatal, or not yet: the end of the stream would follow. */
+  private void tellError() {
+    metric.errors.inc();
+    LOG.warn("{}: the sidecar says {}", describe(), Session.describe(session.lastError()));
   }
 
   private InFlight expect(Answer answer) {

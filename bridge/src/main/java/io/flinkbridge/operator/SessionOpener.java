@@ -3,6 +3,7 @@ package io.flinkbridge.operator;
 import flink_bridge.FlinkBridgeOuterClass.Open;
 import flink_bridge.FlinkBridgeOuterClass.OpenAck;
 import io.flinkbridge.session.Answer;
+import io.flinkbridge.session.ProtocolException;
 import io.flinkbridge.session.Session;
 import io.flinkbridge.session.SessionException;
 import io.grpc.Status;
@@ -21,13 +22,19 @@ final class SessionOpener {
 
   private final String name;
   private final String address;
-  private final Duration timeout;
+  private final Duration patience;
+  private final Duration answerTimeout;
   private volatile boolean isWaiting;
 
-  SessionOpener(String name, String address, Duration timeout) {
+  /**
+   * Waits {@code patience} for a sidecar, and {@code answerTimeout} for what one that is there says
+   * to Open.
+   */
+  SessionOpener(String name, String address, Duration patience, Duration answerTimeout) {
     this.name = name;
     this.address = address;
-    this.timeout = timeout;
+    this.patience = patience;
+    this.answerTimeout = answerTimeout;
   }
 
   /** Whether there is no sidecar yet; for the gauge. */
@@ -42,24 +49,29 @@ final class SessionOpener {
   Opened open(Supplier<Open> request, LongSupplier clock)
       throws SessionException, InterruptedException {
     long begin = System.nanoTime();
-    long deadline = begin + timeout.toNanos();
+    long deadline = begin + patience.toNanos();
     long logAt = begin;
     Duration pause = RETRY_FIRST;
     while (true) {
       Session session = new Session(address, clock);
       boolean isOpen = false;
       try {
-        session.sendOpen(request.get());
-        Opened opened = new Opened(session, awaitAck(session, deadline));
-        isOpen = true;
+        if (!session.awaitReady(deadline)) {
+          throw new SessionException(absent("the connection did not come about"));
+        }
         if (isWaiting) {
           LOG.info(
               "{}: the sidecar at {} is there after {} ms",
               name,
               address,
               (System.nanoTime() - begin) / 1_000_000);
+          isWaiting = false;
         }
+        Opened opened = new Opened(session, sendOpen(session, request.get()));
+        isOpen = true;
         return opened;
+      } catch (ProtocolException e) {
+        throw new SessionException(name + ": " + e.getMessage());
       } catch (SessionException e) {
         if (!isWorthAnotherTry(session)) {
           throw new SessionException(name + ": " + e.getMessage());
@@ -72,7 +84,7 @@ final class SessionOpener {
               "{}: no sidecar at {} yet, waiting for up to {} s ({})",
               name,
               address,
-              timeout.toSeconds(),
+              patience.toSeconds(),
               e.getMessage());
           logAt = System.nanoTime() + LOG_EVERY.toNanos();
         }
@@ -92,8 +104,8 @@ final class SessionOpener {
     return "no sidecar at "
         + address
         + " for "
-        + timeout.toSeconds()
-        + " s; start bridged there, or raise the connect timeout ("
+        + patience.toSeconds()
+        + " s; start bridged there, or raise sidecar_wait ("
         + why
         + ")";
   }
@@ -104,25 +116,20 @@ final class SessionOpener {
     return status != null && status.getCode() == Status.Code.UNAVAILABLE;
   }
 
-  private OpenAck awaitAck(Session session, long deadline)
+  /** Asks a sidecar that is there. */
+  private OpenAck sendOpen(Session session, Open request)
       throws SessionException, InterruptedException {
-    while (true) {
-      long left = deadline - System.nanoTime();
-      if (left <= 0) {
-        throw new SessionException(
-            session.isReady()
-                ? "the sidecar at "
-                    + address
-                    + " did not answer Open within "
-                    + timeout.toSeconds()
-                    + " s"
-                : absent("the connection did not come about"));
-      }
-      Answer answer = session.await(Duration.ofNanos(left));
-      if (answer != null && answer.kind() == Answer.Kind.OPEN_ACK) {
-        isWaiting = false;
-        return answer.parse(OpenAck.parser());
-      }
+    session.sendOpen(request);
+    Answer answer =
+        session.await(Answer.Kind.OPEN_ACK, System.nanoTime() + answerTimeout.toNanos());
+    if (answer == null) {
+      throw new SessionException(
+          "the sidecar at "
+              + address
+              + " did not answer Open within "
+              + answerTimeout.toMillis()
+              + " ms");
     }
+    return answer.parse(OpenAck.parser());
   }
 }

@@ -208,21 +208,11 @@ final class StateKeeper {
     }
 
     private void send() throws SessionException, InterruptedException {
-      long deadline = System.nanoTime() + timeout.toNanos();
-      while (!session.isReady()) {
-        await(deadline);
-      }
-      session.send(chunk);
-    }
-
-    /** Waits for the sidecar; returns its answer, or null when it only takes more. */
-    private @Nullable Answer await(long deadline) throws SessionException, InterruptedException {
-      Answer answer = session.await(Duration.ofNanos(Math.max(0, deadline - System.nanoTime())));
-      if (answer == null && System.nanoTime() - deadline >= 0 && !session.isReady()) {
+      if (!session.awaitReady(System.nanoTime() + timeout.toNanos())) {
         throw new SessionException(
             "the sidecar did not go on with the restore within " + timeout.toSeconds() + " s");
       }
-      return answer;
+      session.send(chunk);
     }
 
     private void finish() throws SessionException, InterruptedException {
@@ -230,22 +220,11 @@ final class StateKeeper {
         send();
       }
       session.sendRestoreEnd(entries);
-      long deadline = System.nanoTime() + timeout.toNanos();
-      while (true) {
-        Answer answer = session.await(Duration.ofNanos(Math.max(0, deadline - System.nanoTime())));
-        if (answer == null) {
-          if (System.nanoTime() - deadline >= 0) {
-            throw new SessionException(
-                "the sidecar did not acknowledge the restore within " + timeout.toSeconds() + " s");
-          }
-        } else if (answer.kind() == Answer.Kind.RESTORE_ACK) {
-          acknowledged(answer);
-          return;
-        }
+      Answer answer = session.await(Answer.Kind.RESTORE_ACK, System.nanoTime() + timeout.toNanos());
+      if (answer == null) {
+        throw new SessionException(
+            "the sidecar did not acknowledge the restore within " + timeout.toSeconds() + " s");
       }
-    }
-
-    private void acknowledged(Answer answer) {
       RestoreAck ack = answer.parse(RestoreAck.parser());
       if (ack.getEntries() != entries) {
         throw new ProtocolException(ack.getEntries() + " entries restored of " + entries);

@@ -92,10 +92,6 @@ public final class Session implements AutoCloseable {
         : address;
   }
 
-  public String address() {
-    return address;
-  }
-
   /**
    * Has this run, by any thread, when there is something to {@link #poll}, or when more may be
    * sent; at most once before the next poll.
@@ -111,11 +107,6 @@ public final class Session implements AutoCloseable {
   /** Whether the transport takes more. */
   public boolean isReady() {
     return call.isReady();
-  }
-
-  /** The number of the last message sent. */
-  public long lastSeq() {
-    return seq;
   }
 
   /** What the sidecar last complained about. */
@@ -229,6 +220,44 @@ public final class Session implements AutoCloseable {
   public @Nullable Answer await(Duration time) throws SessionException, InterruptedException {
     Object next = inbox.poll(time.toNanos(), TimeUnit.NANOSECONDS);
     return next == null || next == READY ? null : take(next);
+  }
+
+  /**
+   * Waits until the transport takes more, for which the sidecar says nothing but errors that are
+   * not fatal; false when it does not before the deadline, by {@link System#nanoTime}.
+   */
+  public boolean awaitReady(long deadline) throws SessionException, InterruptedException {
+    while (!isReady() && deadline - System.nanoTime() > 0) {
+      Answer answer = await(Duration.ofNanos(deadline - System.nanoTime()));
+      if (answer != null) {
+        passOver(answer, "nothing");
+      }
+    }
+    return isReady();
+  }
+
+  /**
+   * Waits for the answer of a kind, before which nothing but errors that are not fatal can come;
+   * null when it does not come before the deadline, by {@link System#nanoTime}.
+   */
+  public @Nullable Answer await(Answer.Kind kind, long deadline)
+      throws SessionException, InterruptedException {
+    while (deadline - System.nanoTime() > 0) {
+      Answer answer = await(Duration.ofNanos(deadline - System.nanoTime()));
+      if (answer != null && answer.kind() == kind) {
+        return answer;
+      } else if (answer != null) {
+        passOver(answer, kind.name());
+      }
+    }
+    return null;
+  }
+
+  /** An error is kept, and told when the session ends; anything else should not be there. */
+  private static void passOver(Answer answer, String expected) {
+    if (answer.kind() != Answer.Kind.ERROR) {
+      throw new ProtocolException(answer.kind() + " in place of " + expected);
+    }
   }
 
   private Answer take(Object next) throws SessionException {

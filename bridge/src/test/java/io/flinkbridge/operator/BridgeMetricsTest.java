@@ -55,7 +55,8 @@ final class BridgeMetricsTest {
     Recorder recorder = new Recorder();
     Duration time = Duration.ofSeconds(1);
     new BridgeMetrics(recorder)
-        .registerGauges(new SessionOpener("name", "unix:/s", time), new InFlightWindow(time, 1));
+        .registerGauges(
+            new SessionOpener("name", "unix:/s", time, time), new InFlightWindow(time, 1));
     Map<String, String> documented = new TreeMap<>();
     for (String line : Files.readAllLines(Programs.ROOT.resolve("docs/flink-operator.md"))) {
       Matcher row = ROW.matcher(line);

@@ -11,6 +11,7 @@ import flink_bridge.FlinkBridgeOuterClass.EndAck;
 import flink_bridge.FlinkBridgeOuterClass.Error;
 import flink_bridge.FlinkBridgeOuterClass.ErrorCode;
 import flink_bridge.FlinkBridgeOuterClass.FromWorker;
+import flink_bridge.FlinkBridgeOuterClass.Open;
 import flink_bridge.FlinkBridgeOuterClass.Record;
 import flink_bridge.FlinkBridgeOuterClass.RestoreChunk;
 import flink_bridge.FlinkBridgeOuterClass.Results;
@@ -226,6 +227,28 @@ final class ProtocolTest {
     }
   }
 
+  @Test
+  void whatComesBehindAnAckWaitsForTheSnapshot() throws Exception {
+    AtomicReference<FakeSidecar> self = new AtomicReference<>();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  if (message.hasBarrier()) {
+                    self.get().answer(message, session);
+                    session.end(Status.UNAVAILABLE.withDescription("gone"));
+                  }
+                  return message.hasBarrier();
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      self.set(sidecar);
+      harness.open();
+      Harness.checkpoint(harness, 1);
+      harness.processElement(record("x"));
+      Exception e = assertThrows(Exception.class, harness::endInput);
+      assertTrue(messages(e).contains("UNAVAILABLE: gone"), messages(e));
+    }
+  }
+
   // ---- The end ----
 
   @Test
@@ -386,6 +409,58 @@ final class ProtocolTest {
         var harness = Harness.of(sidecar.settings(false))) {
       SessionException e = assertThrows(SessionException.class, harness::open);
       assertTrue(e.getMessage().contains("FAILED_PRECONDITION: another topology"), e.getMessage());
+    }
+  }
+
+  /** Somebody is there: that is no time of waiting for a sidecar. */
+  @Test
+  void anOpenThatIsNotAnsweredFailsLikeAnyMessage() throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar((message, session) -> true);
+        var harness =
+            Harness.of(
+                sidecar
+                    .settings(false)
+                    .with(Segments.waiting(Duration.ofMinutes(1), Duration.ofMillis(200))))) {
+      SessionException e = assertThrows(SessionException.class, harness::open);
+      assertTrue(e.getMessage().contains("did not answer Open within 200 ms"), e.getMessage());
+    }
+  }
+
+  @Test
+  void whatCannotAnswerOpenFailsTheTask() throws Exception {
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                (message, session) -> {
+                  session.send(answerTo(message).setResults(results("x")));
+                  return true;
+                });
+        var harness = Harness.of(sidecar.settings(false))) {
+      SessionException e = assertThrows(SessionException.class, harness::open);
+      assertTrue(e.getMessage().contains("RESULTS in place of OPEN_ACK"), e.getMessage());
+    }
+  }
+
+  @Test
+  void eachTryToOpenHasATokenOfItsOwn() throws Exception {
+    OperatorSubtaskState snapshot = snapshotOf(entry(KEY).setValue(value("v")).build());
+    AtomicInteger opens = new AtomicInteger();
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(declaration()),
+                (message, session) -> {
+                  boolean isRefused = message.hasOpen() && opens.incrementAndGet() < 3;
+                  if (isRefused) {
+                    session.end(Status.UNAVAILABLE);
+                  }
+                  return isRefused;
+                });
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.initializeState(snapshot);
+      harness.open();
+      List<Open> tries =
+          sidecar.received.stream().filter(ToWorker::hasOpen).map(ToWorker::getOpen).toList();
+      assertEquals(List.of(1L, 1L, 1L), tries.stream().map(Open::getRestoredEntries).toList());
+      assertEquals(3, tries.stream().map(Open::getOpenToken).distinct().count());
     }
   }
 
@@ -633,6 +708,55 @@ final class ProtocolTest {
           List.of(declaration()), sidecar.received.get(0).getOpen().getStateManifestList());
       assertEquals(
           1, sidecar.received.get(sidecar.received.size() - 1).getRestoreEnd().getEntries());
+    }
+  }
+
+  /** A checkpoint of one state that has these entries. */
+  private static OperatorSubtaskState snapshotOf(StateEntry... entries) throws Exception {
+    try (FakeSidecar sidecar = new FakeSidecar(List.of(declaration()), atBarriers(entries));
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.open();
+      return Harness.checkpoint(harness, 1);
+    }
+  }
+
+  @Test
+  void onlyItsAckCanAnswerARestore() throws Exception {
+    OperatorSubtaskState snapshot = snapshotOf(entry(KEY).setValue(value("v")).build());
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(declaration()),
+                (message, session) -> {
+                  if (message.hasRestoreEnd()) {
+                    session.send(answerTo(message).setResults(results("early")));
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.initializeState(snapshot);
+      Exception e = assertThrows(Exception.class, harness::open);
+      assertTrue(messages(e).contains("RESULTS in place of RESTORE_ACK"), messages(e));
+    }
+  }
+
+  @Test
+  void anErrorDuringARestoreThatIsNotFatalIsNoEnd() throws Exception {
+    OperatorSubtaskState snapshot = snapshotOf(entry(KEY).setValue(value("v")).build());
+    try (FakeSidecar sidecar =
+            new FakeSidecar(
+                List.of(declaration()),
+                (message, session) -> {
+                  if (message.hasRestoreEnd()) {
+                    session.send(
+                        answerTo(message).setError(Error.newBuilder().setMessage("a warning")));
+                  }
+                  return false;
+                });
+        var harness = Harness.of(sidecar.settings(true))) {
+      harness.initializeState(snapshot);
+      harness.open();
+      assertEquals(List.of("s=v"), restored(sidecar));
+      harness.endInput();
     }
   }
 

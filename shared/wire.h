@@ -234,6 +234,9 @@ void wire_put_fixed32_field(struct wire_writer *writer, uint32_t field, uint32_t
 void wire_put_fixed64_field(struct wire_writer *writer, uint32_t field, uint64_t value);
 void wire_put_bytes_field(struct wire_writer *writer, uint32_t field, struct view bytes);
 
+/* Writes fields that another writer has written. */
+void wire_put_encoded(struct wire_writer *writer, struct view bytes);
+
 /* Starts an embedded message whose size is not known yet (a length of five bytes is kept free), and ends it. */
 uint8_t *wire_begin(struct wire_writer *writer, uint32_t field);
 void wire_end(struct wire_writer *writer, uint8_t *start);

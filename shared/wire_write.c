@@ -104,6 +104,15 @@ void wire_put_bytes_field(struct wire_writer *writer, uint32_t field, struct vie
 	writer->at += bytes.size;
 }
 
+void wire_put_encoded(struct wire_writer *writer, struct view bytes)
+{
+	if (!writer_fits(writer, bytes.size))
+		return;
+	if (bytes.size != 0)
+		memcpy(writer->at, bytes.data, bytes.size);
+	writer->at += bytes.size;
+}
+
 uint8_t *wire_begin(struct wire_writer *writer, uint32_t field)
 {
 	uint32_t key = KEY(field, WIRE_BYTES);

@@ -540,7 +540,7 @@ static enum work_result call_work(struct serve *serve, struct channel *channel, 
 	if (suspect_is_proven(&channel->at.suspect, frame->seq))
 		refused = &death;
 	result = refused != NULL ? unary_refuse(serve->unary, &channel->output, frame, refused)
-				 : unary_work(serve->unary, &channel->output, frame, payload);
+				 : unary_work(serve->unary, &channel->output, frame, payload, channel->at.limit);
 	if (result == WORK_DONE) {
 		channel->at.seq = frame->seq;
 		suspect_finish(&channel->at.suspect, &serve->workspace->arena, UNARY_CHANNEL, frame->seq);

@@ -7,6 +7,9 @@
  * A call either succeeds as a whole or is refused with words and leaves all as it was; at least once is all that it promises. So a
  * window whose trigger is refused stays, and so does what steps hold, for the client to ask again; a window's age bounds it.
  *
+ * A watermark that makes many timers due fires them in units of the usual size, and its reply is put together out of what they let go
+ * (unary_words.h). When it is refused on the way those that have fired have fired: the next watermark of the segment says so.
+ *
  * Windows are process memory, which no rollback reaches: so a call that changes one ends its unit, and changes it when nothing
  * else can go wrong. Counters count a call when its unit commits.
  */
@@ -19,11 +22,12 @@
 
 #include "shared/log.h"
 #include "worker/memory.h"
-#include "worker/position.h"
+#include "worker/unary_words.h"
 #include "worker/window.h"
 
 enum {
 	WINDOW_RUN = 1024, /* messages of a window that go through the chain together */
+	TIMER_RUN = 256,   /* timers of a watermark that fire in one unit */
 	TEXT_MAX = 2048    /* more than is sent, so that the cut is made between characters */
 };
 
@@ -41,9 +45,8 @@ struct unary {
 	struct windows *windows;
 	struct state_store *store;
 	struct unary_segment *segments;
-	arena_ref
-	    watermarks; /* int64_t: how many there are, then one for each segment, in ms; INT64_MIN before the first */
-	struct run ticked; /* what the second release of a watermark yields */
+	struct segment_words *words; /* of the segments, in the arena */
+	struct run ticked;           /* what the second release of a watermark yields */
 };
 
 /* One call at work. */
@@ -53,10 +56,13 @@ struct call {
 	const struct frame *frame;
 	const struct segment *segment;
 	struct unary_segment *state;
+	struct segment_words *words; /* of the segment */
 	struct wire_unary request;
 	struct wire_writer *reply; /* NULL: not begun */
 	uint64_t mark;             /* in the unit: where the call began */
+	uint32_t limit;            /* timers that the unit may fire; 0: as many as is good */
 	bool more;                 /* records behind those at hand belong to the call, too */
+	bool left;                 /* by the unit at hand: some of the call */
 };
 
 /* Opens the chain of one segment. */
@@ -73,56 +79,6 @@ static bool segment_open(struct unary *unary, const struct segment *segment, str
 	return true;
 }
 
-/* Finds the watermarks of a predecessor, and how many there are. NULL: the arena is broken. */
-static int64_t *watermarks_find(struct arena *arena, arena_ref ref, size_t *count)
-{
-	int64_t *watermarks = arena_find(arena, ref, sizeof(*watermarks));
-
-	if (watermarks == NULL)
-		return NULL;
-	*count = (size_t)watermarks[0];
-	if (watermarks[0] > 0 && *count < ARENA_BLOCK_MAX / sizeof(*watermarks) &&
-	    arena_find(arena, ref, (*count + 1) * sizeof(*watermarks)) != NULL)
-		return watermarks;
-	arena_set_broken(arena, "the watermarks of unary calls are none");
-	return NULL;
-}
-
-/* Finds the watermarks of the segments, or makes them. False: the arena is full, or broken. */
-static bool watermarks_open(struct unary *unary)
-{
-	struct arena *arena = &unary->workspace->arena;
-	size_t count = unary->workspace->descriptor->segment_count, size = (count + 1) * sizeof(int64_t);
-	struct session_position *words = arena_session(arena, UNARY_CHANNEL);
-	int64_t *watermarks;
-	size_t before;
-
-	unary->watermarks = words->watermarks;
-	if (words->watermarks != 0) {
-		if (watermarks_find(arena, words->watermarks, &before) == NULL)
-			return false;
-		if (before == count)
-			return true;
-		arena_free(arena, UNARY_CHANNEL, words->watermarks, (before + 1) * sizeof(int64_t));
-	}
-	unary->watermarks = arena_alloc(arena, UNARY_CHANNEL, size);
-	if (unary->watermarks == 0)
-		return false;
-	watermarks = arena_at(arena, unary->watermarks);
-	watermarks[0] = (int64_t)count;
-	for (size_t i = 1; i <= count; i++)
-		watermarks[i] = INT64_MIN;
-	words = arena_session_write(arena, UNARY_CHANNEL);
-	words->watermarks = unary->watermarks;
-	return true;
-}
-
-/* The watermark of a segment. */
-static int64_t *watermark_of(const struct unary *unary, const struct segment *segment)
-{
-	return (int64_t *)arena_at(&unary->workspace->arena, unary->watermarks) + 1 + segment->id;
-}
-
 /* Opens the chains of all segments. */
 struct unary *unary_create(struct workspace *workspace, const struct segment **segment, struct failure *failure)
 {
@@ -134,7 +90,8 @@ struct unary *unary_create(struct workspace *workspace, const struct segment **s
 	unary->windows = windows_create(workspace->config->window_bytes_max);
 	unary->segments = memory_make(descriptor->segment_count + 1, sizeof(unary->segments[0]), "unary calls");
 	unary->store = state_store_create(&workspace->arena, UNARY_CHANNEL);
-	if (!watermarks_open(unary)) {
+	unary->words = unary_words_open(&workspace->arena, (uint32_t)descriptor->segment_count);
+	if (unary->words == NULL) {
 		failure_set(failure, 0, "the state memory of the slot is full: raise --state-memory");
 		*segment = &descriptor->segments[0];
 		unary_destroy(unary);
@@ -325,30 +282,44 @@ static bool reply_end(struct call *call)
 	return true;
 }
 
-/* Adds the outputs of the run to the reply. */
-static bool reply_run(struct call *call)
+/* Makes the outputs of the run ready to be written, and says how many bytes that will be. False: the call was refused. */
+static bool run_measure(struct call *call, uint64_t *size)
 {
 	struct run *run = &call->unary->workspace->run;
 	bool decorated = call->state->keys || call->segment->route_count > 0;
-	uint64_t size = 0, bytes = 0;
 
+	*size = 0;
 	for (uint32_t i = 0; i < run->count; i++) {
-		struct wire_record message;
-
 		if (decorated && !decorate(call, &run->records[i]))
 			return refuse_memory(call);
-		message = message_of(&run->records[i]);
-		size += wire_record_size(&message, run->records[i].headers, true);
-		bytes += message.payload.size;
+		struct wire_record message = message_of(&run->records[i]);
+		*size += wire_record_size(&message, run->records[i].headers, true);
 	}
-	if (!reply_begin(call, size))
-		return false;
+	return true;
+}
+
+/* Writes them, and counts them. */
+static void run_put(const struct call *call, struct wire_writer *writer)
+{
+	const struct run *run = &call->unary->workspace->run;
+	uint64_t bytes = 0;
+
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct wire_record message = message_of(&run->records[i]);
-
-		wire_put_record(call->reply, &message, run->records[i].headers, true);
+		bytes += message.payload.size;
+		wire_put_record(writer, &message, run->records[i].headers, true);
 	}
 	count(call, false, run->count, bytes);
+}
+
+/* Adds the outputs of the run to the reply. */
+static bool reply_run(struct call *call)
+{
+	uint64_t size;
+
+	if (!run_measure(call, &size) || !reply_begin(call, size))
+		return false;
+	run_put(call, call->reply);
 	return !call->reply->overflow || refuse_size(call);
 }
 
@@ -373,10 +344,8 @@ static bool reply_batch(struct call *call)
 /* ---- The calls ----------------------------------------------------------------------------------------------------- */
 
 /* The time that steps see: the watermark, as the one clock there is. */
-static struct step_time time_of(const struct call *call)
+static struct step_time time_at(int64_t watermark)
 {
-	int64_t watermark = *watermark_of(call->unary, call->segment);
-
 	return (struct step_time){
 	    .processing_ms = watermark > 0 ? watermark : 0,
 	    .watermark_ms = watermark,
@@ -400,7 +369,7 @@ static bool process_batch(struct call *call)
 	}
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
 		return refuse_memory(call);
-	if (!chain_process(call->state->chain, &workspace->run, time_of(call), &failure))
+	if (!chain_process(call->state->chain, &workspace->run, time_at(call->words->watermark), &failure))
 		return refuse_step(call, &failure);
 	return reply_run(call);
 }
@@ -427,36 +396,121 @@ static bool process_message(struct call *call)
 	return message_read(call) && process_batch(call) && reply_end(call);
 }
 
-/* Lets steps release by event time and then by the clock that it is, in this order, into the workspace's run. False: the call
- * was refused. */
-static bool release(struct call *call)
+/* Whether this call has had a unit before the one at hand. */
+static bool is_under_way(const struct call *call)
+{
+	return call->words->seq == call->frame->seq && call->words->epoch == call->frame->epoch;
+}
+
+/* Whether that has done all that event time makes due. */
+static bool is_ticking(const struct call *call)
+{
+	return is_under_way(call) && call->words->ticking;
+}
+
+/* Lets steps release by event time and then by the clock that it is, in this order, into the workspace's run, with so many timers at a
+ * time. *more: some are left. */
+static bool release_some(const struct call *call, uint32_t limit, bool *ticking, bool *more, struct failure *failure)
 {
 	struct unary *unary = call->unary;
-	struct unary_segment *state = call->state;
 	struct run *run = &unary->workspace->run, *ticked = &unary->ticked;
-	struct failure failure = {0};
-	bool room = true, more;
+	const struct step_time time = time_at(call->request.timestamp);
+	bool room;
 
-	if (!chain_release(state->chain, RELEASE_WATERMARK, time_of(call), UINT32_MAX, run, &more, &failure) ||
-	    !chain_release(state->chain, RELEASE_TICK, time_of(call), UINT32_MAX, ticked, &more, &failure))
-		return refuse_step(call, &failure);
-	for (uint32_t i = 0; i < ticked->count && room; i++)
-		room = run_push_copy(run, &ticked->records[i]) != NULL;
+	*ticking = is_ticking(call);
+	if (*ticking)
+		return chain_release(call->state->chain, RELEASE_TICK, time, limit, run, more, failure);
+	if (!chain_release(call->state->chain, RELEASE_WATERMARK, time, limit, run, more, failure))
+		return false;
+	*ticking = !*more;
+	if (*more)
+		return true;
+	*more = call->limit != 0; /* a unit that is to be small does one of both */
+	if (*more)
+		return true;
+	if (!chain_release(call->state->chain, RELEASE_TICK, time, limit, ticked, more, failure))
+		return false;
+	room = run_append(run, ticked);
 	run_clear(ticked);
-	return room || refuse_memory(call);
+	return room || failure_set(failure, 0, "no memory for what is let go");
+}
+
+/* The same, judged. False: the call was refused, or the unit is in trouble. */
+static bool release(struct call *call, bool *ticking, bool *more)
+{
+	struct workspace *workspace = call->unary->workspace;
+	uint32_t limit = call->limit == 0 || call->limit > TIMER_RUN ? TIMER_RUN : call->limit;
+	struct failure failure = {0};
+
+	workspace->unit.records += limit;
+	if (release_some(call, limit, ticking, more, &failure))
+		return !workspace_in_trouble(workspace);
+	if (!workspace_in_trouble(workspace) && scratch_is_out(workspace->scratch) && limit > 1)
+		return workspace_trouble(workspace, TROUBLE_MEMORY);
+	return refuse_step(call, &failure);
+}
+
+/* Replies with what is kept and the outputs of the run. */
+static bool reply_with_kept(struct call *call, uint64_t size)
+{
+	if (!reply_begin(call, call->words->kept_bytes + size))
+		return false;
+	if (call->words->kept_first != 0)
+		unary_hand_out(&call->unary->workspace->arena,
+			       unary_words_write(&call->unary->workspace->arena, call->words), call->reply);
+	run_put(call, call->reply);
+	return call->reply->overflow ? refuse_size(call) : reply_end(call);
+}
+
+/* Judges outputs that are more than a reply may carry. What an earlier call has left is made room for first: it is the reply, and the
+ * watermark has yet to pass. */
+static bool reply_without_run(struct call *call)
+{
+	struct arena *arena = &call->unary->workspace->arena;
+
+	if (is_under_way(call) || call->words->kept_bytes == 0)
+		return refuse_size(call);
+	arena_undo_to(arena, call->mark);
+	run_clear(&call->unary->workspace->run);
+	return reply_with_kept(call, 0);
+}
+
+/* Keeps the outputs of the run until the call goes on. */
+static bool keep_run(struct call *call, uint64_t size, bool ticking)
+{
+	struct arena *arena = &call->unary->workspace->arena;
+	struct segment_words *words = unary_words_write(arena, call->words);
+	struct wire_writer writer;
+
+	words->seq = call->frame->seq;
+	words->epoch = call->frame->epoch;
+	words->ticking = ticking;
+	call->left = true;
+	if (size == 0)
+		return true;
+	if (!unary_keep(arena, words, size, &writer))
+		return false;
+	run_put(call, &writer);
+	CHECK(!writer.overflow);
+	return true;
 }
 
 /* ProcessWatermark. One that goes back is no news: clients share the segment, and each has a watermark of its own. */
 static bool process_watermark(struct call *call)
 {
-	struct arena *arena = &call->unary->workspace->arena;
-	int64_t *watermark = watermark_of(call->unary, call->segment);
+	bool ticking, more;
+	uint64_t size;
 
-	if (call->request.timestamp <= *watermark)
-		return reply_end(call);
-	arena_write(arena, watermark, sizeof(*watermark));
-	*watermark = call->request.timestamp;
-	return release(call) && reply_run(call) && reply_end(call);
+	if (call->request.timestamp <= call->words->watermark)
+		return reply_with_kept(call, 0);
+	if (!release(call, &ticking, &more) || !run_measure(call, &size))
+		return false;
+	if (call->words->kept_bytes + size > call->output->message_max)
+		return reply_without_run(call);
+	if (more)
+		return keep_run(call, size, ticking);
+	unary_words_write(&call->unary->workspace->arena, call->words)->watermark = call->request.timestamp;
+	return reply_with_kept(call, size);
 }
 
 /* The window that a call names. */
@@ -550,6 +604,7 @@ static bool work(struct call *call, struct view request)
 			      call->request.segment, descriptor->pipeline, descriptor->segment_count - 1);
 	call->segment = &descriptor->segments[call->request.segment];
 	call->state = &call->unary->segments[call->request.segment];
+	call->words = &call->unary->words[call->request.segment];
 	call->state->touched = true;
 	call->output->header.segment = call->request.segment;
 	switch (call->frame->kind) {
@@ -587,11 +642,13 @@ static struct call call_of(struct unary *unary, struct output *output, const str
 
 /* Answers the call in a frame. */
 enum work_result unary_work(struct unary *unary, struct output *output, const struct frame *frame,
-			    const uint8_t *payload)
+			    const uint8_t *payload, uint32_t limit)
 {
 	struct workspace *workspace = unary->workspace;
 	struct call call = call_of(unary, output, frame);
 	uint64_t began_ns = workspace->now_ns;
+
+	call.limit = limit;
 
 	if (!is_call(frame->kind)) {
 		refuse(&call, GRPC_STATUS_INTERNAL, "a frame of kind %s came on the channel of unary calls",
@@ -605,6 +662,8 @@ enum work_result unary_work(struct unary *unary, struct output *output, const st
 	if (workspace_in_trouble(workspace))
 		return WORK_TROUBLE;
 	workspace->now_ns = clock_ns();
+	if (call.left)
+		return WORK_LEFT;
 	if (call.segment != NULL)
 		histogram_add(&workspace_segment_counters(workspace, call.segment->id)->latency,
 			      workspace->now_ns - began_ns);

@@ -6,7 +6,9 @@
  * printed is the median over the rounds, and the median of the rounds' ratios. Lines are `name<TAB>value<TAB>unit`, and the
  * same goes to build/bench/transport.json.
  *
- *   bench_transport [--bin DIR] [--rounds N] [--round-ms N] [--only NAME]
+ * With --against DIR the first side is no direct one but the worker path of another build: what a change is worth.
+ *
+ *   bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only NAME]
  */
 #include <dirent.h>
 #include <errno.h>
@@ -52,6 +54,7 @@ struct batches {
 /* One sidecar under test. */
 struct side {
 	const char *name;
+	const char *bin; /* where its programs are */
 	bool direct;
 	pid_t pid;
 	char address[160];
@@ -71,6 +74,7 @@ struct workload {
 
 static char directory[] = "/tmp/bridge-bench-XXXXXX";
 static const char *bin = "build/release";
+static const char *against;   /* another build's programs, instead of the direct side */
 static const char *only = ""; /* workloads whose name begins so */
 static unsigned rounds = 15, round_ms = 300;
 static char topology[33];
@@ -126,7 +130,7 @@ static void compile(void)
 static void side_start(struct side *side)
 {
 	char program[256], listen[160], descriptor[160];
-	snprintf(program, sizeof program, "%s/bridged", bin);
+	snprintf(program, sizeof program, "%s/bridged", side->bin);
 	snprintf(listen, sizeof listen, "unix:%s/%s.sock", directory, side->name);
 	snprintf(descriptor, sizeof descriptor, "%s/descriptor.yaml", directory);
 	snprintf(side->address, sizeof side->address, "%s", listen);
@@ -384,46 +388,62 @@ static double proc_number(pid_t pid, const char *file, const char *label)
 	return value;
 }
 
-/* CPU seconds that a process has used. */
+/* CPU seconds that a process has used; 0 when it is gone. */
 static double cpu_seconds(pid_t pid)
 {
-	char path[64], text[1024];
-	snprintf(path, sizeof path, "/proc/%d/stat", pid);
-	FILE *stream = fopen(path, "r");
-	size_t length = stream ? fread(text, 1, sizeof text - 1, stream) : 0;
-	if (stream)
-		fclose(stream);
-	text[length] = '\0';
-	unsigned long user = 0, system = 0;
-	char *rest = strrchr(text, ')');
-	if (rest)
-		sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
-	return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+	clockid_t clock;
+	struct timespec used;
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
+		return 0;
+	return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 }
 
-/* Sums over a sidecar: CPU seconds of all its processes; the largest PSS of its workers in KiB goes to *pss. */
-static double side_usage(const struct side *side, double *pss)
+/* Whose CPU time is told apart. */
+enum who { CLIENT, FRONT, WORKER, OTHERS, WHO_COUNT };
+
+/* What the processes of a sidecar have used. */
+struct usage {
+	double cpu[WHO_COUNT]; /* seconds */
+	double worker_kib;     /* PSS of the largest worker */
+};
+
+/* Whose time a process's is, by its name. */
+static enum who who_is(pid_t pid)
 {
-	double cpu = cpu_seconds(side->pid);
+	char path[64], name[32] = "";
+	snprintf(path, sizeof path, "/proc/%d/comm", pid);
+	FILE *stream = fopen(path, "r");
+	if (stream && !fgets(name, sizeof name, stream))
+		name[0] = '\0';
+	if (stream)
+		fclose(stream);
+	if (strncmp(name, "bridged-w", 9) == 0)
+		return WORKER;
+	return strncmp(name, "bridged-f", 9) == 0 ? FRONT : OTHERS;
+}
+
+/* Looks at the usage of a sidecar. */
+static struct usage usage_now(const struct side *side)
+{
+	struct usage usage = {.cpu = {[OTHERS] = cpu_seconds(side->pid)}};
 	DIR *proc = opendir("/proc");
-	*pss = 0;
 	for (struct dirent *entry; (entry = readdir(proc)) != NULL;) {
 		pid_t pid = atoi(entry->d_name);
 		if (pid <= 0 || (pid_t)proc_number(pid, "status", "PPid:") != side->pid)
 			continue;
-		char path[64], name[32] = "";
-		snprintf(path, sizeof path, "/proc/%d/comm", pid);
-		FILE *stream = fopen(path, "r");
-		if (stream && fgets(name, sizeof name, stream) && strncmp(name, "bridged-w", 9) == 0) {
-			double kib = proc_number(pid, "smaps_rollup", "Pss:");
-			*pss = kib > *pss ? kib : *pss;
-		}
-		if (stream)
-			fclose(stream);
-		cpu += cpu_seconds(pid);
+		enum who who = who_is(pid);
+		usage.cpu[who] += cpu_seconds(pid);
+		double kib = who == WORKER ? proc_number(pid, "smaps_rollup", "Pss:") : 0;
+		usage.worker_kib = kib > usage.worker_kib ? kib : usage.worker_kib;
 	}
 	closedir(proc);
-	return cpu;
+	return usage;
+}
+
+/* CPU seconds of the sidecar's processes. */
+static double sidecar_cpu(const struct usage *usage)
+{
+	return usage->cpu[FRONT] + usage->cpu[WORKER] + usage->cpu[OTHERS];
 }
 
 /* Prints a figure of one side of a workload. */
@@ -435,27 +455,65 @@ static void report_side(const struct workload *workload, const char *side, const
 	report(name, value, unit);
 }
 
-/* Runs a workload on both sides in turn; returns the median ratio of worker over direct. */
+/* What all rounds of a workload on one side came to. */
+struct tally {
+	double rate[ROUNDS_MAX];
+	double cpu[WHO_COUNT]; /* seconds of all rounds */
+	double done;           /* calls or records of all rounds */
+};
+
+/* Adds one round of a workload. */
+static void tally_round(struct tally *tally, struct side *side, const struct workload *workload, unsigned round)
+{
+	struct usage before = usage_now(side);
+	uint64_t client_ns = now_ns();
+	tally->rate[round] = round_of(side, workload);
+	tally->cpu[CLIENT] += (double)(now_ns() - client_ns) / 1e9;
+	struct usage after = usage_now(side);
+	for (int who = FRONT; who < WHO_COUNT; who++)
+		tally->cpu[who] += after.cpu[who] - before.cpu[who];
+	tally->done += tally->rate[round] * round_ms / 1e3;
+}
+
+/* CPU seconds of all that took part. */
+static double tally_cpu(const struct tally *tally)
+{
+	double sum = 0;
+	for (int who = 0; who < WHO_COUNT; who++)
+		sum += tally->cpu[who];
+	return sum;
+}
+
+/* Prints the figures of one side; sorts its rates. */
+static void report_tally(struct tally *tally, const struct side *side, const struct workload *workload)
+{
+	static const char *const names[] = {"_client_cpu", "_front_cpu", "_worker_cpu"};
+	const char *unit = workload->batch ? "ns/record" : "ns/call";
+	report_side(workload, side->name, "", median(tally->rate, rounds), workload->batch ? "records/s" : "calls/s");
+	report_side(workload, side->name, "_cpu", (tally_cpu(tally) - tally->cpu[CLIENT]) * 1e9 / tally->done, unit);
+	for (int who = CLIENT; who <= WORKER; who++)
+		report_side(workload, side->name, names[who], tally->cpu[who] * 1e9 / tally->done, unit);
+}
+
+/* Runs a workload on both sides in turn; returns the median ratio of the second over the first. */
 static double compare(struct side *sides, const struct workload *workload)
 {
-	static double rate[2][ROUNDS_MAX], cpu[2][ROUNDS_MAX], ratio[ROUNDS_MAX];
-	const char *unit = workload->batch ? "records/s" : "calls/s";
+	static struct tally tallies[2];
+	static double ratio[ROUNDS_MAX];
+	memset(tallies, 0, sizeof tallies);
 	for (int i = 0; i < 2 && workload->batch; i++)
 		stream_open(&sides[i], workload);
-	for (unsigned round = 0; round <= rounds; round++) { /* round 0 warms up */
-		unsigned slot = round > 0 ? round - 1 : 0;
-		for (int i = 0; i < 2; i++) {
-			double pss, before = side_usage(&sides[i], &pss);
-			rate[i][slot] = round_of(&sides[i], workload);
-			cpu[i][slot] = (side_usage(&sides[i], &pss) - before) * 1e12 / (rate[i][slot] * round_ms);
-		}
-		ratio[slot] = rate[1][slot] / rate[0][slot];
+	for (int i = 0; i < 2; i++)
+		round_of(&sides[i], workload); /* warms up */
+	for (unsigned round = 0; round < rounds; round++) {
+		for (int i = 0; i < 2; i++)
+			tally_round(&tallies[i], &sides[i], workload, round);
+		ratio[round] = tallies[1].rate[round] / tallies[0].rate[round];
 	}
-	for (int i = 0; i < 2; i++) {
-		report_side(workload, sides[i].name, "", median(rate[i], rounds), unit);
-		report_side(workload, sides[i].name, "_cpu", median(cpu[i], rounds),
-			    workload->batch ? "ns/record" : "ns/call");
-	}
+	for (int i = 0; i < 2; i++)
+		report_tally(&tallies[i], &sides[i], workload);
+	report_side(workload, "cpu", "_ratio",
+		    tally_cpu(&tallies[0]) / tallies[0].done * tallies[1].done / tally_cpu(&tallies[1]), "");
 	for (int i = 0; i < 2 && workload->batch; i++)
 		stream_close(&sides[i]);
 	return median(ratio, rounds);
@@ -464,17 +522,17 @@ static double compare(struct side *sides, const struct workload *workload)
 /* What an idle sidecar takes. */
 static void measure_idle(struct side *side, const char *when)
 {
-	double pss, before = side_usage(side, &pss);
 	char name[64];
+	struct usage before = usage_now(side);
 	uint64_t begin = clock_ns();
 	struct client_event event;
 	client_poll(side->client, begin + UINT64_C(4000000000),
 		    &event); /* nothing is in flight: four seconds of nothing */
-	double after = side_usage(side, &pss);
+	struct usage after = usage_now(side);
 	snprintf(name, sizeof name, "idle_worker_pss%s", when);
-	report(name, pss / 1024, "MiB");
+	report(name, after.worker_kib / 1024, "MiB");
 	snprintf(name, sizeof name, "idle_cpu%s", when);
-	report(name, (after - before) * 1e11 / (double)(clock_ns() - begin), "%");
+	report(name, (sidecar_cpu(&after) - sidecar_cpu(&before)) * 1e11 / (double)(clock_ns() - begin), "%");
 }
 
 /* ---- */
@@ -485,6 +543,8 @@ static void parse(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (i + 1 < argc && strcmp(argv[i], "--bin") == 0) {
 			bin = argv[++i];
+		} else if (i + 1 < argc && strcmp(argv[i], "--against") == 0) {
+			against = argv[++i];
 		} else if (i + 1 < argc && strcmp(argv[i], "--only") == 0) {
 			only = argv[++i];
 		} else if (i + 1 < argc && strcmp(argv[i], "--rounds") == 0) {
@@ -492,8 +552,10 @@ static void parse(int argc, char **argv)
 		} else if (i + 1 < argc && strcmp(argv[i], "--round-ms") == 0) {
 			round_ms = (unsigned)strtoul(argv[++i], NULL, 10);
 		} else {
-			fprintf(stderr,
-				"usage: bench_transport [--bin DIR] [--rounds N] [--round-ms N] [--only NAME]\n");
+			fprintf(
+			    stderr,
+			    "usage: bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only "
+			    "NAME]\n");
 			exit(2);
 		}
 	}
@@ -533,8 +595,10 @@ static void measure_ratios(struct side *sides)
 
 int main(int argc, char **argv)
 {
-	struct side sides[2] = {{.name = "direct", .direct = true}, {.name = "worker"}};
 	parse(argc, argv);
+	struct side sides[2] = {
+	    {.name = against ? "other" : "direct", .bin = against ? against : bin, .direct = !against},
+	    {.name = "worker", .bin = bin}};
 	mkdir("build/bench", 0777);
 	json = fopen("build/bench/transport.json", "w");
 	if (!json || !mkdtemp(directory))

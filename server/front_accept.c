@@ -53,8 +53,8 @@ struct doors {
 	int listeners[LISTENERS_MAX];
 	bool is_unix[LISTENERS_MAX];
 	uint32_t listener_count;
-	bool waits;    /* descriptors are out: nobody is accepted for WAIT_MS */
-	bool complain; /* the next time that they are out is worth a line */
+	uint64_t muted_until_ns; /* descriptors are out: nobody is accepted until then; 0: they are not */
+	bool complain;           /* the next time that they are out is worth a line */
 	struct silent silent[SILENT_MAX];
 	uint32_t silent_count;
 };
@@ -218,19 +218,36 @@ static bool is_shortage(int error)
 	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+/* Switches the listening sockets' events off while descriptors are out, and on again. */
+static void listeners_mute(struct doors *doors, bool mute)
+{
+	doors->muted_until_ns = mute ? clock_ns() + WAIT_MS * UINT64_C(1000000) : 0;
+	for (uint32_t i = 0; i < doors->listener_count; i++) {
+		struct epoll_event event = {.events = mute ? 0 : EPOLLIN, .data.u64 = ABOUT_LISTENER + i};
+		epoll_ctl(doors->epoll, EPOLL_CTL_MOD, doors->listeners[i], &event);
+	}
+}
+
+/* Accepts nobody for a while, for descriptors are out. */
+static void accept_later(struct doors *doors, int error)
+{
+	if (doors->complain)
+		log_warn("cannot accept a connection, will try again: %s", strerror(error));
+	doors->complain = false;
+	listeners_mute(doors, true);
+}
+
 /* Takes in all who wait at a listening socket. */
 static void accept_all(struct doors *doors, uint32_t listener)
 {
 	int one = 1, bytes = SOCKET_BYTES;
-	for (;;) {
+	while (doors->muted_until_ns == 0) {
 		int fd = accept4(doors->listeners[listener], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0) {
-			doors->waits = is_shortage(errno);
-			if (doors->waits && doors->complain)
-				log_warn("cannot accept a connection, will try again: %s", strerror(errno));
-			doors->complain &= !doors->waits;
 			if (errno == EINTR || errno == ECONNABORTED)
 				continue;
+			if (is_shortage(errno))
+				accept_later(doors, errno);
 			return;
 		}
 		doors->complain = true;
@@ -242,19 +259,10 @@ static void accept_all(struct doors *doors, uint32_t listener)
 	}
 }
 
-/* Switches the listening sockets' events off while descriptors are out, and on again. */
-static void listeners_mute(struct doors *doors, bool mute)
-{
-	for (uint32_t i = 0; i < doors->listener_count; i++) {
-		struct epoll_event event = {.events = mute ? 0 : EPOLLIN, .data.u64 = ABOUT_LISTENER + i};
-		epoll_ctl(doors->epoll, EPOLL_CTL_MOD, doors->listeners[i], &event);
-	}
-}
-
 /* How long to wait for an event, in ms: -1 for good. */
 static int patience(const struct doors *doors)
 {
-	if (doors->waits)
+	if (doors->muted_until_ns != 0)
 		return WAIT_MS;
 	return doors->silent_count > 0 ? SILENT_MS / 10 : -1;
 }
@@ -277,8 +285,8 @@ static void *doors_thread(void *argument)
 	struct epoll_event events[EVENTS];
 	for (;;) {
 		int count = epoll_wait(doors->epoll, events, EVENTS, patience(doors));
-		if (doors->waits)
-			listeners_mute(doors, doors->waits = false);
+		if (doors->muted_until_ns != 0 && clock_ns() >= doors->muted_until_ns)
+			listeners_mute(doors, false);
 		for (int i = 0; i < count; i++) {
 			int64_t about = (int64_t)events[i].data.u64;
 			if (about == ABOUT_STOP) {
@@ -291,8 +299,6 @@ static void *doors_thread(void *argument)
 				silent_spoke(doors, (uint32_t)(about - ABOUT_SILENT));
 		}
 		silent_end_late(doors);
-		if (doors->waits)
-			listeners_mute(doors, true);
 	}
 }
 

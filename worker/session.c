@@ -603,13 +603,13 @@ static bool capture_is_due(const struct session *session)
 /* Captures the one record of a run; `bytes` is where it stands in the Batch. */
 static void capture_record(const struct session *session, struct view bytes)
 {
-	const struct wire_record *record = &session->workspace->batch.records[0];
+	const struct wire_batch *batch = &session->workspace->batch;
 	struct capture_input input = {.kind = TO_WORKER_BATCH, .body = bytes, .keyed = true};
 
-	if (!capture_is_due(session) || session->workspace->batch.count == 0)
+	if (!capture_is_due(session) || batch->count == 0)
 		return;
 	if (session->segment->keyed)
-		input.key = record->key;
+		input.key = batch->records[0].key;
 	capture_write(session->workspace, session->at, session->segment, session->store, &input);
 }
 

@@ -64,14 +64,19 @@ enum error_policy {
 	ON_ERROR_COUNT
 };
 
-/* What else is said of failures: numbers and ms. */
+/* The word of `retry_on` for failures that the step itself calls transient. */
+#define RETRY_ON_TRANSIENT "transient"
+
+/* What else is said of failures. */
 enum error_rule {
 #define STEP_RULE(name, type, fallback, least, most, help) RULE_##name,
 #include "descriptor/steps.def"
 	ERROR_RULE_COUNT
 };
 struct error_rules {
-	int64_t of[ERROR_RULE_COUNT];
+	int64_t of[ERROR_RULE_COUNT];       /* those that are numbers, times in ms */
+	const struct option_item *retry_on; /* the one that is a list; none: as nobody says anything */
+	size_t retry_on_count;
 };
 
 struct step_spec {

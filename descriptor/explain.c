@@ -312,8 +312,11 @@ static void segment_json(struct json *json, const struct descriptor *descriptor,
 	for (size_t i = 0; i < segment->step_count; i++) {
 		head_json(json, segment->steps[i].name, step_kind_name(segment->steps[i].kind));
 		json_text(json, "on_error", error_policy_name(segment->steps[i].policy));
-		for (size_t rule = 0; rule < ERROR_RULE_COUNT; rule++)
-			json_signed(json, error_rule_infos[rule].name, segment->steps[i].rules.of[rule]);
+		for (size_t rule = 0; rule < ERROR_RULE_COUNT; rule++) {
+			struct option option;
+			error_rule_option(&segment->steps[i].rules, rule, &option);
+			option_json(json, &option);
+		}
 		options_json(json, segment->steps[i].options, segment->steps[i].option_count);
 		states_json(json, segment, &segment->steps[i]);
 		json_close_object(json);

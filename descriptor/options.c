@@ -635,31 +635,41 @@ static void option_default(struct option *option, const struct option_info *info
 struct error_rules read_error_rules(const struct reading *reading, const struct node *map, const char *what,
 				    const struct error_rules *fallback)
 {
-	struct error_rules rules;
+	struct error_rules rules = fallback == NULL ? (struct error_rules){0} : *fallback;
 
 	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
 		const struct option_info *info = &error_rule_infos[i];
+		bool list = info->type == OPTION_LIST;
 		const struct node *node = node_find(map, info->name);
 		struct option option = {.name = info->name, .type = info->type};
 		char label[256];
 
 		snprintf(label, sizeof(label), "\"%s\" of %s", info->name, what);
-		rules.of[i] = fallback == NULL ? number_of(info->type, info->fallback) : fallback->of[i];
-		if (node == NULL)
-			continue;
-		number_read_option(&(struct target){reading, info, node, label, &option});
-		if (option.given)
+		if (fallback == NULL && !list)
+			rules.of[i] = number_of(info->type, info->fallback);
+		if (node != NULL)
+			option_read(&(struct target){reading, info, node, label, &option});
+		if (option.given && list) {
+			rules.retry_on = option.items;
+			rules.retry_on_count = option.item_count;
+		} else if (option.given) {
 			rules.of[i] = option.number;
+		}
 	}
 	return rules;
 }
 
 bool error_rule_option(const struct error_rules *rules, size_t rule, struct option *option)
 {
+	static const struct option_item by_default = {.name = RETRY_ON_TRANSIENT};
 	const struct option_info *info = &error_rule_infos[rule];
 
 	*option = (struct option){.name = info->name, .type = info->type, .given = true, .number = rules->of[rule]};
-	return option->number != number_of(info->type, info->fallback);
+	if (info->type != OPTION_LIST)
+		return option->number != number_of(info->type, info->fallback);
+	option->items = rules->retry_on_count > 0 ? rules->retry_on : &by_default;
+	option->item_count = rules->retry_on_count > 0 ? rules->retry_on_count : 1;
+	return rules->retry_on_count > 0;
 }
 
 /* Whether an option may be there by what another one is, which has been read before it. A finding when it is there but must not, or must

@@ -389,6 +389,39 @@ START_TEST(test_routes)
 }
 END_TEST
 
+/* Which failures are tried again, by what the pipeline says: "later" the step calls transient, "fail" it does not. */
+static const struct {
+	const char *kinds[3];
+	bool later, fail;
+} retry_ons[] = {
+    {{NULL}, true, false},
+    {{"transient", NULL}, true, false},
+    {{"MoodError", NULL}, true, true},
+    {{"transient", "LibraryError", NULL}, true, true},
+    {{"moods.MoodError", NULL}, true, true},
+    {{"Mood", "MoodErro", NULL}, false, false},
+    {{"moods.MoodError\nLibraryError", "other", NULL}, false, false},
+};
+
+START_TEST(test_the_pipeline_says_which_failures_may_pass)
+{
+	struct option_item items[3];
+	size_t count = 0;
+
+	for (; retry_ons[_i].kinds[count] != NULL; count++)
+		items[count] = (struct option_item){.name = retry_ons[_i].kinds[count]};
+	open_function("moody", false);
+	spec.steps[0].rules.retry_on = items;
+	spec.steps[0].rules.retry_on_count = count;
+	pass("later");
+	ck_assert_int_eq(failure.transient, retry_ons[_i].later);
+	pass("fail");
+	ck_assert_int_eq(failure.transient, retry_ons[_i].fail);
+	pass("silent");
+	ck_assert(!failure.transient);
+}
+END_TEST
+
 START_TEST(test_failures_have_all_their_words)
 {
 	open_function("moody", false);
@@ -639,6 +672,8 @@ static Suite *host_suite(void)
 	tcase_add_test(tests, test_what_records_keep);
 	tcase_add_test(tests, test_among_others);
 	tcase_add_test(tests, test_routes);
+	tcase_add_loop_test(tests, test_the_pipeline_says_which_failures_may_pass, 0,
+			    sizeof(retry_ons) / sizeof(*retry_ons));
 	tcase_add_test(tests, test_failures_have_all_their_words);
 	tcase_add_test(tests, test_too_much);
 	tcase_add_test(tests, test_mistakes_are_noticed);

@@ -436,6 +436,26 @@ def step(message):
     assert dead.route == 1 and dead.headers["bridge-error-attempt"] == "3" and "Transient: not yet" in dead.headers["bridge-error"]
 
 
+def test_the_pipeline_says_what_may_pass(python, client):
+    code = """
+import sqlite3
+tries = []
+class Busy(sqlite3.OperationalError): pass
+def step(message):
+    tries.append(message.text())
+    if tries.count(message.text()) == 1:
+        raise {"busy": Busy, "transient": fb.Transient, "lookup": KeyError, "other": ValueError}[message.text()]("not yet")
+    return message.text() + str(tries.count(message.text()))
+"""
+    rules = "retries: 2, retry_backoff: 1ms, retry_on: [sqlite3.OperationalError, LookupError]"
+    session = client((sidecar := python(code, pipeline(f"name: step, function: step, {rules}", policy="dead_letter"))).unix).session(sidecar)
+    out = {}
+    for name in (b"busy", b"lookup", b"transient", b"other"):
+        (out[name],) = session.results(session.send_records(name))
+    assert [out[name].payload for name in (b"busy", b"lookup")] == [b"busy2", b"lookup2"]
+    assert [out[name].headers["bridge-error-attempt"] for name in (b"transient", b"other")] == ["1", "1"]
+
+
 def test_a_failure_fails_the_session_in_words(python, client):
     sidecar = python(FAILING, pipeline("name: step, function: step"))
     session = client(sidecar.unix).session(sidecar)

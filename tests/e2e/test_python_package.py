@@ -344,8 +344,9 @@ def test_failures_are_told_with_type_place_and_bounds():
 
     with pytest.raises(ValueError) as raised:
         fails()
-    kind, text, trace = engine.describe(raised.value)
+    kind, text, trace, kinds = engine.describe(raised.value)
     assert kind == "ValueError" and text.startswith("ValueError: x") and len(text) <= engine.MESSAGE_MAX + 80 and len(trace) <= engine.TRACEBACK_MAX
     assert text.endswith("in fails)")
+    assert kinds.splitlines() == [*(names := ["ValueError", "Exception", "BaseException"]), *[f"builtins.{name}" for name in names]]
     assert engine.describe(SystemExit(3))[1] == "SystemExit: 3 (a step must not end its worker)"
     assert json.dumps(engine.describe(ValueError("\ud800"))[1])

@@ -106,6 +106,9 @@ def test_retries():
     assert StepHarness(Flaky, retries=2).send("a").texts() == ["a"]
     letter = StepHarness(Flaky, retries=1, on_error="dead_letter").send("a").routes["dead_letter"][0]
     assert letter.headers["bridge-error-attempt"] == "2" and letter.headers["bridge-error-kind"] == "flink_bridge.step.Transient"
+    assert StepHarness(Flaky, retries=2, retry_on=["flink_bridge.step.Transient"]).send("a").texts() == ["a"]
+    other = StepHarness(Flaky, retries=2, retry_on=["KeyError"], on_error="dead_letter").send("a").routes["dead_letter"][0]
+    assert other.headers["bridge-error-attempt"] == "1" and other.headers["bridge-error"].startswith("flink_bridge.step.Transient: not yet")
     failing = StepHarness(lambda message: message.json(), retries=5, on_error="skip")
     assert failing.send("no JSON") == [] and len(failing.failures) == 1
 

@@ -210,7 +210,8 @@ static int moody(struct step *step, const struct bridge_run *run)
 							 .record = i,
 							 .kind = bridge_text("MoodError"),
 							 .message = bridge_text("not today"),
-							 .traceback = bridge_text("line 1\nline 2")};
+							 .traceback = bridge_text("line 1\nline 2"),
+							 .kinds = bridge_text("moods.MoodError\nLibraryError")};
 			return step->host->fail(step->context, &failure);
 		}
 		if (is_early(record))

@@ -136,7 +136,7 @@ struct bridge_timer {
 /* ---- Failures ----------------------------------------------------------------------------------------------------------------- */
 
 enum bridge_failure_flags {
-	BRIDGE_TRANSIENT = 1 /* it may succeed when it is done again: what `retry` in the pipeline is about */
+	BRIDGE_TRANSIENT = 1 /* it may succeed when it is done again: what `retries` in the pipeline is about */
 };
 
 /* Why an entry point fails. Texts that are left away are empty. */
@@ -147,6 +147,7 @@ struct bridge_failure {
 	struct bridge_bytes kind;      /* what kind of failure, in a word: ValueError */
 	struct bridge_bytes message;   /* for the person who reads the log */
 	struct bridge_bytes traceback; /* where it happened, in several lines */
+	struct bridge_bytes kinds;     /* what else it is, a kind in each line: more general ones, other names */
 };
 
 /* ---- What the pipeline says ---------------------------------------------------------------------------------------------------- */

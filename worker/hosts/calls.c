@@ -345,6 +345,35 @@ static const char *traceback_keep(struct bridge_context *context, struct bridge_
 	return context->traceback;
 }
 
+/* Whether a word stands by itself in one of the lines of a text. */
+static bool has_line(struct bridge_bytes text, const char *word)
+{
+	size_t size = strlen(word);
+
+	for (const uint8_t *at = text.data, *end = at + text.size; text.size > 0 && at < end;) {
+		const uint8_t *stop = memchr(at, '\n', (size_t)(end - at));
+		if (stop == NULL)
+			stop = end;
+		if ((size_t)(stop - at) == size && memcmp(at, word, size) == 0)
+			return true;
+		at = stop + 1;
+	}
+	return false;
+}
+
+/* Whether a failure is one of those that the pipeline has tried again. */
+static bool is_transient(const struct error_rules *rules, const struct bridge_failure *failure)
+{
+	bool called = failure->flags & BRIDGE_TRANSIENT, is = rules->retry_on_count == 0 && called;
+
+	for (size_t i = 0; i < rules->retry_on_count && !is; i++) {
+		const char *kind = rules->retry_on[i].name;
+		is = (called && strcmp(kind, RETRY_ON_TRANSIENT) == 0) || has_line(failure->kind, kind) ||
+		     has_line(failure->kinds, kind);
+	}
+	return is;
+}
+
 /* struct bridge_host: fail */
 static int call_fail(struct bridge_context *context, const struct bridge_failure *given)
 {
@@ -363,7 +392,7 @@ static int call_fail(struct bridge_context *context, const struct bridge_failure
 	else
 		failure_set(failure, origin, "the step said no more");
 	failure_set_kind(failure, (struct view){whole.kind.data, whole.kind.size});
-	failure->transient = whole.flags & BRIDGE_TRANSIENT;
+	failure->transient = is_transient(&context->spec->rules, &whole);
 	failure->traceback = traceback_keep(context, whole.traceback);
 	context->failed = true;
 	return BRIDGE_FAILED;

@@ -98,7 +98,8 @@ int interpreter_fail(const struct bridge_host *host, struct bridge_context *cont
 		failure.flags = BRIDGE_TRANSIENT;
 	if (!words || !interpreter_text(PyTuple_GET_ITEM(words, 0), &failure.kind) ||
 	    !interpreter_text(PyTuple_GET_ITEM(words, 1), &failure.message) ||
-	    !interpreter_text(PyTuple_GET_ITEM(words, 2), &failure.traceback)) {
+	    !interpreter_text(PyTuple_GET_ITEM(words, 2), &failure.traceback) ||
+	    !interpreter_text(PyTuple_GET_ITEM(words, 3), &failure.kinds)) {
 		failure.kind = text_of(Py_TYPE(error)->tp_name);
 		failure.message = text_of("an exception whose words cannot be had");
 	}

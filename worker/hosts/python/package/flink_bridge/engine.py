@@ -418,8 +418,8 @@ class Feed:
 _OWN_FILES = (__file__, re.sub(r"engine(\.py)$", r"calls\1", __file__))
 
 
-def describe(error: BaseException) -> tuple[str, str, str]:
-    """Type, message and traceback of an exception, each bounded: what goes into the log and into a dead letter."""
+def describe(error: BaseException) -> tuple[str, str, str, str]:
+    """Type, message and traceback of an exception, each bounded: what goes into the log and into a dead letter. And its classes."""
     kind = type(error)
     name = kind.__name__ if kind.__module__ in ("builtins", "__main__", __name__) else f"{kind.__module__}.{kind.__name__}"
     try:
@@ -427,16 +427,28 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     except BaseException as inner:  # a __str__ of the user's
         text = f"(its words cannot be had: {type(inner).__name__})"
     if isinstance(error, StepError):
-        return "StepError", _bounded(text, MESSAGE_MAX), _traceback_of(error)
+        return "StepError", _bounded(text, MESSAGE_MAX), _traceback_of(error), _classes_of(error)
     if isinstance(error, SystemExit):
         text = f"{text or '0'} (a step must not end its worker)"
     text = f"{name}: {text}" if text else name
-    return name, _bounded(text, MESSAGE_MAX) + _place_of(error), _traceback_of(error)
+    return name, _bounded(text, MESSAGE_MAX) + _place_of(error), _traceback_of(error), _classes_of(error)
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether doing it again may help: what a retry policy is about."""
-    return isinstance(error, (Transient, ConnectionError, TimeoutError))
+def _classes_of(error: BaseException) -> str:
+    """The names of an exception's class and its bases, a name in each line: by themselves, and behind their module."""
+    classes = type(error).__mro__[:-1]
+    return "\n".join([each.__name__ for each in classes] + [f"{each.__module__}.{each.__qualname__}" for each in classes])
+
+
+def is_transient(error: BaseException, retry_on: Sequence[str] = ("transient",)) -> bool:
+    """Whether doing it again may help: what a retry policy is about.
+
+    >>> is_transient(KeyError()), is_transient(TimeoutError()), is_transient(KeyError(), ["LookupError"])
+    (False, True, True)
+    """
+    if "transient" in retry_on and isinstance(error, (Transient, ConnectionError, TimeoutError)):
+        return True
+    return not set(retry_on).isdisjoint(_classes_of(error).splitlines())
 
 
 def _place_of(error: BaseException) -> str:

@@ -282,7 +282,8 @@ class StepHarness:
     """One step as one subtask has it. Each call returns what came out by it; `outputs` has all of it.
 
     `step` is a function or class, as a pipeline would name it; `form`, `state`, `options`, `routes` and `on_error` are what the pipeline
-    would say; `retries` is how often a message is given to the step again that fails in a way that may pass (at once: nothing waits).
+    would say; `retries` is how often a message is given to the step again that fails in a way that may pass (at once: nothing waits), and
+    `retry_on` says which ways those are.
     `key_by` makes a record's key (else `send` takes it); `start` is processing time at the beginning, in ms.
 
     >>> harness = StepHarness(lambda message: message.text().upper())
@@ -300,6 +301,7 @@ class StepHarness:
         routes: Sequence[str] = (),
         on_error: str = "fail",
         retries: int = 0,
+        retry_on: Sequence[str] = ("transient",),
         key_by: Callable[[Message], bytes | str] | None = None,
         start: int = 0,
         name: str = "step",
@@ -309,7 +311,7 @@ class StepHarness:
         check_target(step, getattr(step, "__qualname__", str(step)), form)
         self._step, self._form, self._options, self._name = step, form, options, name
         self._route_names, self._on_error, self._key_by = tuple(routes), on_error, key_by
-        self._retries, self._ended = retries, False
+        self._retries, self._retry_on, self._ended = retries, tuple(retry_on), False
         self.backend = MemoryBackend(state, start)
         self.outputs = Outputs()
         self.failures: list[Failure] = []
@@ -442,7 +444,7 @@ class StepHarness:
                 out = work()
             except Exception as error:
                 self.backend.roll_back()
-                if attempt > self._retries or not is_transient(error):
+                if attempt > self._retries or not is_transient(error, self._retry_on):
                     return self._failed(message, error, attempt)
             else:
                 break
@@ -457,10 +459,10 @@ class StepHarness:
         self.failures.append(Failure(message, error))
         if self._on_error == "skip":
             return Outputs()
-        kind, words, traceback = describe(error)
+        kind, words, traceback, _ = describe(error)
         headers = {
             **message.headers,
-            "bridge-error": f"{kind}: {words}",
+            "bridge-error": words,
             "bridge-error-kind": kind,
             "bridge-error-step": self._name,
             "bridge-error-segment": "segment",

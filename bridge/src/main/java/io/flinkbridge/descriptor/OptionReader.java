@@ -413,7 +413,7 @@ final class OptionReader {
     for (Kinds.Option rule : Kinds.Scope.STEP.rules()) {
       Node node = map.find(rule.name);
       if (node != null) {
-        numberOption(rule, node, "\"" + rule.name + "\" of " + what);
+        read(new Options(), rule, node, "\"" + rule.name + "\" of " + what);
       }
     }
   }

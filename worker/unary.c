@@ -190,14 +190,18 @@ refuse(struct call *call, grpc_status_code code, const char *format, ...)
 	return false;
 }
 
-/* Refuses a call because a step failed. */
+/* Refuses a call because a step failed. What the pipeline has tried again is UNAVAILABLE: the caller repeats it, who has the deadline, and
+ * whom gRPC gives policies for that. Here it would hold up all other callers of the slot. */
 static bool refuse_step(struct call *call, const struct failure *failure)
 {
 	const struct segment *segment = call->segment;
-	const char *step = failure->step < segment->step_count ? segment->steps[failure->step].name : "";
+	const struct step_spec *spec = failure->step < segment->step_count ? &segment->steps[failure->step] : NULL;
+	bool again = failure->transient && spec != NULL && spec->rules.of[RULE_retries] > 0;
+	const char *step = spec == NULL ? "" : spec->name;
 
-	refuse(call, GRPC_STATUS_INTERNAL, "segment \"%s\" step \"%s\" record %" PRIu32 ": %s", segment->name, step,
-	       failure->origin, failure->message);
+	refuse(call, again ? GRPC_STATUS_UNAVAILABLE : GRPC_STATUS_INTERNAL,
+	       "segment \"%s\" step \"%s\" record %" PRIu32 ": %s", segment->name, step, failure->origin,
+	       failure->message);
 	return false;
 }
 

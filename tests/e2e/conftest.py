@@ -348,9 +348,9 @@ def bridged(compile, workdir, request):
 class Client:
     """One connection, with both contracts."""
 
-    def __init__(self, address, proto, metadata=()):
+    def __init__(self, address, proto, metadata=(), options=()):
         self.proto = proto
-        self.channel = grpc.insecure_channel(address, options=BIG)
+        self.channel = grpc.insecure_channel(address, options=[*BIG, *options])
         self.worker = proto.worker_grpc.FlinkWorkerServiceStub(self.channel)
         self.bridge = proto.bridge_grpc.FlinkBridgeStub(self.channel)
         self.metadata = tuple(metadata)
@@ -542,8 +542,8 @@ def client(proto):
     """Opens connections that are closed when the test ends: client(sidecar.unix), client(sidecar.tcp, metadata=[...])."""
     opened = []
 
-    def open_one(address, metadata=()):
-        opened.append(Client(address, proto, metadata))
+    def open_one(address, metadata=(), options=()):
+        opened.append(Client(address, proto, metadata, options))
         return opened[-1]
 
     yield open_one

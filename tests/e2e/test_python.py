@@ -456,6 +456,30 @@ def step(message):
     assert [out[name].headers["bridge-error-attempt"] for name in (b"transient", b"other")] == ["1", "1"]
 
 
+def test_unary_calls_are_tried_again_by_who_makes_them(python, client):
+    """What may pass is UNAVAILABLE, which gRPC's clients repeat by a policy; all else, or without `retries`, is INTERNAL."""
+    code = """
+tries = []
+def step(message):
+    tries.append(message.text())
+    if message.text() == "broken" or tries.count(message.text()) == 1:
+        raise (ValueError if message.text() == "broken" else fb.Transient)("not yet")
+    return message.text() + str(tries.count(message.text()))
+def plain(message):
+    raise fb.Transient("never")
+"""
+    steps = ["name: step, function: step, retries: 2, parallelism: 1", "name: plain, function: plain, parallelism: 2"]
+    sidecar = python(code, pipeline(*steps))
+    policy = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
+    config = {"methodConfig": [{"name": [{"service": "flink_worker.FlinkWorkerService"}], "retryPolicy": policy}]}
+    unary = client(sidecar.unix, options=[("grpc.service_config", json.dumps(config))])
+    assert payloads(unary.process(0, b"later")) == [b"later2"]
+    for segment, payload, words in ((0, b"broken", "ValueError: not yet"), (1, b"any", "Transient: never")):
+        with pytest.raises(grpc.RpcError) as raised:
+            unary.process(segment, payload)
+        assert raised.value.code() == grpc.StatusCode.INTERNAL and words in raised.value.details()
+
+
 def test_a_failure_fails_the_session_in_words(python, client):
     sidecar = python(FAILING, pipeline("name: step, function: step"))
     session = client(sidecar.unix).session(sidecar)

@@ -362,7 +362,7 @@ build/bench-venv/ok: $(B)/python.flags
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
 	@$(B)/bench/bench_transport
-# The bridge in a real Flink beside Java operators, and beside PyFlink where `make bench-peers` has installed that. BENCH_FLINK="--rounds 2 --only keyed" for less.
+# The bridge in a real Flink beside Java operators, and beside PyFlink where `make bench-peers` has installed that. BENCH_FLINK=--quick for less.
 bench-flink: all bridge $(BENCH_STEPS) $(VENV)
 	@mkdir -p build/bench
 	@$(PYTHON) bench/flink/bench_flink.py $(BENCH_FLINK)

@@ -68,6 +68,7 @@ class Child:
         self.name = name
         self.log = OUT / f"{name}.log"
         self._errors: IO[bytes] = self.log.open("wb")
+        self._is_busy = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -86,9 +87,12 @@ class Child:
     def ask(self, job: dict[str, object]) -> None:
         """Runs a job to its end."""
         assert self._process.stdin and self._process.stdout
+        self._is_busy = True
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         for line in self._process.stdout:
+            if line.startswith(("DONE", "FAILED")):
+                self._is_busy = False
             if line.startswith("DONE"):
                 return
             if line.startswith("FAILED"):
@@ -96,11 +100,12 @@ class Child:
         raise Failed(f"{self.name} ended with {self._process.wait()} (its log: {self.log})")
 
     def close(self) -> None:
-        """Ends it, and all that it started."""
+        """Ends it, and all that it started; in the middle of a job at once."""
         assert self._process.stdin
-        self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(20)
+        if not self._is_busy:
+            self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -108,17 +113,16 @@ class Child:
 
 
 class Sidecar:
-    """`bridged` with one pipeline and two slots."""
+    """`bridged` with one pipeline and two slots, and its sockets in a folder of somebody else's."""
 
-    def __init__(self, name: str, pipeline: pathlib.Path, slots: int = 2) -> None:
+    def __init__(self, name: str, pipeline: pathlib.Path, sockets: pathlib.Path, slots: int = 2) -> None:
         self.folder = OUT / name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.descriptor = self.folder / "descriptor.yaml"
         subprocess.run([BIN / "bridgectl", "compile", pipeline, "-o", self.descriptor], check=True, cwd=TOP)
-        self._sockets = pathlib.Path(tempfile.mkdtemp(prefix="bench-flink-"))  # a socket's path is short
-        self.address = f"unix:{self._sockets}/bridge.sock"
-        stats = self._sockets / "stats.sock"
+        self.address = f"unix:{sockets}/bridge.sock"
+        stats = sockets / "stats.sock"
         command: list[str | pathlib.Path] = [
             BIN / "bridged",
             "--descriptor",
@@ -138,6 +142,7 @@ class Sidecar:
         deadline = time.monotonic() + 30
         while subprocess.run(health, capture_output=True).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.close()
                 raise Failed(f"bridged does not serve {pipeline.name}: see {self.folder / 'log'}")
             time.sleep(0.1)
 
@@ -151,7 +156,6 @@ class Sidecar:
         self._process.terminate()
         self._process.wait()
         self._errors.close()
-        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class Engine:
@@ -161,20 +165,29 @@ class Engine:
         self.name, self.logic, self.profile = name, logic, profile
         self.sidecar: Sidecar | None = None
         OUT.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            # What it leaves behind, and a short path for sockets.
+            self.scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-flink-", ignore_cleanup_errors=True)))
+            self.child = self._start(stack)
+            stack.callback(self.child.close)
+            self._end = stack.pop_all()
+
+    def _start(self, stack: contextlib.ExitStack) -> Child:
+        """Its process, and the sidecar before it."""
         log4j = OUT / "log4j2.properties"
         log4j.write_text(LOG4J)
-        options = [*HEAP, *OPENS, f"-Dlog4j.configurationFile={log4j}"]
-        if profile:
-            options.append(f"-XX:StartFlightRecording=settings=profile,filename={OUT / f'{name}-{logic}.jfr'}")
-        kind, _, variant = name.partition("-")
+        options = [*HEAP, *OPENS, f"-Dlog4j.configurationFile={log4j}", f"-Djava.io.tmpdir={self.scratch}"]
+        if self.profile:
+            options.append(f"-XX:StartFlightRecording=settings=profile,filename={OUT / f'{self.name}-{self.logic}.jfr'}")
+        kind, _, variant = self.name.partition("-")
         if kind == "pyflink":
-            self.child = self._pyflink(variant, options)
-            return
+            return self._pyflink(variant, options)
         arguments = [kind]
         if kind == "bridge":
-            self.sidecar = Sidecar(f"{name}-{logic}", HERE / "pipelines" / f"{logic}-{variant}.yaml")
+            self.sidecar = Sidecar(f"{self.name}-{self.logic}", HERE / "pipelines" / f"{self.logic}-{variant}.yaml", self.scratch)
+            stack.callback(self.sidecar.close)
             arguments += [str(self.sidecar.descriptor), self.sidecar.address]
-        self.child = Child(f"{name}-{logic}-jvm", ["java", *options, "-cp", classpath(), "io.flinkbridge.bench.Bench", *arguments], {})
+        return Child(f"{self.name}-{self.logic}-jvm", ["java", *options, "-cp", classpath(), "io.flinkbridge.bench.Bench", *arguments], {})
 
     def _pyflink(self, mode: str, options: list[str]) -> Child:
         """PyFlink in one of its two modes; its workers find it by PYTHONPATH."""
@@ -186,6 +199,7 @@ class Engine:
             "PATH": f"{PEERS / 'bin'}:{os.environ['PATH']}",
             "JVM_ARGS": " ".join(options),
             "FLINK_LOG_DIR": str(OUT),
+            "TMPDIR": str(self.scratch),
         }
         command = [str(PEERS / "bin/python"), str(HERE / "pyflink_jobs.py"), mode, str(jar)]
         return Child(f"{self.name}-{self.logic}", command, environment)
@@ -201,7 +215,7 @@ class Engine:
         if "rate" in more:
             count = records
             more["records"] = records
-        where = OUT / f"{self.name}-{self.logic}.marks"
+        where = self.scratch / "marks"
         job = {"logic": self.logic, "parallelism": parallelism, "files": files, "marks": str(where), **more}
         with cpu.Sampler(self.pids) as sampler, self._perf():
             self.child.ask(job)
@@ -227,7 +241,5 @@ class Engine:
             perf.wait()
 
     def close(self) -> None:
-        """Ends all its processes."""
-        self.child.close()
-        if self.sidecar:
-            self.sidecar.close()
+        """Ends all its processes, and removes what they left."""
+        self._end.close()

@@ -14,6 +14,7 @@ import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.Configuration;
+import org.apache.flink.configuration.CoreOptions;
 import org.apache.flink.configuration.ExecutionOptions;
 import org.apache.flink.configuration.MemorySize;
 import org.apache.flink.configuration.PipelineOptions;
@@ -24,12 +25,15 @@ import org.apache.flink.connector.datagen.source.DataGeneratorSource;
 import org.apache.flink.connector.file.src.FileSource;
 import org.apache.flink.connector.file.src.reader.TextLineInputFormat;
 import org.apache.flink.core.fs.Path;
+import org.apache.flink.runtime.minicluster.MiniCluster;
+import org.apache.flink.runtime.minicluster.MiniClusterConfiguration;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 
 /**
- * Runs jobs of one engine, one after the other in one JVM, so that all but the first meet compiled
- * code. A line of JSON on standard input is a job:
+ * Runs jobs of one engine, one after the other in one cluster in this JVM, so that all but the first
+ * meet compiled code. (A cluster for each job would load Flink's RPC anew each time, and have it
+ * compiled while the job is measured.) A line of JSON on standard input is a job:
  *
  * <pre>
  * {"logic": "stateless", "parallelism": 1, "files": [...], "checkpoint_ms": 0, "marks": "/path/of/marks"}
@@ -43,6 +47,9 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 public final class Bench {
   private static final ObjectMapper JSON = new ObjectMapper();
 
+  /** The highest parallelism of a job; the sidecar has as many slots. */
+  private static final int SLOTS = 2;
+
   private Bench() {}
 
   /** What is compared: the logic of a job, between its lines and its sink. */
@@ -54,7 +61,7 @@ public final class Bench {
    * The first argument names the engine; the bridge wants a descriptor and the address of its
    * sidecar.
    */
-  public static void main(String[] args) throws IOException {
+  public static void main(String[] args) throws Exception {
     Engine engine =
         switch (args[0]) {
           case "native" -> new Native();
@@ -63,17 +70,34 @@ public final class Bench {
         };
     BufferedReader in =
         new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+    MiniCluster cluster = cluster();
     for (String line = in.readLine(); line != null; line = in.readLine()) {
-      System.out.println(run(engine, JSON.readTree(line)));
+      System.out.println(run(cluster, engine, JSON.readTree(line)));
     }
     System.exit(0); // whatever threads a job has left behind
   }
 
-  private static String run(Engine engine, JsonNode job) {
+  private static MiniCluster cluster() throws Exception {
+    Configuration config = new Configuration();
+    config.set(TaskManagerOptions.NETWORK_MEMORY_MIN, MemorySize.ofMebiBytes(64));
+    config.set(TaskManagerOptions.NETWORK_MEMORY_MAX, MemorySize.ofMebiBytes(64));
+    config.set(TaskManagerOptions.MANAGED_MEMORY_SIZE, MemorySize.ofMebiBytes(64));
+    MiniCluster cluster =
+        new MiniCluster(
+            new MiniClusterConfiguration.Builder()
+                .setConfiguration(config)
+                .setNumSlotsPerTaskManager(SLOTS)
+                .withRandomPorts()
+                .build());
+    cluster.start();
+    return cluster;
+  }
+
+  private static String run(MiniCluster cluster, Engine engine, JsonNode job) {
     try {
       StreamExecutionEnvironment env = environment(job);
       engine.build(lines(env, job), job);
-      env.execute(job.get("logic").asText());
+      cluster.executeJobBlocking(env.getStreamGraph().getJobGraph());
       return "DONE";
     } catch (Exception e) {
       e.printStackTrace();
@@ -86,20 +110,18 @@ public final class Bench {
   }
 
   private static StreamExecutionEnvironment environment(JsonNode job) {
-    int parallelism = job.get("parallelism").asInt();
     Configuration config = new Configuration();
+    config.set(CoreOptions.DEFAULT_PARALLELISM, job.get("parallelism").asInt());
     config.set(ExecutionOptions.RUNTIME_MODE, RuntimeExecutionMode.STREAMING);
     config.set(PipelineOptions.OBJECT_REUSE, true);
     config.set(RestartStrategyOptions.RESTART_STRATEGY, "none");
     // Else a finished source waits for its fetchers, for half a minute at times.
     config.set(SourceReaderOptions.SOURCE_READER_CLOSE_TIMEOUT, 200L);
-    config.set(TaskManagerOptions.NETWORK_MEMORY_MIN, MemorySize.ofMebiBytes(64));
-    config.set(TaskManagerOptions.NETWORK_MEMORY_MAX, MemorySize.ofMebiBytes(64));
     int checkpoint = job.path("checkpoint_ms").asInt();
     if (checkpoint > 0) {
       config.set(CheckpointingOptions.CHECKPOINTING_INTERVAL, Duration.ofMillis(checkpoint));
     }
-    return StreamExecutionEnvironment.createLocalEnvironment(parallelism, config);
+    return new StreamExecutionEnvironment(config);
   }
 
   private static DataStream<String> lines(StreamExecutionEnvironment env, JsonNode job) {

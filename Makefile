@@ -112,7 +112,7 @@ endef
 INSTALLING  := $(filter run test test-full chaos bench bench-% fuzz lint setup bridge flink-up flink-run,$(MAKECMDGOALS))
 SETUP_GROUP := $(or $(if $(filter setup lint fuzz test-full,$(MAKECMDGOALS))$(CLANG),lint),$(if \
                     $(filter test test-java chaos bench bench-% tests venv,$(MAKECMDGOALS)),test),$(if \
-                    $(filter bridge lint-java flink-up flink-run,$(MAKECMDGOALS))$(if $(filter flink,$(ENGINE)),$(filter run,$(MAKECMDGOALS))),flink),build)
+                    $(filter bridge install-bridge lint-java flink-up flink-run,$(MAKECMDGOALS))$(if $(filter flink,$(ENGINE)),$(filter run,$(MAKECMDGOALS))),flink),build)
 ifeq ($(SETUP),yes)
 HAVE        := build/setup/$(SETUP_GROUP).ok
 endif
@@ -388,7 +388,7 @@ wheel: $(VENV)
 
 # ---- Lint, install, clean -----------------------------------------------------------------------------------------------
 
-.PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell lint-python install clean help
+.PHONY: lint lint-format lint-tidy lint-cppcheck lint-shell lint-python install install-bridge clean help
 C_SOURCES := $(SHARED) $(DESCRIPTOR) $(wildcard server/*.c) $(WORKER) $(HOSTED) $(wildcard cli/*.c tests/*.c bench/*.c)
 C_HEADERS := $(wildcard shared/*.h descriptor/*.h server/*.h worker/*.h worker/steps/*.h worker/hosts/*.h worker/hosts/python/*.h cli/*.h tests/*.h bench/*.h)
 SCRIPTS   := setup/install.sh setup/maven.sh setup/jvm_flags.sh .ci/run $(wildcard bridge/*.sh) $(wildcard examples/*/*.sh tests/*.sh)
@@ -442,6 +442,9 @@ install: all
 	$(BRIDGECTL) completion zsh >$(DEST)/share/zsh/site-functions/_bridgectl
 	$(BRIDGECTL) completion fish >$(DEST)/share/fish/vendor_completions.d/bridgectl.fish
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' setup/flink-bridge.pc.in >$(DEST)/share/pkgconfig/flink-bridge.pc
+# The Flink application: apart, for whoever submits jobs; a machine with a sidecar needs no JVM.
+install-bridge: bridge
+	install -D -m 644 $(BRIDGE_JAR) $(SHARE)/flink-bridge.jar
 
 clean:
 	rm -rf $(filter-out build/venv build/bench-venv build/peers build/setup,$(wildcard build/*)) $(EXAMPLE_STEPS)
@@ -464,7 +467,7 @@ help:
 	@echo 'make bench-flink      the bridge in a real Flink, against Java operators; and PyFlink after make bench-peers'
 	@echo 'make wheel            the Python package, into build/wheel'
 	@echo 'make lint             clang-format, clang-tidy, cppcheck, shellcheck, ruff, mypy, google-java-format'
-	@echo 'make install          into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
+	@echo 'make install          the sidecar; make install-bridge: the Flink application; into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 	@echo 'make setup            install all packages that any target uses (setup/packages.txt)'
 	@echo 'make clean            remove build/, but for the Python packages in build/venv'
 	@echo

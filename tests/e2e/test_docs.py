@@ -84,14 +84,17 @@ def test_the_tutorial(workdir, bridgectl, bridged):
 def test_install(workdir):
     """Everything lands below DESTDIR, and what is installed works from there. What is built already is taken as it is (-o)."""
     variant, _, compiler = BUILD.name.partition("-")
+    jar = workdir / "application.jar"  # stands for the real one, which takes minutes to build
+    jar.write_text("a jar")
     subprocess.run(
-        ["make", "-s", "install", "-o", "all", f"DESTDIR={workdir}/root", "PREFIX=/usr", f"VARIANT={variant}", f"CC={compiler or 'gcc'}"],
+        ["make", "-s", "install", "install-bridge", "-o", "all", "-o", str(jar), f"BRIDGE_JAR={jar}",
+         f"DESTDIR={workdir}/root", "PREFIX=/usr", f"VARIANT={variant}", f"CC={compiler or 'gcc'}"],
         cwd=TOP, check=True, capture_output=True, env={**os.environ, "MAKEFLAGS": "", "MAKELEVEL": "0"},
     )  # fmt: skip
     root = workdir / "root" / "usr"
     for name in ("bin/bridged", "lib/flink-bridge/bridge_python.so", "lib/flink-bridge/python/flink_bridge/step.py",
                  "share/flink-bridge/proto/flink_bridge.proto", "share/flink-bridge/proto/flink_worker.proto",
-                 "include/flink-bridge/bridge_step.h",
+                 "include/flink-bridge/bridge_step.h", "share/flink-bridge/flink-bridge.jar",
                  "share/bash-completion/completions/bridgectl", "share/zsh/site-functions/_bridgectl",
                  "share/fish/vendor_completions.d/bridgectl.fish"):  # fmt: skip
         assert (root / name).stat().st_size > 0

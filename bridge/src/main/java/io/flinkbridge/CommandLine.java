@@ -34,7 +34,7 @@ record CommandLine(
         --sidecar ADDRESS   where each TaskManager finds its sidecar, in place of the section's `sidecar`
         --explain           tells what would run, and submits nothing
         --json              with --explain: as JSON
-        --check             looks everything over, asks Kafka's brokers for their limits, and submits nothing
+        --check             looks everything over, asks Kafka's brokers for topics and limits, and submits nothing
         --help              this
 
       For example:

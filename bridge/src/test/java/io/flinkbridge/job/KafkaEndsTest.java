@@ -171,9 +171,6 @@ class KafkaEndsTest {
       assertEquals(2, problems.size(), problems.toString());
       assertTrue(problems.toString().contains("up to 900 s"), problems.toString());
     }
-    assertTrue(
-        BrokerChecks.tooLong(sink("out"), 3_600_000, 900_000)
-            .contains("but the broker allows 900000 ms"));
   }
 
   @Test
@@ -196,13 +193,6 @@ class KafkaEndsTest {
     assertTrue(
         problems.contains("source \"latest\": \"topic_pattern\" is no regular expression"),
         problems);
-  }
-
-  @Test
-  void brokersThatCannotBeAskedAreAWarning() throws Exception {
-    BrokerChecks checks = BrokerChecks.of(descriptor, settings("delivery: at_least_once"));
-    assertEquals(List.of(), checks.warnings());
-    assertEquals(List.of(), checks.problems());
   }
 
   @Test

@@ -290,7 +290,8 @@ test-full: $(HAVE) $(VENV)
 		echo "== $$cc $$v"; $(MAKE) CC=$$cc VARIANT=$$v all tests || exit 1; done; done
 	@$(MAKE) VARIANT=asan replays
 	@$(MAKE) fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
-	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang --cases release,asan --java full $(SUITES)
+	@$(MAKE) bridge
+	@$(PYTHON) tests/run.py --unit $(EVERY) --replay asan --e2e release,asan,asan-clang --cases release,asan --cluster release --java full $(SUITES)
 
 CHAOS_SECONDS ?= 60
 chaos: $(HAVE) $(VENV)

@@ -11,8 +11,9 @@
 # FLINK_HOME         a Flink of your own for `up`; else it comes out of Maven's repository, like Kafka
 # FLINK_PORT, RPC_PORT, KAFKA_PORT, CONTROLLER_PORT   where they listen (8081, 6123, 9092, 9093)
 #
-# Everything that runs writes into build/flink (`up`) or build/run (`embedded`), logs included. Processes are known by their ids there, and
-# ended by these alone.
+# FLINK_FOLDER       where `up` keeps everything, logs included (build/flink): one cluster each
+#
+# `embedded` writes into build/run. Processes are known by their ids in these folders, and ended by these alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +23,7 @@ pipeline=${PIPELINE:-examples/quickstart/pipeline.yaml}
 config=${CONFIG:-examples/quickstart/config.yaml}
 input=${INPUT:-examples/quickstart/events.jsonl}
 topic=${TOPIC:-events}
-home=build/flink
+home=${FLINK_FOLDER:-build/flink}
 flink_port=${FLINK_PORT:-8081} rpc_port=${RPC_PORT:-6123} kafka_port=${KAFKA_PORT:-9092} controller_port=${CONTROLLER_PORT:-9093}
 logging=-Dlog4j.configurationFile=$PWD/bridge/src/test/resources/log4j2-test.properties
 mapfile -t flags < <(setup/jvm_flags.sh)
@@ -47,7 +48,8 @@ tools() { echo "build/bridge/test-classes:build/bridge/classes:$(<build/bridge/c
 # The class path of a Flink cluster: without what the jar brings along, so that it has to.
 cluster() {
 	if [ -n "${FLINK_HOME:-}" ]; then
-		[ -d "$FLINK_HOME/lib" ] || fail "FLINK_HOME=$FLINK_HOME has no folder lib"
+		compgen -G "$FLINK_HOME/lib/flink-dist-2.*.jar" >/dev/null ||
+			fail "FLINK_HOME=$FLINK_HOME has no lib/flink-dist-2.*.jar, so it is no Flink 2"
 		echo "$FLINK_HOME/lib/*"
 	else
 		tr : '\n' <build/bridge/classpath |
@@ -71,8 +73,8 @@ start() {
 	echo "$! $(birth $!)" >"$home/pid/$name"
 }
 
-# When a process was born: an id by itself may be another's by now.
-birth() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+# When a process was born that has not ended: an id by itself may be another's by now.
+birth() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 
 # Whether a process that `up` started is there; $pid is its id then.
 alive() {
@@ -106,7 +108,7 @@ settings() {
 	cat <<-YAML
 		flink:
 		  checkpoint_interval: 1s
-		  checkpoint_storage: "$PWD/$1/checkpoints"
+		  checkpoint_storage: "$(realpath -m "$1")/checkpoints"
 		  checkpoint_retention: delete
 		  restart: $2
 	YAML
@@ -119,7 +121,8 @@ show_files() {
 		[ -d "$folder" ] || continue
 		echo
 		echo "$folder: $(find "$folder" -type f ! -name '.*' -exec cat {} + | wc -l) lines, the first of them:"
-		find "$folder" -type f ! -name '.*' | sort | xargs -r cat | head -n 2 | cut -c -200
+		# To the end: whoever is cut short ends with an error.
+		find "$folder" -type f ! -name '.*' | sort | xargs -r cat | awk 'NR <= 2 { print substr($0, 1, 200) }'
 	done
 }
 
@@ -150,8 +153,8 @@ check_ports() {
 
 # What both Flink processes read. Sizes are explicit, as nothing computes them for processes that are started like this.
 write_flink_conf() {
-	mkdir -p $home/conf
-	cat >$home/conf/config.yaml <<-CONF
+	mkdir -p "$home/conf"
+	cat >"$home/conf/config.yaml" <<-CONF
 		jobmanager.rpc.address: 127.0.0.1
 		jobmanager.rpc.port: $rpc_port
 		jobmanager.bind-host: 127.0.0.1
@@ -173,9 +176,9 @@ write_flink_conf() {
 		taskmanager.memory.jvm-metaspace.size: 256m
 		taskmanager.memory.jvm-overhead.min: 64m
 		taskmanager.memory.jvm-overhead.max: 64m
-		execution.checkpointing.dir: file://$PWD/$home/checkpoints
-		execution.checkpointing.savepoint-dir: file://$PWD/$home/savepoints
-		io.tmp.dirs: $PWD/$home/tmp
+		execution.checkpointing.dir: file://$(realpath -m "$home")/checkpoints
+		execution.checkpointing.savepoint-dir: file://$(realpath -m "$home")/savepoints
+		io.tmp.dirs: $(realpath -m "$home")/tmp
 		web.submit.enable: false
 		classloader.check-leaked-classloader: false
 	CONF
@@ -184,24 +187,26 @@ write_flink_conf() {
 up() {
 	! alive jobmanager || fail "it is up already: http://127.0.0.1:$flink_port (\`make flink-down\` ends it)"
 	down
+	[ -d "$home/pid" ] || [ ! -e "$home" ] || rmdir "$home" 2>/dev/null ||
+		fail "FLINK_FOLDER=$home is not empty, and not of an earlier cluster"
 	check_ports
-	rm -rf $home && mkdir -p $home/log $home/pid $home/tmp
-	write_flink_conf
-	settings $home exponential_delay >$home/job.yaml
 	local flink folder topics
 	flink=$(cluster)
+	rm -rf "$home" && mkdir -p "$home"/{log,pid,tmp}
+	write_flink_conf
+	settings "$home" exponential_delay >"$home/job.yaml"
 	folder=$(sockets)
-	echo "$folder" >$home/sockets
+	echo "$folder" >"$home/sockets"
 
 	echo "  START Kafka at 127.0.0.1:$kafka_port, Flink at 127.0.0.1:$flink_port, a sidecar with 4 slots"
-	start kafka "$java" -Xmx256m -XX:+UseSerialGC "$logging" "${flags[@]}" -cp "$(tools)" io.flinkbridge.testing.KafkaBroker serve $home/kafka "$kafka_port" "$controller_port"
+	start kafka "$java" -Xmx256m -XX:+UseSerialGC "$logging" "${flags[@]}" -cp "$(tools)" io.flinkbridge.testing.KafkaBroker serve "$home/kafka" "$kafka_port" "$controller_port"
 	start jobmanager "$java" -Xmx384m -XX:+UseSerialGC "$logging" -Dbridge.log=info "${flags[@]}" -cp "$flink" \
-		org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint --configDir $home/conf
+		org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint --configDir "$home/conf"
 	start taskmanager "$java" -Xmx384m -XX:MaxDirectMemorySize=192m -XX:MaxMetaspaceSize=256m -XX:+UseSerialGC "$logging" -Dbridge.log=info "${flags[@]}" \
-		-cp "$flink" org.apache.flink.runtime.taskexecutor.TaskManagerRunner --configDir $home/conf
+		-cp "$flink" org.apache.flink.runtime.taskexecutor.TaskManagerRunner --configDir "$home/conf"
 
-	KAFKA=127.0.0.1:$kafka_port OUT=$PWD/$home/out "$bin/bridgectl" compile "$pipeline" --config "$config" -o $home/descriptor.yaml
-	start sidecar "$bin/bridged" --descriptor $home/descriptor.yaml --slots 4 --listen "unix:$folder/front.sock" --stats "$folder/stats.sock"
+	KAFKA=127.0.0.1:$kafka_port OUT=$(realpath -m "$home")/out "$bin/bridgectl" compile "$pipeline" --config "$config" -o "$home/descriptor.yaml"
+	start sidecar "$bin/bridged" --descriptor "$home/descriptor.yaml" --slots 4 --listen "unix:$folder/front.sock" --stats "$folder/stats.sock"
 	mapfile -t topics < <(list_topics)
 	wait_for kafka "Kafka" listens "$kafka_port"
 	"$java" -cp "$(tools)" io.flinkbridge.testing.KafkaTool "127.0.0.1:$kafka_port" create 4 "${topics[@]}"
@@ -220,21 +225,21 @@ up() {
 has_slots() { rest /overview | grep -q '"slots-total":4'; }
 
 # The topics of the pipeline.
-list_topics() { sed -n 's/^ *stream_name: "\(.*\)"$/\1/p' $home/descriptor.yaml | sort -u; }
+list_topics() { sed -n 's/^ *stream_name: "\(.*\)"$/\1/p' "$home/descriptor.yaml" | sort -u; }
 
 # The job's id, if it runs.
-job() { rest /jobs/overview | tr '{' '\n' | sed -n 's/.*"jid":"\([0-9a-f]*\)".*"state":"\(RUNNING\|CREATED\|RESTARTING\)".*/\1/p' | head -n 1; }
+job() { rest /jobs/overview | tr '{' '\n' | sed -n 's/.*"jid":"\([0-9a-f]*\)".*"state":"\(RUNNING\|CREATED\|RESTARTING\)".*/\1/p' | awk 'NR == 1'; }
 
 run() {
-	for name in kafka taskmanager sidecar; do
+	for name in kafka jobmanager taskmanager sidecar; do
 		alive $name || fail "it is not up ($name is missing): \`make flink-up\` first"
 	done
 	local running name out
 	running=$(job)
 	if [ -z "$running" ]; then
-		FLINK_CONF_DIR=$home/conf "$java" -Xmx256m "$logging" "${flags[@]}" -cp "$(cluster)" org.apache.flink.client.cli.CliFrontend \
-			run -d "$jar" --descriptor $home/descriptor.yaml --config $home/job.yaml --sidecar "unix:$(<$home/sockets)/front.sock" >$home/log/submit.log 2>&1 ||
-			{ cat $home/log/submit.log >&2; fail "the job was not taken"; }
+		FLINK_CONF_DIR="$home/conf" "$java" -Xmx256m "$logging" "${flags[@]}" -cp "$(cluster)" org.apache.flink.client.cli.CliFrontend \
+			run -d "$jar" --descriptor "$home/descriptor.yaml" --config "$home/job.yaml" --sidecar "unix:$(<"$home/sockets")/front.sock" >"$home/log/submit.log" 2>&1 ||
+			{ cat "$home/log/submit.log" >&2; fail "the job was not taken"; }
 		running=$(job)
 	fi
 	echo "  the job           http://127.0.0.1:$flink_port/#/job/running/$running/overview"
@@ -242,25 +247,27 @@ run() {
 	for out in $(list_topics); do
 		[ "$out" = "$topic" ] || "$java" -cp "$(tools)" io.flinkbridge.testing.KafkaTool "127.0.0.1:$kafka_port" read "$out" 2 6
 	done
-	show_files $home/out
+	show_files "$home/out"
 }
 
 down() {
-	local name pid folder
+	local name pid folder ended=
 	for name in sidecar taskmanager jobmanager kafka; do
 		if alive $name; then
 			kill "$pid"
 			for _ in $(seq 100); do alive $name || break; sleep 0.1; done
 			! alive $name || kill -KILL "$pid"
 			echo "  ENDED $name"
+			ended=yes
 		fi
 		rm -f "$home/pid/$name"
 	done
-	if [ -s $home/sockets ]; then
-		folder=$(<$home/sockets)
+	if [ -s "$home/sockets" ]; then
+		folder=$(<"$home/sockets")
 		case "$folder" in /tmp/flink-bridge.*) rm -rf "$folder" ;; esac
-		rm -f $home/sockets
+		rm -f "$home/sockets"
 	fi
+	[ -n "$ended" ] || [ "${FUNCNAME[1]}" = up ] || echo "  nothing was up"
 }
 
 case "${1:-}" in

@@ -1,9 +1,9 @@
 """The test runner: every unit suite, fuzz replay and end-to-end file as a job of its own, two at a time.
 
     tests/run.py [--unit VARIANT,...] [--threaded VARIANT,...] [--replay VARIANT,...] [--e2e VARIANT,...] [--java SIZE]
-                 [--cases VARIANT,...] [NAME...]
+                 [--cases VARIANT,...] [--cluster VARIANT,...] [NAME...]
 
-A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. --cases runs the examples' own test cases (`bridgectl test`), a folder each. --java runs the tests of the Flink application, all classes in one
+A VARIANT is a folder of build/; --threaded is for the unit suites that start threads alone. --cases runs the examples' own test cases (`bridgectl test`), a folder each. --cluster is for tests/e2e/cluster.py, which needs the jar. --java runs the tests of the Flink application, all classes in one
 run of Maven, against build/release: `small`, `full`, or `chaos` (only the *Chaos classes, for CHAOS_SECONDS). NAMEs pick jobs: check_ring, test_unary, CodecTest
 (all of them when none is named). What is counted are single tests: Check's, each file of a replayed corpus, pytest's, JUnit's. A job that hangs is killed with everything it started, and counts
 as one failure. Failures show the job's whole output, and again by name at the end; the last line is always
@@ -85,6 +85,8 @@ def collect(options: argparse.Namespace) -> list[Job]:
         command.append(f"-Dbridge.jvm={' '.join(flags.split())}")
         jobs.append(Job("java", "release", "java", command, options.timeout * JAVA_TIMES[options.java]))
     chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
+    for variant in options.cluster:
+        add("e2e", "cluster", variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e/cluster.py"])
     for variant in options.e2e:
         for path in sorted((TOP / "tests" / "e2e").glob("test_*.py")) + chaos:
             add("e2e", path.stem, variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)])
@@ -271,7 +273,7 @@ def report_progress(done: int, total: int, job: Job, outcome: Outcome) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for kind in ("unit", "threaded", "replay", "e2e", "cases"):
+    for kind in ("unit", "threaded", "replay", "e2e", "cases", "cluster"):
         parser.add_argument(f"--{kind}", type=lambda text: text.split(","), default=[], metavar="VARIANT,...")
     parser.add_argument("--java", choices=["small", "full", "chaos"])
     parser.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 2))

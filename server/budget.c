@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/template.h"
 #include "shared/control.h"
 #include "shared/json.h"
 #include "shared/units.h"
@@ -50,10 +51,14 @@ static uint64_t worker_page_bytes(const struct descriptor *descriptor)
 	return (bytes + 4095) / 4096 * 4096;
 }
 
-/* The processes of all slots. An heir that waits has loaded the code and nothing else, whatever it may come to have. */
-static void add_workers(struct budget *budget, const struct config *config)
+/* The processes of all slots, and the one that loads code for them. An heir that waits has loaded the code and nothing else, whatever it
+ * may come to have. */
+static void add_workers(struct budget *budget, const struct config *config, const struct descriptor *descriptor)
 {
 	uint64_t slots = config->slots;
+
+	if (template_is_wanted(descriptor))
+		add_line(budget, "template process", 1, WORKER_ALLOWANCE, false);
 
 	if (config->worker_memory == 0) {
 		add_line(budget, "worker processes and heirs", slots * (1 + (uint64_t)config->heirs), WORKER_ALLOWANCE,
@@ -79,7 +84,7 @@ void budget_compute(struct budget *budget, const struct config *config, const st
 	if (config->state_dir == NULL)
 		add_line(budget, "state memory", slots, sizes.arena, true);
 	add_line(budget, "windows of unary clients", slots, config->window_bytes_max, true);
-	add_workers(budget, config);
+	add_workers(budget, config, descriptor);
 	add_line(budget, "worker counters", slots, worker_page_bytes(descriptor), true);
 	add_line(budget, "control memory", 1, control, false);
 	add_line(budget, "front process", 1, FRONT_ALLOWANCE, false);

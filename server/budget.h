@@ -14,7 +14,7 @@
 
 struct json;
 
-enum { BUDGET_LINES_MAX = 12, BUDGET_FROM_MAX = 256 };
+enum { BUDGET_LINES_MAX = 13, BUDGET_FROM_MAX = 256 };
 
 struct budget_line {
 	const char *name;

@@ -177,13 +177,24 @@ int launcher_start_front(struct launched *launched, struct sidecar *sidecar, con
 	abort();
 }
 
+void launcher_begin_worker(struct sidecar *sidecar, const struct roles *roles, const struct birth *birth)
+{
+	char name[16], speaker[32];
+
+	snprintf(name, sizeof(name), "bridged-w%u", birth->slot);
+	prctl(PR_SET_NAME, name);
+	snprintf(speaker, sizeof(speaker), "worker %u", birth->slot);
+	log_init(speaker, sidecar->config.log_level);
+	roles->worker(sidecar, birth);
+	abort();
+}
+
 int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, const struct roles *roles,
-			  const struct birth *birth)
+			  const struct descriptor *descriptor, const struct birth *birth)
 {
 	pid_t supervisor = getpid();
 	uint32_t slot = birth->slot;
 	struct keep keep = {0};
-	char name[16], speaker[32];
 
 	if (fork_child(launched) != 0)
 		return -1;
@@ -198,11 +209,31 @@ int launcher_start_worker(struct launched *launched, struct sidecar *sidecar, co
 		if (i != slot)
 			slot_memory_destroy(&sidecar->slots[i]);
 	}
-	snprintf(name, sizeof(name), "bridged-w%u", slot);
-	become_child(supervisor, name, &keep, 2);
-	snprintf(speaker, sizeof(speaker), "worker %u", slot);
-	log_init(speaker, sidecar->config.log_level);
-	roles->worker(sidecar, birth);
+	become_child(supervisor, "bridged-worker", &keep, 2);
+	sidecar->descriptor = descriptor;
+	launcher_begin_worker(sidecar, roles, birth);
+}
+
+int launcher_start_template(struct launched *launched, struct sidecar *sidecar, const struct roles *roles,
+			    const struct descriptor *descriptor, int link)
+{
+	pid_t supervisor = getpid();
+	struct keep keep = {0};
+
+	if (fork_child(launched) != 0)
+		return -1;
+	if (launched->pid > 0)
+		return 0;
+	keep_common(&keep, sidecar);
+	keep_fd(&keep, link);
+	for (uint32_t i = 0; i < sidecar->config.slots; i++) /* a process that it makes is sent its own */
+		slot_memory_destroy(&sidecar->slots[i]);
+	become_child(supervisor, "bridged-templ", &keep, 2);
+	log_init("template", sidecar->config.log_level);
+	if (control_attach_reader(&sidecar->control) != 0)
+		fatal("the control memory cannot be mapped");
+	sidecar->descriptor = descriptor;
+	roles->template(sidecar, roles, link);
 	abort();
 }
 

@@ -115,11 +115,32 @@ struct death {
 
 enum { DEATHS_KEPT = 64 };
 
+enum template_state {
+	TEMPLATE_NONE, /* processes load by themselves: no need for one, or it could not, or is gone */
+	TEMPLATE_LOADING,
+	TEMPLATE_READY,
+};
+
+/* The process that has a generation of code loaded, and the one that it has made for the next slot that wants one. */
+struct template
+{
+	enum template_state state;
+	struct launched process; /* pidfd -1: none, or reaped */
+	int link;                /* to talk to it; -1: not any more */
+	uint64_t born_ns;
+	uint64_t
+	    due_ns; /* LOADING: until when it must have loaded; READY: until when a spare must have come; 0: no matter */
+	bool ended;            /* nothing is to be said of its end */
+	struct launched spare; /* pidfd -1: none is there */
+	int spare_link;        /* -1: none is there, and none asked for */
+};
+
 /* A generation of code: what its processes load. */
 struct code {
 	uint32_t number; /* 0: none */
 	const struct descriptor *descriptor;
 	struct descriptor *owned; /* the same, where it is ours to free; else NULL */
+	struct template template;
 };
 
 enum reload_state { RELOAD_NONE, RELOAD_CHECKING, RELOAD_REPLACING, RELOAD_DONE, RELOAD_FAILED };
@@ -161,6 +182,7 @@ struct supervisor {
 	struct code codes[CODES_MAX];
 	uint32_t code; /* the generation that all slots were last brought to */
 	struct reload reload;
+	bool strangers;        /* children may have died that are none of those above */
 	uint64_t watch_due_ns; /* when the watchdog looks next; 0: when somebody rings */
 	uint32_t quiet_looks;  /* of these, so many in a row that saw sleepers alone */
 	uint64_t oom_kills;    /* of the container, as last read */
@@ -176,8 +198,11 @@ const char *child_name(const struct child *child, char text[16]);
 /* Forks the front, which is down; when that fails it stays down and is due later. */
 void child_start_front(struct supervisor *supervisor, struct child *child);
 
-/* Forks a process of a slot in a place that is free. False when that cannot be. */
-bool child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth);
+enum child_start { CHILD_STARTED, CHILD_LATER, CHILD_FAILED };
+
+/* Starts a process of a slot in a place that is free: one that a template has made, or one that is forked here. LATER: a template is at
+ * it, and its word is an event. FAILED: with errno. */
+enum child_start child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth);
 
 /* Gives a child an order to leave, and kills it when it has not within `grace_ms`. */
 void child_ask_to_leave(struct supervisor *supervisor, struct child *child, enum order order, uint64_t grace_ms);
@@ -253,8 +278,11 @@ uint64_t keeper_heir_pid(const struct supervisor *supervisor, const struct keepe
 /* Makes what is served the first generation of code. */
 void codes_init(struct supervisor *supervisor);
 
-/* What the processes of a generation load. */
-const struct descriptor *code_descriptor(const struct supervisor *supervisor, uint32_t number);
+/* A generation that there is. */
+struct code *code_of(struct supervisor *supervisor, uint32_t number);
+
+/* Whether slots are to be served by it, now or by the reload that is under way. */
+bool code_is_needed(const struct supervisor *supervisor, uint32_t number);
 
 /* Starts to check a descriptor, and goes on by itself. False and `why` when that cannot be. */
 bool reload_start(struct supervisor *supervisor, const char *path, char why[RELOAD_MESSAGE_MAX]);
@@ -267,6 +295,33 @@ uint64_t reload_due(const struct supervisor *supervisor);
 
 /* "none", "checking", "replacing", "done", "failed". */
 const char *reload_state_name(enum reload_state state);
+
+/* ---- sup_template.c: processes that have code loaded for others ---- */
+
+/* Starts the template of a generation, if that is worth it. Before any process of it. */
+void template_start(struct supervisor *supervisor, struct code *code);
+
+enum template_answer { TEMPLATE_HAS_NONE, TEMPLATE_LATER, TEMPLATE_HAS_ONE };
+
+/* Asks for a process that has the code loaded. HAS_NONE: there will be none. */
+enum template_answer template_ask(struct supervisor *supervisor, struct code *code);
+
+/* Has the one that there is run as a process of a slot. False when it has died meanwhile. */
+bool template_give(struct supervisor *supervisor, struct code *code, struct launched *launched,
+		   const struct birth *birth);
+
+/* Hears what templates say, reaps them, ends those that nothing needs. */
+void templates_turn(struct supervisor *supervisor, uint64_t now);
+
+/* When they want a turn at the latest; 0: when something happens. */
+uint64_t templates_due(const struct supervisor *supervisor);
+
+/* Whether a template has not been reaped yet: that of a generation, or any. */
+bool template_is_there(const struct code *code);
+bool templates_are_there(const struct supervisor *supervisor);
+
+/* Whether a child is one of them, or what they made and no slot has. */
+bool templates_own(const struct supervisor *supervisor, pid_t pid);
 
 /* ---- sup_watchdog.c ---- */
 

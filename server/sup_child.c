@@ -176,17 +176,24 @@ void child_start_front(struct supervisor *supervisor, struct child *child)
 	note_birth(supervisor, child, &launched);
 }
 
-bool child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth)
+enum child_start child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth)
 {
 	struct control_life *life = control_life_of(supervisor, child);
+	struct code *code = code_of(supervisor, birth->code);
 	struct launched launched;
 
 	CHECK(child->state == CHILD_DOWN);
+	enum template_answer answer = template_ask(supervisor, code);
+	if (answer == TEMPLATE_LATER)
+		return CHILD_LATER;
 	atomic_store_explicit(&life->number, 0, memory_order_relaxed);
 	atomic_store_explicit(&life->pid, 0, memory_order_relaxed);
 	atomic_store_explicit(&life->order, ORDER_RUN, memory_order_release);
-	if (launcher_start_worker(&launched, supervisor->sidecar, supervisor->roles, birth) != 0)
-		return false;
+	if (answer == TEMPLATE_HAS_ONE && !template_give(supervisor, code, &launched, birth))
+		return CHILD_LATER;
+	if (answer == TEMPLATE_HAS_NONE &&
+	    launcher_start_worker(&launched, supervisor->sidecar, supervisor->roles, code->descriptor, birth) != 0)
+		return CHILD_FAILED;
 	child->number = birth->number;
 	child->generation = birth->generation;
 	child->code = birth->code;
@@ -195,7 +202,7 @@ bool child_start_worker(struct supervisor *supervisor, struct child *child, cons
 	atomic_store_explicit(&life->number, birth->number, memory_order_release);
 	note_birth(supervisor, child, &launched);
 	child->due_ns = child->born_ns + supervisor->sidecar->config.start_timeout_ms * 1000000;
-	return true;
+	return CHILD_STARTED;
 }
 
 /* ---- End ---- */

@@ -393,18 +393,6 @@ struct child *keeper_free_place(const struct supervisor *supervisor, struct keep
 	return NULL;
 }
 
-/* Forks with the code of a generation in place of what is served. */
-static bool fork_with_code(struct supervisor *supervisor, struct child *place, const struct birth *birth)
-{
-	struct sidecar *sidecar = supervisor->sidecar;
-	const struct descriptor *served = sidecar->descriptor;
-
-	sidecar->descriptor = code_descriptor(supervisor, birth->code);
-	bool forked = child_start_worker(supervisor, place, birth);
-	sidecar->descriptor = served;
-	return forked;
-}
-
 uint32_t keeper_fork(struct supervisor *supervisor, struct keeper *keeper, uint32_t code, uint64_t now)
 {
 	uint64_t delay_ms = supervisor->sidecar->config.restart_delay_max_ms;
@@ -419,7 +407,12 @@ uint32_t keeper_fork(struct supervisor *supervisor, struct keeper *keeper, uint3
 
 	if (place == NULL) /* somebody is on his way out */
 		return 0;
-	if (!fork_with_code(supervisor, place, &birth)) {
+	switch (child_start_worker(supervisor, place, &birth)) {
+	case CHILD_STARTED:
+		break;
+	case CHILD_LATER:
+		return 0;
+	case CHILD_FAILED:
 		log_error("no process can be started for slot %u: %s; the next try is in %llu ms", keeper->slot,
 			  strerror(errno), (unsigned long long)delay_ms);
 		keeper->fork_due_ns = now + delay_ms * 1000000;

@@ -7,7 +7,7 @@
  *
  * The descriptor's bytes are read once. A process of its own parses them, compares them with what is served, and compiles the
  * programs; only when that one was content does the supervisor parse the same bytes. Then, in each slot: an heir is forked that
- * loads the new code; when it waits, the slot's code generation is raised, which makes it the next owner; the heirs with the old
+ * loads the new code, or has it from the new code's template; when it waits, the slot's code generation is raised, which makes it the next owner; the heirs with the old
  * code are ended; the owner leaves between two units of work. Until that store nothing has changed for the slot, and if its owner
  * dies meanwhile an heir with the old code takes over. Sessions notice a pause.
  *
@@ -47,11 +47,11 @@ void codes_init(struct supervisor *supervisor)
 	supervisor->codes[0] = (struct code){.number = 1, .descriptor = supervisor->sidecar->descriptor};
 }
 
-const struct descriptor *code_descriptor(const struct supervisor *supervisor, uint32_t number)
+struct code *code_of(struct supervisor *supervisor, uint32_t number)
 {
 	for (size_t i = 0; i < CODES_MAX; i++) {
 		if (supervisor->codes[i].number == number)
-			return supervisor->codes[i].descriptor;
+			return &supervisor->codes[i];
 	}
 	CHECK(false);
 	return NULL;
@@ -67,12 +67,19 @@ static bool code_in_use(const struct supervisor *supervisor, uint32_t number)
 	return number == supervisor->code;
 }
 
+bool code_is_needed(const struct supervisor *supervisor, uint32_t number)
+{
+	const struct reload *reload = &supervisor->reload;
+
+	return code_in_use(supervisor, number) || (reload->state == RELOAD_REPLACING && reload->code == number);
+}
+
 /* A place for another generation; what was there is freed. NULL: slots with many different ones are left from reloads that failed. */
 static struct code *code_place(struct supervisor *supervisor)
 {
 	for (size_t i = 0; i < CODES_MAX; i++) {
 		struct code *code = &supervisor->codes[i];
-		if (code->number != 0 && code_in_use(supervisor, code->number))
+		if (code->number != 0 && (code_in_use(supervisor, code->number) || template_is_there(code)))
 			continue;
 		descriptor_free(code->owned);
 		*code = (struct code){0};
@@ -122,7 +129,7 @@ static void finish(struct supervisor *supervisor)
 	struct reload *reload = &supervisor->reload;
 
 	supervisor->code = reload->code;
-	supervisor->sidecar->descriptor = code_descriptor(supervisor, reload->code);
+	supervisor->sidecar->descriptor = code_of(supervisor, reload->code)->descriptor;
 	reload->state = RELOAD_DONE;
 	reload->due_ns = 0;
 	counter_add(&supervisor->sidecar->control.control->counters.reloads, 1);
@@ -296,6 +303,7 @@ static void begin_replacing(struct supervisor *supervisor)
 	code->number = reload->code;
 	end_checking(reload);
 	reload->state = RELOAD_REPLACING;
+	template_start(supervisor, code);
 }
 
 /* Waits for the probe's end, and judges. */

@@ -1,8 +1,9 @@
 /*
  * The supervisor's loop (sup.h): events in, decisions out.
  *
- *   signalfd            SIGTERM, SIGINT, SIGHUP: stop in order; once more: at once
+ *   signalfd            SIGTERM, SIGINT, SIGHUP: stop in order; once more: at once. SIGCHLD: somebody may have to be reaped
  *   pidfd per child     it has died
+ *   a template's link   it has something to say, or a process that it has made has
  *   supervisor_bell     front or a worker has something to be seen in shared memory: ready, or a demand of the front
  *   stats socket        a client
  *   timerfd             the earliest of: a throttled start, a grace that ends, a look at who is not ready yet
@@ -19,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "server/stats.h"
@@ -88,18 +90,20 @@ static void advance_stop(struct supervisor *supervisor)
 		for (uint32_t i = 0; i < supervisor->keeper_count; i++)
 			keeper_stop(supervisor, &supervisor->keepers[i]);
 	}
-	if (supervisor->phase == PHASE_LEAVING && workers_gone(supervisor))
+	if (supervisor->phase == PHASE_LEAVING && workers_gone(supervisor) && !templates_are_there(supervisor))
 		supervisor->phase = PHASE_OVER;
 }
 
-/* A signal: stop, or stop faster. */
+/* A signal: stop, or stop faster; or a child has died. */
 static void take_signals(struct supervisor *supervisor)
 {
 	struct signalfd_siginfo signal;
 
 	while (read(supervisor->signals, &signal, sizeof(signal)) == (ssize_t)sizeof(signal)) {
 		const char *name = strsignal((int)signal.ssi_signo);
-		if (supervisor->phase < PHASE_DRAINING) {
+		if (signal.ssi_signo == SIGCHLD) {
+			supervisor->strangers = true;
+		} else if (supervisor->phase < PHASE_DRAINING) {
 			char timeout[UNITS_TEXT_MAX];
 			log_info("stopping (signal %u, %s): no new work is taken, what is in flight has %s; once more "
 				 "to stop at once",
@@ -244,6 +248,7 @@ static void arm_timer(struct supervisor *supervisor)
 	uint64_t now = clock_ns(), next = earlier(next_look(supervisor, now), supervisor->watch_due_ns);
 
 	next = earlier(next, reload_due(supervisor));
+	next = earlier(next, templates_due(supervisor));
 
 	if (front->state != CHILD_DOWN || supervisor->phase < PHASE_DRAINING)
 		next = earlier(next, front->due_ns);
@@ -266,6 +271,32 @@ static void turn_keepers(struct supervisor *supervisor, uint64_t now)
 		keeper_turn(supervisor, &supervisor->keepers[i], now);
 }
 
+/* Whether a child is one that somebody here waits for. */
+static bool is_waited_for(const struct supervisor *supervisor, pid_t pid)
+{
+	for (uint32_t i = 0; i < supervisor->child_count; i++) {
+		if (supervisor->children[i].state != CHILD_DOWN && supervisor->children[i].pid == pid)
+			return true;
+	}
+	return (supervisor->reload.state == RELOAD_CHECKING && supervisor->reload.probe.pid == pid) ||
+	       templates_own(supervisor, pid);
+}
+
+/* Reaps children that nobody waits for: a subreaper, and the first process of a container, is left those whose parents have died. */
+static void reap_strangers(struct supervisor *supervisor)
+{
+	while (supervisor->strangers) {
+		siginfo_t end = {0};
+
+		if (waitid(P_ALL, 0, &end, WEXITED | WNOHANG | WNOWAIT) != 0 || end.si_pid == 0)
+			supervisor->strangers = false;
+		else if (is_waited_for(supervisor, end.si_pid)) /* its own event comes, and a turn with it */
+			return;
+		else
+			waitid(P_PID, (id_t)end.si_pid, &end, WEXITED | WNOHANG);
+	}
+}
+
 /* Looks at everything that may have become due. */
 static void turn(struct supervisor *supervisor)
 {
@@ -273,6 +304,7 @@ static void turn(struct supervisor *supervisor)
 
 	see_front(supervisor);
 	act_on_front(supervisor, now);
+	templates_turn(supervisor, now);
 	turn_keepers(supervisor, now);
 	reload_turn(supervisor, now);
 	watchdog_turn(supervisor, now);
@@ -283,6 +315,7 @@ static void turn(struct supervisor *supervisor)
 	}
 	if (supervisor->phase >= PHASE_DRAINING)
 		advance_stop(supervisor);
+	reap_strangers(supervisor);
 }
 
 /* Empties an eventfd or timerfd. */
@@ -303,8 +336,8 @@ static void take_event(struct supervisor *supervisor, void *source)
 		drain(supervisor->timer);
 	else if (source == &supervisor->sidecar->control)
 		drain(supervisor->sidecar->control.supervisor_bell);
-	else if (source == &supervisor->reload)
-		; /* its turn looks */
+	else if (source == &supervisor->reload || source == supervisor->codes)
+		; /* their turns look */
 	else if (source == &supervisor->stats)
 		stats_server_turn(supervisor->stats);
 	else
@@ -345,6 +378,7 @@ static int catch_signals(void)
 	sigemptyset(&caught);
 	sigaddset(&caught, SIGTERM);
 	sigaddset(&caught, SIGINT);
+	sigaddset(&caught, SIGCHLD);
 	if (signal(SIGHUP, SIG_DFL) == SIG_IGN) /* started by nohup: a terminal that goes is no reason to stop */
 		signal(SIGHUP, SIG_IGN);
 	else
@@ -382,6 +416,7 @@ static void start_all(struct supervisor *supervisor)
 	/* Generations first: no process may see another's at 0. */
 	atomic_store_explicit(&supervisor->sidecar->control.control->front_generation, 1, memory_order_release);
 	codes_init(supervisor);
+	template_start(supervisor, &supervisor->codes[0]);
 	keepers_init(supervisor);
 	for (uint32_t i = supervisor->keeper_count; i-- > 0;)
 		keeper_turn(supervisor, &supervisor->keepers[i], clock_ns());

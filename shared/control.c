@@ -99,7 +99,8 @@ static int keep_writable(struct control_memory *memory, void *section, uint64_t 
 	if (mprotect(memory->control, memory->control->bytes, PROT_READ) != 0 ||
 	    mprotect(section, bytes, PROT_READ | PROT_WRITE) != 0)
 		return -1;
-	close(memory->fd);
+	if (memory->fd >= 0)
+		close(memory->fd);
 	memory->fd = -1;
 	return 0;
 }
@@ -113,6 +114,11 @@ int control_attach_front(struct control_memory *memory)
 int control_attach_worker(struct control_memory *memory, uint32_t slot)
 {
 	return keep_writable(memory, control_worker(memory, slot), memory->control->worker_stride);
+}
+
+int control_attach_reader(struct control_memory *memory)
+{
+	return keep_writable(memory, memory->control, 0);
 }
 
 void control_destroy(struct control_memory *memory)

@@ -257,6 +257,9 @@ int control_attach_front(struct control_memory *memory);
 /* Remaps everything read-only but that slot's worker page, and closes the descriptor. Worker. 0, or -1 with errno. */
 int control_attach_worker(struct control_memory *memory, uint32_t slot);
 
+/* Remaps everything read-only, and closes the descriptor. A process that may become a worker later. 0, or -1 with errno. */
+int control_attach_reader(struct control_memory *memory);
+
 /* Unmaps and closes. Any process. */
 void control_destroy(struct control_memory *memory);
 

@@ -441,6 +441,17 @@ void slot_memory_destroy(struct slot_memory *memory)
 	close_fd(&memory->worker_bell);
 }
 
+int slot_memory_receive(struct slot_memory *memory, int channels_fd, int arena_fd, int owner_fd, int worker_bell)
+{
+	CHECK(memory->owner == NULL && memory->channels_fd < 0);
+	memory->channels_fd = channels_fd;
+	memory->arena_fd = arena_fd;
+	memory->owner_fd = owner_fd;
+	memory->worker_bell = worker_bell;
+	memory->owner = map_owner_page(owner_fd);
+	return memory->owner == NULL ? -1 : 0;
+}
+
 /* ---- Words ------------------------------------------------------------------------------------------------------- */
 
 /* Zeroes a producer's words. No order: what the caller stores next publishes it. */

@@ -131,6 +131,10 @@ enum slot_renewal slot_memory_renew(struct slot_memory *memory, int state_dir);
 /* Unmaps and closes everything. Any process. */
 void slot_memory_destroy(struct slot_memory *memory);
 
+/* Takes over the descriptors of a slot that were sent to a process which has destroyed what it had of it; maps the owner page. 0, or -1
+ * with errno. */
+int slot_memory_receive(struct slot_memory *memory, int channels_fd, int arena_fd, int owner_fd, int worker_bell);
+
 /* ---- Front ---- */
 
 /* Maps the channels and keeps only their descriptor. 0, or -1 with errno. */

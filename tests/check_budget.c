@@ -13,7 +13,15 @@ static struct findings findings;
 static struct budget budget;
 static char root[64];
 
-static const struct descriptor two_segments = {.pipeline = "p", .segment_count = 2, .step_count = 5};
+static const struct step_spec steps[] = {{.name = "one", .kind = STEP_map}, {.name = "two", .kind = STEP_python}};
+static const struct segment segments[] = {{.name = "a", .steps = steps, .step_count = 1},
+					  {.name = "b", .steps = steps, .step_count = 1}};
+static const struct segment with_python[] = {{.name = "a", .steps = steps, .step_count = 1},
+					     {.name = "b", .steps = steps, .step_count = 2}};
+static const struct descriptor two_segments = {
+    .pipeline = "p", .segments = segments, .segment_count = 2, .step_count = 5};
+static const struct descriptor with_a_template = {
+    .pipeline = "p", .segments = with_python, .segment_count = 2, .step_count = 5};
 
 /* The defaults, with so many slots. */
 static void make(uint32_t slots)
@@ -87,6 +95,19 @@ START_TEST(a_bound_of_workers_counts_in_full)
 	budget_compute(&budget, &config, &two_segments);
 	ck_assert_uint_eq(budget.total - before, 3 * (UINT64_C(488) << 20)); /* the heirs' are as they were */
 	config_deinit(&config);
+}
+END_TEST
+
+START_TEST(a_template_counts_once)
+{
+	struct budget with;
+
+	make(3);
+	config.worker_memory = 64 << 20;
+	budget_compute(&budget, &config, &two_segments);
+	budget_compute(&with, &config, &with_a_template);
+	ck_assert_uint_eq(with.count, budget.count + 1);
+	ck_assert_uint_eq(with.total - budget.total, 24 << 20);
 }
 END_TEST
 
@@ -293,6 +314,7 @@ static Suite *budget_suite(void)
 	tcase_add_checked_fixture(tests, set_up, clean);
 	tcase_add_test(tests, the_sum_is_that_of_its_lines_and_of_the_slots);
 	tcase_add_test(tests, a_bound_of_workers_counts_in_full);
+	tcase_add_test(tests, a_template_counts_once);
 	tcase_add_test(tests, state_memory_that_nobody_asked_for_makes_room);
 	tcase_add_test(tests, state_memory_that_was_asked_for_stays);
 	tcase_add_test(tests, the_machine_is_the_limit_where_there_is_no_other);

@@ -22,7 +22,7 @@ static bool heir_waits(uint32_t slot, uint32_t number)
 /* Reads a small file of /proc. */
 static const char *proc_file(pid_t pid, const char *name)
 {
-	static char text[4096];
+	static char text[1 << 16];
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
@@ -657,6 +657,146 @@ START_TEST(an_idle_supervisor_is_not_woken)
 }
 END_TEST
 
+/* ---- Templates ---- */
+
+/* The template's pid, out of the log; 0: there is none yet. */
+static pid_t template_pid(void)
+{
+	const char *key = "the template of code generation 1 (pid ";
+	const char *found = strstr(sut_log(), key);
+
+	return found == NULL ? 0 : atoi(found + strlen(key));
+}
+
+/* Starts with a step that a template is for. */
+static void serve_with_template(uint32_t slots, int mode)
+{
+	sut_create(slots);
+	sut.sidecar.descriptor = &double_python_descriptor;
+	sut.script->template_mode = mode;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline"));
+	for (uint32_t slot = 0; slot < slots; slot++)
+		WAIT_UNTIL(heir_waits(slot, 2));
+}
+
+/* What a process of slot 0 has to be, whoever made it. */
+static void check_child(uint32_t number)
+{
+	static const char key[] = "PPid:\t";
+
+	WAIT_UNTIL(pid_of(number) != 0);
+	pid_t pid = pid_of(number);
+	const char *maps = proc_file(pid, "maps");
+	ck_assert_ptr_nonnull(strstr(maps, "bridge-owner-0"));
+	ck_assert_ptr_null(strstr(maps, "bridge-owner-1"));
+	ck_assert_int_eq(atoi(strstr(proc_file(pid, "status"), key) + strlen(key)), sut.supervisor);
+	ck_assert_int_eq(atoi(strstr(proc_file(pid, "limits"), "Max core file size") + strlen("Max core file size")),
+			 1);
+}
+
+START_TEST(processes_out_of_a_template_are_children_like_the_others)
+{
+	serve_with_template(2, DOUBLE_GOOD);
+	ck_assert_str_eq(proc_file(template_pid(), "comm"), "bridged-templ\n");
+	ck_assert_ptr_null(strstr(proc_file(template_pid(), "maps"), "bridge-owner"));
+	ck_assert_str_eq(proc_file(sut_worker_pid(0), "comm"), "bridged-w0\n");
+	check_child(1);
+	check_child(2);
+	ck_assert_ptr_nonnull(strstr(sut.script->fds, "bridge-arena-0"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "bridge-arena-1"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "[signalfd]"));
+	ck_assert_ptr_null(strstr(sut.script->fds, "socket:"));
+	for (uint32_t number = 1; number <= 20; number++) {
+		WAIT_UNTIL(sut_owned_by(0, number) && waits(number + 1));
+		signal_process(number, SIGKILL);
+	}
+	WAIT_UNTIL(sut_owned_by(0, 21) && waits(22));
+	ck_assert_uint_eq(SUP_COUNT(template_forks), 24);
+	ck_assert_uint_eq(SUP_COUNT(templates), 1);
+	sut_stop();
+	ck_assert(!sut_logged("by itself"));
+}
+END_TEST
+
+START_TEST(a_template_goes_with_its_supervisor)
+{
+	serve_with_template(2, DOUBLE_GOOD);
+	kill(sut.supervisor, SIGKILL);
+	ck_assert_int_eq(sut_wait(), 1000 + SIGKILL);
+	WAIT_UNTIL(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(a_dead_template_costs_nothing_but_what_it_saved)
+{
+	serve_with_template(1, DOUBLE_GOOD);
+	kill(template_pid(), SIGKILL);
+	WAIT_UNTIL(sut_logged("each process of a slot loads the code of generation 1 by itself: the template (pid "));
+	ck_assert(sut_logged(") died of signal 9 (Killed) after"));
+	signal_process(1, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 2) && waits(3));
+	check_child(3);
+	ck_assert_uint_eq(SUP_COUNT(template_forks), 2);
+	ck_assert_uint_eq(SUP_COUNT(templates), 0);
+	sut_stop();
+}
+END_TEST
+
+/* What becomes of templates, and what is said of them. */
+static const struct {
+	int mode;
+	const char *words;
+	uint32_t forks; /* that it made all the same */
+} no_templates[] = {
+    {DOUBLE_REFUSE, "generation 1 by itself: the double was told so", 0},
+    {DOUBLE_EARLY, ") died of exit code 77", 0},
+    {DOUBLE_BRIEF, "by itself: the template could not make a process", 0},
+    {DOUBLE_GREEDY, "by itself: threads have been started in it", 1},
+};
+
+START_TEST(who_is_no_good_as_a_template_is_done_without)
+{
+	serve_with_template(1, no_templates[_i].mode);
+	ck_assert(sut_logged(no_templates[_i].words));
+	check_child(1);
+	check_child(2);
+	WAIT_UNTIL(SUP_COUNT(templates) == 0);
+	ck_assert_uint_eq(SUP_COUNT(template_forks), no_templates[_i].forks);
+	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(a_template_that_never_loads_fails_the_start_like_a_worker)
+{
+	sut_create(1);
+	sut.sidecar.descriptor = &double_python_descriptor;
+	sut.sidecar.config.start_timeout_ms = 200;
+	sut.script->template_mode = DOUBLE_SILENT;
+	sut_start();
+	ck_assert_int_eq(sut_wait(), 1);
+	ck_assert(sut_logged("cannot start: not all processes were ready within 200ms (--start-timeout)"));
+	WAIT_UNTIL(sut_nobody_left());
+}
+END_TEST
+
+START_TEST(a_template_that_does_not_answer_is_killed)
+{
+	sut_create(1);
+	sut.sidecar.descriptor = &double_python_descriptor;
+	sut.sidecar.config.start_timeout_ms = 2000;
+	sut_start();
+	WAIT_UNTIL(sut_logged("serving pipeline") && waits(2));
+	kill(template_pid(), SIGSTOP);
+	signal_process(1, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 2) && waits(3));
+	ck_assert(sut_logged("by itself: the template does not answer"));
+	WAIT_UNTIL(SUP_COUNT(templates) == 0);
+	sut_stop();
+}
+END_TEST
+
 static Suite *supervisor_suite(void)
 {
 	Suite *suite = suite_create("supervisor");
@@ -698,6 +838,13 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, children_keep_only_what_is_theirs);
 	tcase_add_test(tests, children_have_names_and_die_first_when_memory_is_out);
 	tcase_add_test(tests, an_idle_supervisor_is_not_woken);
+	tcase_add_test(tests, processes_out_of_a_template_are_children_like_the_others);
+	tcase_add_test(tests, a_template_goes_with_its_supervisor);
+	tcase_add_test(tests, a_dead_template_costs_nothing_but_what_it_saved);
+	tcase_add_loop_test(tests, who_is_no_good_as_a_template_is_done_without, 0,
+			    sizeof(no_templates) / sizeof(*no_templates));
+	tcase_add_test(tests, a_template_that_never_loads_fails_the_start_like_a_worker);
+	tcase_add_test(tests, a_template_that_does_not_answer_is_killed);
 	suite_add_tcase(suite, tests);
 	return suite;
 }

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 #include "server/sup.h"
+#include "server/template.h"
 
 /* What a double does. */
 enum double_mode {
@@ -32,13 +34,14 @@ enum double_mode {
 	DOUBLE_BRIEF,    /* becomes ready, and dies of SIGSEGV before it has done anything */
 	DOUBLE_DAMAGED,  /* becomes owner, and finds that the slot's memory cannot be true */
 	DOUBLE_STARVED,  /* becomes owner, and finds that it has used up its memory */
-	DOUBLE_GREEDY,   /* takes the slot without waiting for its turn */
+	DOUBLE_GREEDY, /* takes the slot without waiting for its turn; as a template: starts a thread when it is first asked */
 };
 
 /* Shared between the test, the supervisor and the doubles. */
 struct script {
 	_Atomic int front_mode;
 	_Atomic int worker_mode[SLOTS_MAX];
+	_Atomic int template_mode;
 	_Atomic int frames[SLOTS_MAX];       /* frames a worker says it has done once it is ready */
 	_Atomic int fds_ready;               /* a worker of slot 0 has listed its descriptors */
 	_Atomic int front_pid_at_worker_end; /* what slot 0's worker saw when it left in order */
@@ -77,6 +80,22 @@ static const struct descriptor double_descriptor = {
     .segments = double_segments,
     .segment_count = 2,
     .step_count = 3,
+};
+
+/* The same, with a step that a template is for. */
+static const struct step_spec double_python_steps[] = {
+    {.name = "parse", .kind = STEP_python, .index = 0},
+    {.name = "upper", .kind = STEP_map, .index = 1},
+};
+static const struct segment double_python_segments[] = {
+    {.id = 0, .name = "first", .parallelism = 2, .max_parallelism = 128, .steps = double_python_steps, .step_count = 2},
+};
+static const struct descriptor double_python_descriptor = {
+    .pipeline = "double",
+    .topology_hash = "0123456789abcdef0123456789abcdef",
+    .segments = double_python_segments,
+    .segment_count = 1,
+    .step_count = 2,
 };
 
 /* ---- Doubles ---- */
@@ -217,6 +236,29 @@ static inline void __attribute__((noreturn)) double_worker(struct sidecar *sidec
 	_exit(0);
 }
 
+/* Forks for a template that has nothing loaded. */
+static inline pid_t double_fork(pid_t (*fork_now)(void *context), void *context)
+{
+	static pthread_t thread;
+	pid_t made = fork_now(context);
+
+	if (made == 0 && sut.script->template_mode == DOUBLE_BRIEF)
+		raise(SIGSEGV);
+	if (made > 0 && sut.script->template_mode == DOUBLE_GREEDY && thread == 0 &&
+	    pthread_create(&thread, NULL, (void *(*)(void *))(uintptr_t)pause, NULL) != 0)
+		_exit(99); /* a check of the library would write to a descriptor that is another one here */
+	return made;
+}
+
+static inline void __attribute__((noreturn))
+double_template(struct sidecar *sidecar, const struct roles *roles, int link)
+{
+	if (sut.script->template_mode == DOUBLE_REFUSE)
+		template_give_up(link, "the double was told so");
+	double_leave_early(sut.script->template_mode, 0);
+	template_serve(sidecar, roles, link, double_fork);
+}
+
 /* ---- The sidecar under test ---- */
 
 /* A short private folder. */
@@ -253,7 +295,7 @@ static inline void sut_create(uint32_t slots)
 /* Runs the supervisor in a process of its own, its log in a file. */
 static inline void sut_start(void)
 {
-	static const struct roles roles = {double_front, double_worker};
+	static const struct roles roles = {double_front, double_worker, double_template};
 
 	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
 	sut.supervisor = fork();

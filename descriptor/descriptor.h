@@ -230,4 +230,7 @@ const char *partition_name(enum partition partition);
 /* An option of a step by name; never NULL for a name in the table (an assert otherwise). */
 const struct option *step_option(const struct step_spec *step, const char *name);
 
+/* Whether its code is that of a Python module. */
+bool step_is_python(const struct step_spec *step);
+
 #endif

@@ -287,3 +287,8 @@ const struct option *step_option(const struct step_spec *step, const char *name)
 	}
 	log_check_failed(__FILE__, __LINE__, name);
 }
+
+bool step_is_python(const struct step_spec *step)
+{
+	return step->kind == STEP_python || (step->kind == STEP_key_by && !step_option(step, "key")->given);
+}

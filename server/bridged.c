@@ -69,7 +69,7 @@ static int told(int code)
 int main(int argc, char **argv)
 {
 	static struct sidecar sidecar;
-	static const struct roles roles = {.front = front_main, .worker = worker_main};
+	static const struct roles roles = {.front = front_main, .worker = worker_main, .template = template_main};
 	struct socket_claims claims;
 	bool check_only;
 

@@ -34,4 +34,8 @@ void front_main(struct sidecar *sidecar, uint32_t generation) __attribute__((nor
 /* A process of a slot (worker/worker.c): an heir, then the owner. */
 void worker_main(struct sidecar *sidecar, const struct birth *birth) __attribute__((noreturn));
 
+/* A template (worker/template.c): it loads the pipeline's code and makes processes of slots; `link` goes to the supervisor. */
+struct roles;
+void template_main(struct sidecar *sidecar, const struct roles *roles, int link) __attribute__((noreturn));
+
 #endif

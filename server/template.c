@@ -26,7 +26,7 @@ bool template_is_wanted(const struct descriptor *descriptor)
 {
 	for (size_t i = 0; i < descriptor->segment_count; i++) {
 		for (size_t j = 0; j < descriptor->segments[i].step_count; j++) {
-			if (descriptor->segments[i].steps[j].kind == STEP_python)
+			if (step_is_python(&descriptor->segments[i].steps[j]))
 				return true;
 		}
 	}

@@ -11,7 +11,8 @@
  *              finish what is at hand, leave  <----+-- order STOP
  *              look a while, then block       <----+-- nothing to do
  *
- * Every process of a slot begins as an heir, the first one, too: it loads the code, and sleeps in the owner mutex. The kernel
+ * Every process of a slot begins as an heir, the first one, too: it loads the code, as far as it does not come out of a template that has,
+ * and sleeps in the owner mutex. The kernel
  * wakes it when the owner dies, in whatever way, long before the dead can be reaped. It first makes sure that its predecessor does
  * nothing more: a process whose main thread has left gives the mutex away while other threads of it still write.
  *
@@ -39,6 +40,7 @@
 #include "worker/memory.h"
 #include "worker/serve.h"
 #include "worker/wakes.h"
+#include "worker/worker.h"
 
 /* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over; and how long it leaves the
  * processor to others between two pieces. */
@@ -105,7 +107,7 @@ static void __attribute__((noreturn)) leave_unopened(const struct segment *segme
 
 /* Has the kernel let this process interrupt nobody when it wakes up, or lets it do so again: who loads code should not get in the way of
  * who serves, but who gets the slot must be fast. No nicer than that: without privilege there would be no way back. */
-static void set_patient(bool patient)
+void worker_set_patient(bool patient)
 {
 	const struct sched_param none = {0};
 
@@ -487,9 +489,9 @@ void worker_main(struct sidecar *sidecar, const struct birth *birth)
 
 	attach(&worker);
 	memory_bound(sidecar->config.worker_memory);
-	set_patient(true);
+	worker_set_patient(true);
 	load_the_code(&worker);
-	set_patient(false);
+	worker_set_patient(false);
 	own_the_slot(&worker);
 	become_owner(&worker);
 	open_the_slot(&worker);

@@ -266,8 +266,11 @@ def send_keyed(session, key, timestamp=0, **event):
 
 
 def kill_owner(sidecar):
-    wait_until(lambda: sidecar.stats_json("slots")["slots"][0]["heirs"] == 1, "an heir")
-    os.kill(sidecar.stats_json("slots")["slots"][0]["pid"], signal.SIGKILL)
+    def look():
+        slot = sidecar.stats_json("slots")["slots"][0]
+        return slot["pid"] if slot["heirs"] == 1 else 0  # between two owners that is 0, too
+
+    os.kill(wait_until(look, "an owner and an heir"), signal.SIGKILL)
 
 
 def test_a_class_remembers_by_key_and_outlives_its_worker(python, client):

@@ -18,9 +18,13 @@
 #include "descriptor/manifest.h"
 #include "shared/log.h"
 #include "worker/hosts/host_parts.h"
+#include "worker/hosts/own_host.h"
 
 /* What has been loaded so far. */
 static struct host_code *loaded;
+
+/* The host of ours among it; NULL: none. */
+static const struct own_host *own_host;
 
 /* ---- Where it is --------------------------------------------------------------------------------------------------------------- */
 
@@ -118,14 +122,16 @@ static bool table_take(const struct bridge_step_library *theirs, const char *pat
 	return true;
 }
 
-/* Loads a library and finds its table. */
-static bool library_load(const char *path, struct bridge_step_library *table, struct failure *failure)
+/* Loads a library and finds its table; of a host of ours, the other one, too. */
+static bool library_load(const char *path, bool own, struct bridge_step_library *table, struct failure *failure)
 {
 	const struct bridge_step_library *(*symbol)(void);
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 
 	if (library == NULL)
 		return failure_set(failure, 0, "the library cannot be loaded: %s", dlerror());
+	if (own)
+		own_host = dlsym(library, OWN_HOST_SYMBOL);
 	*(void **)&symbol = dlsym(library, BRIDGE_STEP_SYMBOL);
 	if (symbol == NULL)
 		return failure_set(
@@ -292,13 +298,13 @@ static struct host_code *code_make(const struct segment *segment, const struct s
 	struct bridge_step_library *table = keep(0, sizeof(*table));
 	struct host_code *code = keep(0, sizeof(*code));
 	char path[PATH_SIZE];
-	bool found = spec->kind == STEP_native ? named_library(spec, path, failure)
-					       : own_library("bridge_python.so", path, failure);
+	bool own = step_is_python(spec);
+	bool found = own ? own_library("bridge_python.so", path, failure) : named_library(spec, path, failure);
 
 	code->spec = spec;
 	code->library = table;
 	setup_make(&code->setup, segment, spec);
-	if (found && library_load(path, table, failure) && code_load(code, segment, failure))
+	if (found && library_load(path, own, table, failure) && code_load(code, segment, failure))
 		return code;
 	code_free(code);
 	return NULL;
@@ -318,6 +324,33 @@ const struct host_code *host_code_get(const struct segment *segment, const struc
 	loaded = code;
 	return code;
 }
+
+bool host_load(const struct segment *segment, const struct step_spec *spec, struct failure *failure)
+{
+	return host_code_get(segment, spec, failure) != NULL;
+}
+
+/* ---- Forks --------------------------------------------------------------------------------------------------------------------- */
+
+void host_name_threads(char *text, size_t size)
+{
+	*text = '\0';
+	if (own_host != NULL)
+		own_host->name_threads(text, size);
+}
+
+void host_settle(void)
+{
+	if (own_host != NULL)
+		own_host->settle();
+}
+
+pid_t host_fork(pid_t (*fork_now)(void *context), void *context)
+{
+	return own_host == NULL ? fork_now(context) : own_host->fork(fork_now, context);
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------------------------------- */
 
 void host_forget(void)
 {

@@ -389,6 +389,63 @@ void interpreter_leave(void)
 	resting = PyEval_SaveThread();
 }
 
+/* ---- Forks --------------------------------------------------------------------------------------------------------- */
+
+/* Calls a function of a module without arguments. NULL and an exception when that fails. */
+static PyObject *call_module(const char *from, const char *name)
+{
+	PyObject *found = PyImport_ImportModule(from);
+	PyObject *result = found ? PyObject_CallMethod(found, name, NULL) : NULL;
+
+	Py_XDECREF(found);
+	return result;
+}
+
+void interpreter_name_threads(char *text, size_t size)
+{
+	struct bridge_bytes names = {0};
+	PyObject *found;
+
+	interpreter_enter(NULL, NULL);
+	found = call_module("flink_bridge.engine", "name_threads");
+	if (found && interpreter_text(found, &names))
+		snprintf(text, size, "%.*s", (int)names.size, (const char *)names.data);
+	Py_XDECREF(found);
+	PyErr_Clear();
+	interpreter_leave();
+}
+
+/* What is there now is there to stay: the collector looks at it no more, and so does not write to its pages, which are shared. */
+void interpreter_settle(void)
+{
+	PyObject *collected, *frozen;
+
+	interpreter_enter(NULL, NULL);
+	collected = call_module("gc", "collect");
+	frozen = collected ? call_module("gc", "freeze") : NULL;
+	Py_XDECREF(collected);
+	Py_XDECREF(frozen);
+	PyErr_Clear();
+	interpreter_leave();
+}
+
+/* The handlers that modules have registered (os.register_at_fork) run here as around os.fork(), those of libraries in fork() itself. */
+pid_t interpreter_fork(pid_t (*fork_now)(void *context), void *context)
+{
+	interpreter_enter(NULL, NULL);
+	PyOS_BeforeFork();
+	pid_t pid = fork_now(context);
+	int error = errno;
+	interpreter_forked = false; /* the child is a worker, not one that a step has forked */
+	if (pid == 0)
+		PyOS_AfterFork_Child();
+	else
+		PyOS_AfterFork_Parent();
+	interpreter_leave();
+	errno = error;
+	return pid;
+}
+
 bool interpreter_is_own_thread(void)
 {
 	return PyThread_get_thread_ident() == own_thread;

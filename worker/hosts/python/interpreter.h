@@ -34,6 +34,11 @@ void interpreter_leave(void);
 extern volatile bool interpreter_forked;
 void interpreter_end_child(void) __attribute__((noreturn));
 
+/* For a process that forks with modules loaded (own_host.h). */
+void interpreter_name_threads(char *text, size_t size);
+void interpreter_settle(void);
+pid_t interpreter_fork(pid_t (*fork_now)(void *context), void *context);
+
 /* Whether the thread at hand is the worker's own. */
 bool interpreter_is_own_thread(void);
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/hosts/own_host.h"
 #include "worker/hosts/python/backend.h"
 
 struct python_step {
@@ -239,6 +240,14 @@ static int python_end(void *self)
 	feed_begin(step->feed, FEED_MOMENT);
 	return call_end(step, call_method(step, "on_end", NULL, NULL));
 }
+
+/* How processes are forked with all this loaded. */
+extern const struct own_host bridge_own_host;
+__attribute__((visibility("default"))) const struct own_host bridge_own_host = {
+    .name_threads = interpreter_name_threads,
+    .settle = interpreter_settle,
+    .fork = interpreter_fork,
+};
 
 const struct bridge_step_library *bridge_step_library(void)
 {

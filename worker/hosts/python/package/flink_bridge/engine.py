@@ -40,6 +40,16 @@ class StepError(Exception):
     """Something that a step is, returns or asks for cannot be. The message says what, and what to do."""
 
 
+# ---- Threads ---------------------------------------------------------------------------------------------------------
+
+
+def name_threads() -> str:
+    """The names of other threads that are Python's, as a text for people; "" when there are none."""
+    import threading
+
+    return ", ".join(repr(each.name) for each in threading.enumerate() if each is not threading.current_thread())
+
+
 # ---- What a name means -----------------------------------------------------------------------------------------------
 
 

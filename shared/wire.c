@@ -5,7 +5,9 @@
  * one, are read field by field with wire_next. Nothing recurses: nesting is as deep as the contracts are, each level with
  * a function of its own. Entries of state are read in wire_state.c.
  */
+#include <endian.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "shared/frame.h"
 #include "shared/log.h"
@@ -118,6 +120,8 @@ const char *wire_result_text(enum wire_result result)
 		return "the message is not well-formed protobuf of this contract";
 	case WIRE_TOO_MANY_HEADERS:
 		return "a record has more than 1000 headers";
+	case WIRE_TOO_LARGE:
+		return "a record is too large";
 	case WIRE_NO_MEMORY:
 		return "no memory is left to read the message";
 	}
@@ -255,22 +259,49 @@ static enum wire_result header_append(struct wire_batch *batch, uint32_t first, 
 
 /* ---- Records ---- */
 
+/* Reads a varint without a loop, by the eight bytes from it on, or the last eight of its record, which begins at `start`. Where there are not
+ * that many, it is longer, or none, wire_varint_long reads it. */
+static inline const uint8_t *varint_read_near(const uint8_t *start, const uint8_t *at, const uint8_t *end,
+					      uint64_t *value)
+{
+	uint64_t word;
+	unsigned behind = 0; /* bytes that are missing to eight */
+	if (end - at < 8) {
+		if (end - start < 8)
+			return wire_varint_long(at, end, value);
+		behind = 8 - (unsigned)(end - at);
+	}
+	memcpy(&word, at - behind, sizeof(word));
+	word = behind < 8 ? le64toh(word) >> (8 * behind) : 0;
+	uint64_t stops = ~word & UINT64_C(0x8080808080808080);
+	unsigned size = stops == 0 ? 9 : ((unsigned)__builtin_ctzll(stops) + 1) / 8;
+	if (size > 8 - behind)
+		return wire_varint_long(at, end, value);
+	word &= (stops ^ (stops - 1)) & UINT64_C(0x7f7f7f7f7f7f7f7f);
+	word = (word & UINT64_C(0x007f007f007f007f)) | (word & UINT64_C(0x7f007f007f007f00)) >> 1;
+	word = (word & UINT64_C(0x00003fff00003fff)) | (word & UINT64_C(0x3fff00003fff0000)) >> 2;
+	*value = (word & UINT64_C(0x0fffffff)) | (word & UINT64_C(0x0fffffff00000000)) >> 4;
+	return at + size;
+}
+
 /* Numbers of Record's fields go up to this. */
 enum { RECORD_FIELDS = 8 };
 
 /* Reads a field of a record that is no header. Inlined into the loop below. */
-static inline const uint8_t *record_field(const uint8_t *at, const uint8_t *end, uint32_t key,
+static inline const uint8_t *record_field(const uint8_t *start, const uint8_t *at, const uint8_t *end, uint32_t key,
 					  struct wire_record *record)
 {
 	uint64_t number = 0;
 	uint32_t word = 0;
-	switch (key) {
-	case KEY(1, WIRE_BYTES):
+	/* What every record has comes before the rest, for a jump by table costs as much as reading a field. */
+	if (LIKELY(key == KEY(1, WIRE_BYTES)))
 		return bytes_read(at, end, &record->payload);
-	case KEY(3, WIRE_VARINT):
-		at = varint_read(at, end, &number);
+	if (LIKELY(key == KEY(3, WIRE_VARINT))) {
+		at = varint_read_near(start, at, end, &number);
 		record->timestamp = (int64_t)number;
 		return at;
+	}
+	switch (key) {
 	case KEY(4, WIRE_BYTES):
 		record->keyed = true;
 		return bytes_read(at, end, &record->key);
@@ -295,9 +326,10 @@ static inline const uint8_t *record_field(const uint8_t *at, const uint8_t *end,
 }
 
 /* Reads the fields of a record; headers go to the batch. */
-static inline enum wire_result record_read(const uint8_t *at, const uint8_t *end, struct wire_batch *batch,
-					   struct wire_record *record)
+static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8_t *end, struct wire_batch *batch,
+						  struct wire_record *record)
 {
+	const uint8_t *start = at;
 	*record = (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .first_header = batch->header_count};
 	while (at < end) {
 		uint32_t key;
@@ -314,7 +346,7 @@ static inline enum wire_result record_read(const uint8_t *at, const uint8_t *end
 				return result;
 			continue;
 		}
-		at = record_field(at, end, key, record);
+		at = record_field(start, at, end, key, record);
 		if (at == NULL)
 			return WIRE_MALFORMED;
 	}
@@ -327,15 +359,17 @@ static inline enum wire_result record_read(const uint8_t *at, const uint8_t *end
 	return WIRE_OK;
 }
 
-/* Reads one record and appends it. What a failure leaves in the batch is the caller's to take back. */
-static inline enum wire_result record_append(struct view bytes, struct wire_batch *batch)
+/* Reads one record and appends it. On failure the batch is as before. */
+static ALWAYS_INLINE enum wire_result record_append(struct view bytes, struct wire_batch *batch)
 {
 	struct wire_record *record = record_room(batch);
 	if (record == NULL)
 		return WIRE_NO_MEMORY;
 	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, batch, record);
-	if (result == WIRE_OK)
+	if (LIKELY(result == WIRE_OK))
 		batch->count++;
+	else
+		batch->header_count = record->first_header;
 	return result;
 }
 
@@ -343,27 +377,34 @@ enum wire_result wire_parse_record(struct view bytes, struct wire_batch *batch)
 {
 	struct wire_reader reader; /* for its care of absent messages */
 	wire_reader_init(&reader, bytes);
-	uint32_t headers = batch->header_count;
-	enum wire_result result = record_append((struct view){reader.at, bytes.size}, batch);
-	if (result != WIRE_OK)
-		batch->header_count = headers;
-	return result;
+	return record_append((struct view){reader.at, bytes.size}, batch);
 }
 
-/* Reads the fields of a Batch or Results. */
-static enum wire_result records_read(struct wire_reader *reader, struct wire_batch *batch, bool *more)
+/* Notes that what is read is no message. */
+static enum wire_result reader_fails(struct wire_reader *reader)
+{
+	reader->malformed = true;
+	return WIRE_MALFORMED;
+}
+
+/* Reads fields of a Batch or Results until the batch has `limit` records or the next one has more than `size_max` bytes. The reader moves
+ * behind what was read. */
+static inline enum wire_result records_read(struct wire_reader *reader, struct wire_batch *batch, uint32_t limit,
+					    uint64_t size_max, bool *more)
 {
 	const uint8_t *at = reader->at, *end = reader->end;
-	while (at < end) {
+	for (; at < end && batch->count < limit; reader->at = at) {
 		uint32_t key;
 		at = key_read(at, end, &key);
 		if (at == NULL)
-			return WIRE_MALFORMED;
+			return reader_fails(reader);
 		if (LIKELY(key == KEY(1, WIRE_BYTES))) {
 			struct view bytes;
 			at = bytes_read(at, end, &bytes);
 			if (at == NULL)
-				return WIRE_MALFORMED;
+				return reader_fails(reader);
+			if (bytes.size > size_max)
+				return WIRE_TOO_LARGE;
 			enum wire_result result = record_append(bytes, batch);
 			if (result != WIRE_OK)
 				return result;
@@ -375,9 +416,14 @@ static enum wire_result records_read(struct wire_reader *reader, struct wire_bat
 			at = wire_unknown_skip(at, end, key, more != NULL ? 2 : 1);
 		}
 		if (at == NULL)
-			return WIRE_MALFORMED;
+			return reader_fails(reader);
 	}
 	return WIRE_OK;
+}
+
+enum wire_result wire_parse_run(struct wire_reader *reader, struct wire_batch *batch, uint32_t limit, uint64_t size_max)
+{
+	return records_read(reader, batch, limit, size_max, NULL);
 }
 
 enum wire_result wire_parse_records(struct view body, struct wire_batch *batch, bool *more)
@@ -387,7 +433,7 @@ enum wire_result wire_parse_records(struct view body, struct wire_batch *batch, 
 	uint32_t records = batch->count, headers = batch->header_count;
 	if (more != NULL)
 		*more = false;
-	enum wire_result result = records_read(&reader, batch, more);
+	enum wire_result result = records_read(&reader, batch, UINT32_MAX, UINT64_MAX, more);
 	if (result != WIRE_OK) {
 		batch->count = records;
 		batch->header_count = headers;

@@ -92,6 +92,7 @@ enum wire_result {
 	WIRE_OK,
 	WIRE_MALFORMED, /* not what the contract says: end the call or session with INVALID_ARGUMENT */
 	WIRE_TOO_MANY_HEADERS,
+	WIRE_TOO_LARGE, /* a record is larger than the caller takes */
 	WIRE_NO_MEMORY,
 };
 
@@ -146,6 +147,12 @@ enum wire_result wire_parse_from_worker(struct view message, struct wire_to_work
 /* Appends the records of a Batch or Results body to a batch; *more is Results.more (NULL for a Batch, which has no such
  * field). On failure the batch is as before. */
 enum wire_result wire_parse_records(struct view body, struct wire_batch *batch, bool *more);
+
+/* Appends the next records of a Batch's body, of which the reader has read those before: until the batch has `limit` of them, the body ends, or
+ * the result is not WIRE_OK. Then what was read before stays in the batch; the reader is malformed if that is the body's fault, else it stands
+ * before the record that is at fault: one that is malformed, or has more than `size_max` bytes. */
+enum wire_result wire_parse_run(struct wire_reader *reader, struct wire_batch *batch, uint32_t limit,
+				uint64_t size_max);
 
 /* Reads a body whose only field is a number: Watermark, Barrier, BarrierAck, RestoreEnd. */
 enum wire_result wire_parse_number(struct view body, uint64_t *value);
@@ -248,6 +255,11 @@ void wire_end(struct wire_writer *writer, uint8_t *start);
 uint64_t wire_record_size(const struct wire_record *record, const struct wire_header *headers, bool as_message);
 void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
 		     bool as_message);
+
+/* Writes records as wire_put_record does, one after the other, until one is larger than `size_max` (without tag and length) or does not fit.
+ * Returns how many; the writer has not overflowed. */
+uint32_t wire_put_records(struct wire_writer *writer, const struct wire_record *records, uint32_t count,
+			  const struct wire_header *headers, uint64_t size_max);
 
 /* The same for an entry of state: always the same bytes for the same entry, so that whoever holds entries can compute the checksum
  * of a message that they came in. A removed entry has no value. */

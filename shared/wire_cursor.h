@@ -1,5 +1,5 @@
 /*
- * The cursor that shared/wire*.c read protobuf bytes with: functions that return where to go on, or NULL when the bytes are
+ * What shared/wire*.c share. The cursor that they read protobuf bytes with: functions that return where to go on, or NULL when the bytes are
  * malformed; so a parser is a loop over a local pointer that the compiler keeps in a register. Theirs alone.
  */
 #ifndef SHARED_WIRE_CURSOR_H
@@ -8,6 +8,7 @@
 #include "shared/wire.h"
 
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define ALWAYS_INLINE inline __attribute__((always_inline)) /* what is done for each record */
 #define KEY(number, type) ((uint32_t)(number) << 3 | (type))
 
 /* What the functions below leave to a call: a varint, and a key or length, of more than one byte. */

@@ -4,15 +4,16 @@
  * The size of a record, or of an entry of state, is computed first, its room checked once, and then it is written without further
  * checks. Defaults of its fields are left out, as protobuf does.
  */
+#include <endian.h>
+#include <string.h>
+
 #include "shared/log.h"
-#include "shared/wire.h"
+#include "shared/wire_cursor.h"
 
 enum {
 	VARINT_BYTES_MAX = 10,
 	LENGTH_BYTES = 5, /* kept free for a length that is not known yet */
 };
-
-#define KEY(number, type) ((uint32_t)(number) << 3 | (type))
 
 /* ---- Unchecked ---- */
 
@@ -32,6 +33,19 @@ static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
 	}
 	*at++ = (uint8_t)value;
 	return at;
+}
+
+/* Writes a varint below 2^56 without a loop, and whatever into the eight bytes from `at` on. */
+static inline uint8_t *varint_write_roomy(uint8_t *at, uint64_t value)
+{
+	uint64_t size = varint_size(value);
+	value = (value & UINT64_C(0x000000000fffffff)) | (value & UINT64_C(0x00fffffff0000000)) << 4;
+	value = (value & UINT64_C(0x00003fff00003fff)) | (value & UINT64_C(0x0fffc0000fffc000)) << 2;
+	value = (value & UINT64_C(0x007f007f007f007f)) | (value & UINT64_C(0x3f803f803f803f80)) << 1;
+	value |= UINT64_C(0x8080808080808080) & ((UINT64_C(1) << (8 * (size - 1))) - 1);
+	value = htole64(value);
+	memcpy(at, &value, sizeof(value));
+	return at + size;
 }
 
 /* Writes four bytes, the lowest first. */
@@ -153,7 +167,8 @@ static inline uint64_t header_size(const struct wire_header *header)
 }
 
 /* Bytes of a record's fields. */
-static inline uint64_t body_size(const struct wire_record *record, const struct wire_header *headers, bool as_message)
+static ALWAYS_INLINE uint64_t body_size(const struct wire_record *record, const struct wire_header *headers,
+					bool as_message)
 {
 	uint64_t size = record->payload.size == 0 ? 0 : bytes_size(record->payload.size);
 	size += number_size((uint64_t)record->timestamp);
@@ -203,22 +218,48 @@ static inline uint8_t *routing_write(uint8_t *at, const struct wire_record *reco
 	return at;
 }
 
-void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
-		     bool as_message)
+/* Writes a record whose body is known to have so many bytes, and to fit. `roomy`: so do eight more. */
+static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record *record,
+					   const struct wire_header *headers, bool as_message, uint64_t body,
+					   bool roomy)
 {
-	uint64_t body = body_size(record, headers, as_message);
-	if (!writer_fits(writer, bytes_size(body)))
-		return;
-	uint8_t *at = number_write(writer->at, KEY(1, WIRE_BYTES), body);
+	at = number_write(at, KEY(1, WIRE_BYTES), body);
 	if (record->payload.size != 0)
 		at = bytes_write(at, KEY(1, WIRE_BYTES), record->payload);
 	if (record->header_count != 0)
 		at = headers_write(at, record, headers);
-	if (record->timestamp != 0)
-		at = number_write(at, KEY(3, WIRE_VARINT), (uint64_t)record->timestamp);
-	if (!as_message)
-		at = routing_write(at, record);
+	if (record->timestamp != 0) {
+		*at++ = KEY(3, WIRE_VARINT);
+		at = roomy && (uint64_t)record->timestamp >> 56 == 0
+			 ? varint_write_roomy(at, (uint64_t)record->timestamp)
+			 : varint_write(at, (uint64_t)record->timestamp);
+	}
+	return as_message ? at : routing_write(at, record);
+}
+
+void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
+		     bool as_message)
+{
+	uint64_t body = body_size(record, headers, as_message);
+	if (writer_fits(writer, bytes_size(body)))
+		writer->at = record_write(writer->at, record, headers, as_message, body, false);
+}
+
+uint32_t wire_put_records(struct wire_writer *writer, const struct wire_record *records, uint32_t count,
+			  const struct wire_header *headers, uint64_t size_max)
+{
+	uint8_t *at = writer->at;
+	uint32_t written = 0;
+	for (; written < count && !writer->overflow; written++) {
+		const struct wire_record *record = &records[written];
+		uint64_t body = body_size(record, headers, false), size = bytes_size(body);
+		uint64_t room = (uint64_t)(writer->end - at);
+		if (body > size_max || size > room)
+			break;
+		at = record_write(at, record, headers, false, body, room - size >= 8);
+	}
 	writer->at = at;
+	return written;
 }
 
 /* ---- State ---- */

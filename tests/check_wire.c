@@ -374,6 +374,67 @@ START_TEST(records_and_more)
 }
 END_TEST
 
+/* Records in runs: up to a number, and up to what is wrong, by the record's fault or the body's. */
+START_TEST(records_in_runs)
+{
+	struct wire_batch batch = {0};
+	struct wire_reader reader;
+	struct wire_field field;
+	wire_reader_init(&reader, BYTES(0x0a, 2, 0x18, 1, 0x12, 0, 0x0a, 2, 0x18, 2, 0x0a, 5, 0x0a, 3, 'a', 'b', 'c',
+					0x0a, 1, 0x18));
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 1, 4), WIRE_OK);
+	ck_assert(batch.count == 1 && batch.records[0].timestamp == 1);
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 1, 4), WIRE_OK); /* there is one already */
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 9, 4), WIRE_TOO_LARGE);
+	ck_assert(batch.count == 2 && batch.records[1].timestamp == 2 && !reader.malformed);
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 9, 5), WIRE_MALFORMED);
+	ck_assert(batch.count == 3 && !reader.malformed);
+	ck_assert(wire_next(&reader, &field) && field.number == 1 &&
+		  field.bytes.size == 1); /* it stands before that one */
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 9, 5), WIRE_OK);
+	wire_reader_init(&reader, BYTES(0x0a, 0, 0x0a, 1));
+	wire_batch_clear(&batch);
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 9, 5), WIRE_MALFORMED);
+	ck_assert(batch.count == 1 && reader.malformed);
+	wire_batch_free(&batch);
+}
+END_TEST
+
+/* Times of each length, at each distance from the record's end and the message's, whole and cut. */
+START_TEST(times_of_each_length)
+{
+	for (unsigned length = 1; length <= 10; length++) {
+		for (size_t before = 0; before < 10; before++) {
+			for (size_t behind = 0; behind < 10; behind++) {
+				struct bytes message = {0};
+				struct wire_batch batch = {0};
+				uint64_t time =
+				    length < 10 ? (UINT64_C(1) << (7 * (length - 1))) | (length > 1) : UINT64_MAX;
+				bytes_add_varint(&message, 0x0a);
+				bytes_add_varint(&message, before);
+				bytes_add(&message, "0123456789", before);
+				bytes_add_varint(&message, 0x18);
+				bytes_add_varint(&message, time);
+				size_t whole = message.size;
+				bytes_add_varint(&message, 0x22);
+				bytes_add_varint(&message, behind);
+				bytes_add(&message, "0123456789", behind);
+				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_OK);
+				ck_assert(batch.records[0].timestamp == (int64_t)time);
+				ck_assert_uint_eq(batch.records[0].key.size, behind);
+				message.size = whole;
+				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_OK);
+				ck_assert(batch.records[1].timestamp == (int64_t)time);
+				message.size = whole - 1;
+				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_MALFORMED);
+				wire_batch_free(&batch);
+				bytes_free(&message);
+			}
+		}
+	}
+}
+END_TEST
+
 /* ---- Envelopes and bodies ---- */
 
 START_TEST(envelope_fields)
@@ -721,6 +782,30 @@ START_TEST(writer_overflows)
 }
 END_TEST
 
+/* Records written together end where the next is too large or has no room, which is no failure. */
+START_TEST(writer_of_many)
+{
+	uint8_t buffer[64];
+	struct wire_record records[3] = {{.payload = TEXT("a"), .timestamp = 1},
+					 {.payload = TEXT("bcd"), .timestamp = INT64_C(1) << 55},
+					 {.payload = TEXT("e")}};
+	uint64_t one = wire_record_size(&records[0], NULL, false), two = wire_record_size(&records[1], NULL, false);
+	for (uint64_t room = 0; room < one + two; room++) {
+		memset(buffer, 0xee, sizeof(buffer));
+		struct wire_writer writer = {.at = buffer, .end = buffer + room};
+		ck_assert_uint_eq(wire_put_records(&writer, records, 3, NULL, UINT64_MAX), room >= one);
+		ck_assert(!writer.overflow && writer.at == buffer + (room < one ? 0 : one) && buffer[room] == 0xee);
+	}
+	struct wire_writer writer = {.at = buffer, .end = buffer + sizeof(buffer)};
+	ck_assert_uint_eq(wire_put_records(&writer, records, 3, NULL, two - 3), 1);
+	ck_assert_uint_eq(wire_put_records(&writer, records + 1, 2, NULL, two - 2), 2);
+	ck_assert(!writer.overflow &&
+		  view_equal((struct view){buffer, (size_t)(writer.at - buffer)},
+			     BYTES(0x0a, 5, 0x0a, 1, 'a', 0x18, 1, 0x0a, 14, 0x0a, 3, 'b', 'c', 'd', 0x18, 0x80, 0x80,
+				   0x80, 0x80, 0x80, 0x80, 0x80, 0x40, 0x0a, 3, 0x0a, 1, 'e')));
+}
+END_TEST
+
 START_TEST(writer_as_message)
 {
 	uint8_t buffer[64];
@@ -827,6 +912,8 @@ static Suite *wire_suite(void)
 	tcase_add_test(unit, headers_too_many);
 	tcase_add_test(unit, headers_of_many_records);
 	tcase_add_test(unit, records_and_more);
+	tcase_add_test(unit, records_in_runs);
+	tcase_add_test(unit, times_of_each_length);
 	tcase_add_test(unit, envelope_fields);
 	tcase_add_loop_test(unit, envelope_refuses, 0, 6);
 	tcase_add_test(unit, bodies);
@@ -842,6 +929,7 @@ static Suite *wire_suite(void)
 	tcase_add_test(unit, restore_ack);
 	tcase_add_test(unit, writer_fields);
 	tcase_add_test(unit, writer_overflows);
+	tcase_add_test(unit, writer_of_many);
 	tcase_add_test(unit, writer_as_message);
 	suite_add_tcase(suite, unit);
 	TCase *agree = tcase_create("against protobuf-c");

@@ -344,6 +344,22 @@ static const char *compare_records(size_t count, FlinkBridge__Record *const *the
 	return NULL;
 }
 
+/* Whether the records, written together, are those bytes: with not one byte to spare, and with some. */
+static bool writes_together(const struct wire_batch *batch, struct view bytes)
+{
+	bool same = true;
+	for (uint64_t spare = 0; spare <= 9 && same; spare++) {
+		uint8_t *buffer = malloc(bytes.size + spare + 1);
+		CHECK(buffer != NULL);
+		struct wire_writer writer = {.at = buffer, .end = buffer + bytes.size + spare};
+		same = wire_put_records(&writer, batch->records, batch->count, batch->headers, UINT64_MAX) ==
+			   batch->count &&
+		       !writer.overflow && view_equal((struct view){buffer, (size_t)(writer.at - buffer)}, bytes);
+		free(buffer);
+	}
+	return same;
+}
+
 /* Writes the records with wire and lets protobuf-c read them back. */
 static const char *compare_written(const struct wire_batch *batch)
 {
@@ -356,12 +372,15 @@ static const char *compare_written(const struct wire_batch *batch)
 	for (uint32_t i = 0; i < batch->count; i++)
 		wire_put_record(&writer, &batch->records[i], batch->headers, false);
 	bool exact = !writer.overflow && writer.at == writer.end;
+	bool same = writes_together(batch, (struct view){buffer, size});
 	FlinkBridge__Results *read = flink_bridge__results__unpack(NULL, size, buffer);
 	const char *difference =
 	    read == NULL ? "written records do not unpack" : compare_records(read->n_records, read->records, batch);
 	if (read != NULL)
 		flink_bridge__results__free_unpacked(read, NULL);
 	free(buffer);
+	if (!same)
+		return "records written together are not those written one by one";
 	return exact ? difference : "the computed size of records is not the written one";
 }
 

@@ -286,8 +286,11 @@ enum output_result output_records(struct output *output, const struct wire_recor
 		if (!results_begin(output, bound, expect))
 			return OUTPUT_NO_ROOM;
 	}
-	for (uint32_t i = 0; i < count && result == OUTPUT_OK; i++)
-		result = record_write(output, &records[i], headers, size);
+	for (uint32_t i = 0; i < count && result == OUTPUT_OK; i++) {
+		i += wire_put_records(&output->writer, &records[i], count - i, headers, output->record_max);
+		if (i < count)
+			result = record_write(output, &records[i], headers, size);
+	}
 	return result;
 }
 

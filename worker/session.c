@@ -646,19 +646,12 @@ static void capture_message(const struct session *session, const struct frame *f
 
 /* ---- Batch --------------------------------------------------------------------------------------------------------- */
 
-/* Checks a record against segment, key groups and limits. */
-static bool record_check(struct session *session, const struct wire_record *record, uint32_t index, uint64_t size)
+/* Checks a record against segment and key groups. */
+static bool record_check(struct session *session, const struct wire_record *record, uint32_t index)
 {
 	const struct segment *segment = session->segment;
 	struct fault fault = fault_at(FAULT_MALFORMED, index);
 
-	if (__builtin_expect(size > session->output->record_max, 0)) {
-		fault.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE;
-		fault.status = GRPC_STATUS_RESOURCE_EXHAUSTED;
-		return fail(session, fault, "record %" PRIu32 " has %" PRIu64 " bytes; a record may have %" PRIu64,
-			    index, size, session->output->record_max),
-		       false;
-	}
 	if (__builtin_expect(record->input > 0 && record->input >= segment->input_count, 0))
 		return fail(session, fault, "record %" PRIu32 " names input %" PRIu32 "; segment \"%s\" has %zu", index,
 			    record->input, segment->name, segment->input_count),
@@ -685,34 +678,41 @@ static bool record_check(struct session *session, const struct wire_record *reco
 	return true;
 }
 
+/* Fails because the record in front of a reader, or what should be one, cannot be taken. Always returns false. */
+static bool fail_record(struct session *session, enum wire_result result, struct wire_reader *reader, uint32_t index)
+{
+	struct fault fault = fault_at(FAULT_MALFORMED, index);
+	struct wire_field field;
+
+	if (result == WIRE_NO_MEMORY)
+		memory_leave("the records of a unit of work");
+	if (reader->malformed)
+		return fail(session, fault, "the batch cannot be read behind its first %" PRIu32 " records", index),
+		       false;
+	if (result != WIRE_TOO_LARGE || !wire_next(reader, &field))
+		return fail(session, fault, "record %" PRIu32 " of the batch: %s", index, wire_result_text(result)),
+		       false;
+	fault.code = FLINK_BRIDGE__ERROR_CODE__ERROR_TOO_LARGE;
+	fault.status = GRPC_STATUS_RESOURCE_EXHAUSTED;
+	return fail(session, fault, "record %" PRIu32 " has %zu bytes; a record may have %" PRIu64, index,
+		    (size_t)field.bytes.size, session->output->record_max),
+	       false;
+}
+
 /* Reads the records of the next run into the workspace and moves `rest` behind them. False: the session has failed. */
 static bool run_read(struct session *session, struct view *rest)
 {
-	uint32_t limit = run_limit(session);
 	struct wire_batch *batch = &session->workspace->batch;
 	struct wire_reader reader;
-	struct wire_field field;
+	enum wire_result result;
 
 	wire_reader_init(&reader, *rest);
-	while (batch->count < limit && wire_next(&reader, &field)) {
-		uint32_t index = session->at->done + batch->count;
-		enum wire_result result;
-
-		if (field.number != 1)
-			continue;
-		result = field.type == WIRE_BYTES ? wire_parse_record(field.bytes, batch) : WIRE_MALFORMED;
-		if (result == WIRE_NO_MEMORY)
-			memory_leave("the records of a unit of work");
-		if (result != WIRE_OK)
-			return fail(session, fault_at(FAULT_MALFORMED, index), "record %" PRIu32 " of the batch: %s",
-				    index, wire_result_text(result));
-		if (!record_check(session, &batch->records[batch->count - 1], index, field.bytes.size))
+	result = wire_parse_run(&reader, batch, run_limit(session), session->output->record_max);
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (!record_check(session, &batch->records[i], session->at->done + i))
 			return false;
-	}
-	if (reader.malformed)
-		return fail(session, fault_at(FAULT_MALFORMED, session->at->done + batch->count),
-			    "the batch cannot be read behind its first %" PRIu32 " records",
-			    session->at->done + batch->count);
+	if (result != WIRE_OK)
+		return fail_record(session, result, &reader, session->at->done + batch->count);
 	session->workspace->unit.records += batch->count;
 	*rest = (struct view){reader.at, (size_t)(reader.end - reader.at)};
 	return true;

@@ -1,12 +1,15 @@
 """What stands around a Python step, as lines of name, value, unit: unary calls against a plain grpcio server with the same function, the time
-until a sidecar is ready, and the memory of a slot. Run by `make bench-steps`.
+until a sidecar is ready, and the memory of a slot and the time until an heir waits, with modules out of a template and without. Run by
+`make bench-steps`.
 
     bench_python.py BUILD [--serve ADDRESS]     the second: only the grpcio server
 """
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,11 +18,12 @@ import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PIPELINE = """name: bench
-sources: { in: { kind: generator, count: 1 } }
+sources: {{ in: {{ kind: generator, count: 1 }} }}
 steps:
-  - { name: same, kind: python, module: bench_python_steps, function: identity }
-sinks: { out: { kind: discard } }
+  - {{ name: same, kind: python, module: {}, function: identity }}
+sinks: {{ out: {{ kind: discard }} }}
 """
+HEIRS = 20  # that are killed, to see how long the next ones take
 
 
 def serve(address):
@@ -55,11 +59,13 @@ def generate():
     )
 
 
-def start(build, folder, slots):
+def start(build, folder, slots, module="bench_python_steps", flags=()):
     """A sidecar; returns it and the ms until it served."""
+    (folder / "p.yaml").write_text(PIPELINE.format(module))
+    subprocess.run([build / "bridgectl", "compile", folder / "p.yaml", "-o", folder / "d.yaml"], check=True)
     command = [build / "bridged", "--descriptor", folder / "d.yaml", "--slots", str(slots), "--listen", f"unix:{folder}/s{slots}"]
     begin = time.monotonic()
-    sidecar = subprocess.Popen([*command, "--python-path", TOP / "bench" / "python"], stderr=subprocess.PIPE, text=True)
+    sidecar = subprocess.Popen([*command, "--python-path", TOP / "bench" / "python", *flags], stderr=subprocess.PIPE, text=True)
     for line in sidecar.stderr:
         if "serving pipeline" in line:
             return sidecar, (time.monotonic() - begin) * 1000
@@ -87,15 +93,59 @@ def memory_kib(sidecar):
     return total
 
 
-def processes_wait(sidecar, count):
-    """Waits until all of its processes sleep: workers for work, heirs in the mutex."""
+def heirs(sidecar):
+    """The process ids of heirs that wait."""
+    found = []
+    for pid in children(sidecar.pid):
+        with contextlib.suppress(OSError):
+            if "-h" in pathlib.Path(f"/proc/{pid}/comm").read_text():
+                found.append(pid)
+    return found
+
+
+def heirs_wait(sidecar, count, gone=None):
+    """Waits until so many heirs are there, another one in place of `gone`; returns them."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        names = [pathlib.Path(f"/proc/{pid}/comm").read_text() for pid in children(sidecar.pid)]
-        if sum("-h" in name for name in names) == count:
-            return
-        time.sleep(0.05)
+        found = heirs(sidecar)
+        if len(found) == count and gone not in found:
+            return found
+        time.sleep(0.0005)
     raise SystemExit("the heirs did not come")
+
+
+def slot_memory(build, folder, module, flags):
+    """MiB that a further slot takes with its heir: the median of three."""
+    memory = {2: [], 4: []}
+    for _ in range(3):
+        for slots, found in memory.items():
+            sidecar, _ = start(build, folder, slots, module, flags)
+            heirs_wait(sidecar, slots)
+            found.append(memory_kib(sidecar))
+            stop(sidecar)
+    return (statistics.median(memory[4]) - statistics.median(memory[2])) / 2 / 1024
+
+
+def heir_time(build, folder, module, flags):
+    """The median of the ms from an heir's death until the next one waits."""
+    sidecar, _ = start(build, folder, 1, module, flags)
+    took = []
+    for _ in range(HEIRS):
+        (heir,) = heirs_wait(sidecar, 1)
+        begin = time.monotonic()
+        os.kill(heir, signal.SIGKILL)
+        heirs_wait(sidecar, 1, heir)
+        took.append((time.monotonic() - begin) * 1000)
+    stop(sidecar)
+    return statistics.median(took)
+
+
+def compare_imports(build, folder):
+    """What a further slot and another heir cost, with modules of the standard library alone and with numpy, out of a template or not."""
+    for imports, flags in (("", []), ("numpy_", ["--python-venv", TOP / "build" / "bench-venv"])):
+        for alone, module in (("", "bench_python_steps"), ("_alone", "bench_python_alone")):
+            print(f"python_{imports}slot_pss{alone}\t{slot_memory(build, folder, module, flags):.1f}\tMiB", flush=True)
+            print(f"python_{imports}heir_ms{alone}\t{heir_time(build, folder, module, flags):.1f}\tms", flush=True)
 
 
 def main():
@@ -105,20 +155,13 @@ def main():
     generate()
     with tempfile.TemporaryDirectory(prefix="b") as name:
         folder = pathlib.Path(name)
-        (folder / "p.yaml").write_text(PIPELINE)
-        subprocess.run([build / "bridgectl", "compile", folder / "p.yaml", "-o", folder / "d.yaml"], check=True)
-        ready, memory = [], {}
+        ready = []
         for _ in range(5):
             sidecar, took = start(build, folder, 1)
             ready.append(took)
             stop(sidecar)
         print(f"python_ready_ms\t{statistics.median(ready):.0f}\tms", flush=True)
-        for slots in (2, 4):
-            sidecar, _ = start(build, folder, slots)
-            processes_wait(sidecar, slots)
-            memory[slots] = memory_kib(sidecar)
-            stop(sidecar)
-        print(f"python_slot_pss\t{(memory[4] - memory[2]) / 2 / 1024:.1f}\tMiB", flush=True)
+        compare_imports(build, folder)
         other = subprocess.Popen([sys.executable, __file__, build, "--serve", f"unix:{folder}/other"])
         sidecar, _ = start(build, folder, 1)
         addresses = [f"unix:{folder}/s1", f"unix:{folder}/other"]

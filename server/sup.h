@@ -179,6 +179,8 @@ struct supervisor {
 	uint32_t child_count;
 	struct keeper keepers[SLOTS_MAX];
 	uint32_t keeper_count;
+	const struct descriptor
+	    *first; /* of the first generation: whoever loaded it has it, and it is not ours to free */
 	struct code codes[CODES_MAX];
 	uint32_t code; /* the generation that all slots were last brought to */
 	struct reload reload;

@@ -44,7 +44,8 @@ const char *reload_state_name(enum reload_state state)
 void codes_init(struct supervisor *supervisor)
 {
 	supervisor->code = 1;
-	supervisor->codes[0] = (struct code){.number = 1, .descriptor = supervisor->sidecar->descriptor};
+	supervisor->first = supervisor->sidecar->descriptor;
+	supervisor->codes[0] = (struct code){.number = 1, .descriptor = supervisor->first};
 }
 
 struct code *code_of(struct supervisor *supervisor, uint32_t number)

@@ -246,8 +246,7 @@ def test_workers_out_of_a_template_can_die_all_the_time(python, client):
                     last[key].clear()
                 expected.append(f"{key} {seen[key]} {' '.join(last[key])}".encode())
             assert payloads(session.results(seq)) == expected
-    wait_for_heirs(sidecar)
-    assert counter(sidecar, "takeovers") >= len(killed), sidecar.stats("stats")
+    wait_until(lambda: counter(sidecar, "takeovers") >= len(killed), lambda: sidecar.stats("stats"))
     assert "by itself" not in sidecar.log() and counter(sidecar, "templates") == 1
 
 

@@ -145,7 +145,8 @@ static void check_state(struct config *config)
 }
 
 /* Decides who looks how long before sleeping, by the number of cores. A worker that looks on a core which the client or the
- * front has work for takes each message singly, where a sleeper finds several when it gets the core. */
+ * front has work for takes each message singly, where a sleeper finds several when it gets the core. The front looks even on a
+ * machine with one core, for waking it takes a detour through its doorbell thread. */
 static void resolve_spin(struct config *config)
 {
 	cpu_set_t set;
@@ -153,7 +154,7 @@ static void resolve_spin(struct config *config)
 	bool decided = config->spin_us != CONFIG_AUTO;
 
 	if (!decided)
-		config->spin_us = cores == 1 ? 0 : SPIN_US;
+		config->spin_us = SPIN_US;
 	config->worker_spin_us = decided || cores >= config->slots + CORES_OF_OTHERS ? config->spin_us : 0;
 }
 

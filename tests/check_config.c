@@ -94,7 +94,7 @@ START_TEST(defaults_fit_one_another)
 	ck_assert_uint_eq(config.drain_timeout_ms, 10000);
 	ck_assert_uint_eq(config.window_age_ms_max, 600000);
 	ck_assert_uint_eq(config.memory_limit, 0);
-	ck_assert_uint_le(config.spin_us, 50);
+	ck_assert_uint_eq(config.spin_us, 50);
 	ck_assert_uint_le(config.worker_spin_us, config.spin_us);
 	config_complete(&config, 1, &findings);
 	ck_assert_uint_eq(config.sessions_per_slot, 4);

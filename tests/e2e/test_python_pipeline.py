@@ -1,6 +1,7 @@
 """`flink_bridge.pipeline`: pipelines written in Python become the pipeline.yaml that a person would have written. And the wheel."""
 
 import doctest
+import json
 import os
 import re
 import subprocess
@@ -108,6 +109,19 @@ def test_the_word_count_is_one_pipeline_in_two_languages(tmp_path):
         for path in (folder / "pipeline.yaml", tmp_path / "pipeline.yaml")
     ]
     assert texts[0] == texts[1]
+
+
+ODD = "\x7f\x85\u2028\u2029\ufeff😀ü\" \\ # : \t"
+
+
+def test_any_text_is_written_as_it_is(tmp_path):
+    """What YAML cannot have as it is, or would read as something else, on one line and on several."""
+    made, source = shop()
+    program = f"if {json.dumps(ODD)} then . else . end"
+    several = source.kind("serialize_json", name="field", field=ODD.replace("\t", "")).map(program, name="one").map(program + "\n| .", name="lines")
+    several.sink("out", "file", path=f"{tmp_path}/ü😀")
+    assert yaml.safe_load(made.to_yaml()) == made.to_dict()
+    made.check(BRIDGECTL)
 
 
 def shop():

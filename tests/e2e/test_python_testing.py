@@ -221,6 +221,14 @@ def test_a_pipeline():
     assert harness.run() == out
 
 
+def test_texts_reach_a_pipeline_as_they_are():
+    text = "\x7f\x85\u2028\ufeff😀ü\""
+    harness = pipeline()
+    harness.send({"user": text, "type": "view"}, headers={"h": text, "😀": "smile"}, timestamp=7)
+    (view,) = harness.run()["small"]
+    assert view.json()["user"] == text and view.key == text.encode() and view.headers == {"h": text, "😀": "smile"}
+
+
 def test_a_pipeline_that_fails(tmp_path):
     harness = pipeline()
     harness.send("no JSON", timestamp=1)

@@ -41,11 +41,22 @@ from .message import Message
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 PLAIN = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
+UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")  # of what JSON leaves as it is
+NO_BLOCK = re.compile(r"[^\S\n]\n|\A\s|[^\n\t\x20-\x7e\xa0-\ufffd]")  # in a text that a block could not show as it is
 WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
 
 
 class PipelineError(Exception):
     """Something that a pipeline cannot have. The message says what, and what to do."""
+
+
+def quoted(value: Any) -> str:
+    """A value as JSON that YAML reads as the same: with characters as they are, but for those that YAML wants written as escapes.
+
+    >>> print(quoted(["a\\u007f\\x85", "ü😀"]))
+    ["a\\u007f\\u0085", "ü😀"]
+    """
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", _json.dumps(value, ensure_ascii=False))
 
 
 def _scalar(value: Any) -> str:
@@ -56,12 +67,12 @@ def _scalar(value: Any) -> str:
         return "{ " + ", ".join(f"{_scalar(str(key))}: {_scalar(each)}" for key, each in value.items()) + " }" if value else "{}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_scalar(each) for each in value) + "]"
-    return _json.dumps(value, ensure_ascii=False)
+    return quoted(value)
 
 
 def _lines(key: str, value: Any, indent: str) -> list[str]:
     """An entry of a map as YAML: text of several lines as a block, long maps a key per line."""
-    if isinstance(value, str) and "\n" in value and not re.search(r"[^\S\n]\n|\A\s|[^\n\t\x20-\x7e\xa0-\ufffd]", value):
+    if isinstance(value, str) and "\n" in value and not NO_BLOCK.search(value) and not UNPRINTABLE.search(value):
         return [f"{indent}{_scalar(key)}: |{'' if value.endswith(chr(10)) else '-'}", *[f"{indent}  {line}".rstrip() for line in value.splitlines()]]
     if isinstance(value, Mapping) and len(_scalar(value)) > 100:
         return [f"{indent}{_scalar(key)}:", *[line for name, each in value.items() for line in _lines(str(name), each, indent + "  ")]]
@@ -356,7 +367,7 @@ class Pipeline:
         program = bridgectl or os.environ.get("BRIDGECTL") or shutil.which("bridgectl")
         if program is None:
             raise PipelineError("bridgectl is not on PATH; name it by bridgectl=..., or by the variable BRIDGECTL")
-        done = subprocess.run([str(program), "check", "-"], input=self.to_yaml(), capture_output=True, text=True)
+        done = subprocess.run([str(program), "check", "-"], input=self.to_yaml(), capture_output=True, encoding="utf-8")
         if done.returncode != 0:
             raise PipelineError(done.stderr.strip())
 
@@ -396,10 +407,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     text = pipeline.to_yaml()
     if options.output is None:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode())
         return 0
     new = pathlib.Path(f"{options.output}.new")
-    new.write_text(text)
+    new.write_text(text, encoding="utf-8")
     new.replace(options.output)
     return 0
 

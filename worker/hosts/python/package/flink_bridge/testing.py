@@ -35,6 +35,7 @@ from typing import Any
 
 from .engine import Feed, Runner, StepError, check_target, describe, is_transient, key_bytes, outputs_of
 from .message import Json, Message, dumps
+from .pipeline import quoted
 from .step import Context, Timer
 
 Payload = Message | bytes | str | dict[str, Any] | Json
@@ -630,21 +631,21 @@ class PipelineHarness:
             raise FileNotFoundError("bridgectl is not on PATH; name it by bridgectl=..., or by the variable BRIDGECTL")
         with tempfile.TemporaryDirectory(prefix="flink-bridge-") as folder:
             cases, outputs = pathlib.Path(folder) / "case.test.yaml", pathlib.Path(folder) / "outputs.jsonl"
-            cases.write_text(_json.dumps(self._file(pathlib.Path(folder))))
+            cases.write_text(quoted(self._file(pathlib.Path(folder))), encoding="utf-8")
             command = [str(self._program), "test", str(cases), "--json", "--outputs", str(outputs)]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8")
             if done.returncode not in (0, 1):
                 raise PipelineFailed(done.stderr or done.stdout)
             failure = _json.loads(done.stdout)["cases"][0]["failure"]
             if failure is not None:
                 raise PipelineFailed(failure)
-            return _read_outputs(outputs.read_text())
+            return _read_outputs(outputs.read_text(encoding="utf-8"))
 
     def _file(self, folder: pathlib.Path) -> dict[str, Any]:
         """The file of cases, which is JSON, and so YAML."""
         path = folder / "pipeline.yaml"
         if hasattr(self._pipeline, "to_yaml"):
-            path.write_text(self._pipeline.to_yaml())
+            path.write_text(self._pipeline.to_yaml(), encoding="utf-8")
         else:
             path = pathlib.Path(self._pipeline).resolve()
         case = {**self._case, "events": self._events}
@@ -654,7 +655,7 @@ class PipelineHarness:
 def _read_outputs(text: str) -> dict[str, Outputs]:
     """What `bridgectl test --outputs` has written."""
     sinks: dict[str, Outputs] = {}
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):  # splitlines() ends lines at more than that
         record = _json.loads(line)
         messages = sinks.setdefault(record["sink"], Outputs())
         if "payload" not in record:

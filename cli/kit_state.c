@@ -9,11 +9,10 @@
 
 enum { STATES_MAX = 4096 };
 
-/* Memory, or the end in words. */
-static void *need(void *memory)
+void *kit_need(void *memory)
 {
 	if (memory == NULL)
-		fatalx("out of memory for the state of a case");
+		fatalx("out of memory for a case");
 	return memory;
 }
 
@@ -30,8 +29,8 @@ void kit_states_declare(struct kit_states *states, const FlinkBridge__OpenAck *a
 	size_t room = 0;
 	for (size_t i = 0; i < ack->n_state_manifest; i++)
 		room += strlen(ack->state_manifest[i]->step) + strlen(ack->state_manifest[i]->name) + 64;
-	states->manifest = need(malloc(room));
-	states->partitions = need(calloc(ack->n_state_manifest, sizeof(*states->partitions)));
+	states->manifest = kit_need(malloc(room));
+	states->partitions = kit_need(calloc(ack->n_state_manifest, sizeof(*states->partitions)));
 	states->state_count = (uint32_t)ack->n_state_manifest;
 	struct wire_writer writer = {states->manifest, states->manifest + room, false};
 	for (size_t i = 0; i < ack->n_state_manifest; i++) {
@@ -54,7 +53,7 @@ void kit_states_declare(struct kit_states *states, const FlinkBridge__OpenAck *a
 /* A copy of bytes that is owned. */
 static struct view copy(struct view view)
 {
-	uint8_t *bytes = need(malloc(view.size + 1));
+	uint8_t *bytes = kit_need(malloc(view.size + 1));
 
 	if (view.size > 0)
 		memcpy(bytes, view.data, view.size);
@@ -76,7 +75,8 @@ static bool go_on(struct kit_states *states, const struct wire_entry *part)
 	if (part->state != whole->state || !view_equal(part->key, whole->key) ||
 	    !view_equal(part->sub_key, whole->sub_key))
 		return false;
-	uint8_t *bytes = need(realloc((void *)(uintptr_t)whole->value.data, whole->value.size + part->value.size + 1));
+	uint8_t *bytes =
+	    kit_need(realloc((void *)(uintptr_t)whole->value.data, whole->value.size + part->value.size + 1));
 	if (part->value.size > 0)
 		memcpy(bytes + whole->value.size, part->value.data, part->value.size);
 	whole->value = (struct view){bytes, whole->value.size + part->value.size};
@@ -88,7 +88,7 @@ static void keep(struct kit_states *states, uint32_t subtask, const struct wire_
 {
 	if (states->count == states->capacity) {
 		states->capacity = states->capacity == 0 ? 64 : 2 * states->capacity;
-		states->entries = need(realloc(states->entries, states->capacity * sizeof(*states->entries)));
+		states->entries = kit_need(realloc(states->entries, states->capacity * sizeof(*states->entries)));
 	}
 	struct kit_entry *kept = &states->entries[states->count];
 	*kept = (struct kit_entry){.entry = *entry, .order = states->count};
@@ -119,15 +119,6 @@ const char *kit_states_take(struct kit_states *states, uint32_t subtask, struct 
 	return reader.malformed ? "sent state that cannot be read" : NULL;
 }
 
-/* Orders bytes. */
-static int compare_views(struct view a, struct view b)
-{
-	size_t least = a.size < b.size ? a.size : b.size;
-	int order = least == 0 ? 0 : memcmp(a.data, b.data, least);
-
-	return order != 0 ? order : (a.size > b.size) - (a.size < b.size);
-}
-
 /* Orders entries by what they are about; and those about the same. */
 static int compare_identity(const struct kit_entry *a, const struct kit_entry *b)
 {
@@ -135,8 +126,8 @@ static int compare_identity(const struct kit_entry *a, const struct kit_entry *b
 		return a->entry.state < b->entry.state ? -1 : 1;
 	if (a->subtask != b->subtask)
 		return a->subtask < b->subtask ? -1 : 1;
-	int order = compare_views(a->entry.key, b->entry.key);
-	return order != 0 ? order : compare_views(a->entry.sub_key, b->entry.sub_key);
+	int order = view_compare(a->entry.key, b->entry.key);
+	return order != 0 ? order : view_compare(a->entry.sub_key, b->entry.sub_key);
 }
 
 static int compare(const void *left, const void *right)

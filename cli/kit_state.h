@@ -26,6 +26,9 @@ struct kit_states {
 	bool partial; /* the last entry goes on in the next one that comes */
 };
 
+/* Memory for a case, or the end in words. */
+void *kit_need(void *memory);
+
 /* Keeps the manifest of an OpenAck. */
 void kit_states_declare(struct kit_states *states, const FlinkBridge__OpenAck *ack);
 

@@ -11,7 +11,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -333,24 +332,8 @@ static bool find_timestamp(struct source_reader *reader, struct view payload, in
 	*timestamp = clock_wall_ms();
 	if (reader->timestamp == NULL)
 		return true;
-	if (payload.size > INT32_MAX)
-		return timestamp_failed(reader, payload, "it is too large");
-	jv value = jv_parse_sized((const char *)payload.data, (int)payload.size);
-	if (!jv_is_valid(value)) {
-		jv why = jv_invalid_has_msg(jv_copy(value)) ? jv_invalid_get_msg(value) : jv_string("it is empty");
-		bool failed = timestamp_failed(reader, payload, jv_string_value(why));
-		jv_free(why);
-		return failed;
-	}
-	jv result;
-	if (!jq_program_one(reader->timestamp, value, &result))
-		return timestamp_failed(reader, payload, jq_program_error(reader->timestamp));
-	double ms = jv_get_kind(result) == JV_KIND_NUMBER ? jv_number_value(result) : NAN;
-	jv_free(result);
-	if (!(ms >= -9.2e18 && ms <= 9.2e18))
-		return timestamp_failed(reader, payload, "the timestamp program must yield milliseconds, a number");
-	*timestamp = (int64_t)floor(ms);
-	return true;
+	const char *why = jq_program_time(reader->timestamp, payload, timestamp);
+	return why == NULL || timestamp_failed(reader, payload, why);
 }
 
 /* Gets the next record ready. False: none now, or none any more (at_end). */

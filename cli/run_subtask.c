@@ -25,7 +25,6 @@
 #include "shared/log.h"
 
 enum {
-	PROTOCOL_VERSION = 1,
 	BODY_START = 6,    /* the key and length of the embedded Batch */
 	ENVELOPE_MAX = 32, /* seq and time, and the key and length */
 	CONTROL_MESSAGE_MAX = 64,
@@ -105,7 +104,7 @@ void subtask_open(struct subtask *subtask)
 	uint32_t first, last;
 	key_group_range(subtask->index, segment->parallelism, segment->max_parallelism, &first, &last);
 	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
-	open.protocol_version = PROTOCOL_VERSION;
+	open.protocol_version = WIRE_PROTOCOL_VERSION;
 	open.job = (char *)"bridgectl run";
 	open.pipeline = (char *)(uintptr_t)graph->descriptor->pipeline;
 	open.segment = segment->id;

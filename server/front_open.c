@@ -24,7 +24,6 @@
 enum {
 	OPEN_TEXT_MAX = FRONT_NOTE_MAX,
 	OPEN_SIZE_MAX = 512 << 10, /* twice what the largest manifest takes: what protobuf-c may have to unpack here */
-	PROTOCOL_VERSION = 1,
 };
 
 void open_request_free(struct open_request *open)
@@ -55,10 +54,10 @@ static bool open_text(struct session *session, const char *name, const char *tex
 static bool open_same_pipeline(struct session *session, const FlinkBridge__Open *open)
 {
 	const struct descriptor *descriptor = session->front->descriptor;
-	if (open->protocol_version != PROTOCOL_VERSION) {
+	if (open->protocol_version != WIRE_PROTOCOL_VERSION) {
 		session_end(session, GRPC_STATUS_FAILED_PRECONDITION,
 			    "protocol version %u: this sidecar speaks version %d; use a client of the same release",
-			    open->protocol_version, PROTOCOL_VERSION);
+			    open->protocol_version, WIRE_PROTOCOL_VERSION);
 	} else if (strcmp(open->pipeline, descriptor->pipeline) != 0) {
 		session_end(session, GRPC_STATUS_FAILED_PRECONDITION,
 			    "pipeline \"%.100s\": this sidecar serves \"%.100s\"; one sidecar serves one pipeline",

@@ -24,4 +24,13 @@ static inline bool view_equal(struct view a, struct view b)
 	return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
 }
 
+/* Which of two views comes first, as memcmp() says it: byte by byte, of two that begin alike the shorter one. */
+static inline int view_compare(struct view a, struct view b)
+{
+	size_t common = a.size < b.size ? a.size : b.size;
+	int order = common == 0 ? 0 : memcmp(a.data, b.data, common);
+
+	return order != 0 ? order : (a.size > b.size) - (a.size < b.size);
+}
+
 #endif

@@ -29,7 +29,8 @@
 
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
-enum { WIRE_HEADERS_MAX = 1000 }; /* header entries of one record */
+enum { WIRE_HEADERS_MAX = 1000 };   /* header entries of one record */
+enum { WIRE_PROTOCOL_VERSION = 1 }; /* of the Session contract, in Open */
 
 /* ---- Reading a message field by field ---- */
 

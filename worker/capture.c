@@ -69,23 +69,14 @@ static void keep_entry(void *context, const struct state_entry *entry)
 	capture->entries[capture->count++] = *entry;
 }
 
-/* Which of two runs of bytes comes first. */
-static int compare_views(struct view a, struct view b)
-{
-	size_t common = a.size < b.size ? a.size : b.size;
-	int order = common == 0 ? 0 : memcmp(a.data, b.data, common);
-
-	return order != 0 ? order : (a.size > b.size) - (a.size < b.size);
-}
-
 /* By state, key and what is under it: pieces of lists come in their order. */
 static int compare_entries(const void *left, const void *right)
 {
 	const struct state_entry *a = left, *b = right;
 	int order = (a->state > b->state) - (a->state < b->state);
 
-	order = order != 0 ? order : compare_views(a->key, b->key);
-	return order != 0 ? order : compare_views(a->sub, b->sub);
+	order = order != 0 ? order : view_compare(a->key, b->key);
+	return order != 0 ? order : view_compare(a->sub, b->sub);
 }
 
 /* How long the walk may take. */

@@ -11,6 +11,7 @@
 #include "worker/jq_program.h"
 
 #include <jq.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -460,6 +461,37 @@ bool jq_program_one(struct jq_program *program, jv input, jv *output)
 		program_failed(program, jv_string("the program yields more than one value, and one is needed"));
 	}
 	return false;
+}
+
+/* Why bytes are no JSON; takes the value over that was made of them. */
+static const char *no_json(jv value)
+{
+	static char words[256];
+	jv why =
+	    jv_invalid_has_msg(jv_copy(value)) ? jv_invalid_get_msg(value) : (jv_free(value), jv_string("it is empty"));
+
+	snprintf(words, sizeof(words), "%s", jv_string_value(why));
+	jv_free(why);
+	return words;
+}
+
+const char *jq_program_time(struct jq_program *program, struct view payload, int64_t *ms)
+{
+	jv result;
+
+	if (payload.size > INT32_MAX)
+		return "it is too large";
+	jv value = jv_parse_sized((const char *)payload.data, (int)payload.size);
+	if (!jv_is_valid(value))
+		return no_json(value);
+	if (!jq_program_one(program, value, &result))
+		return jq_program_error(program);
+	double number = jv_get_kind(result) == JV_KIND_NUMBER ? jv_number_value(result) : NAN;
+	jv_free(result);
+	if (!(number >= -9.2e18 && number <= 9.2e18))
+		return "the timestamp program must yield milliseconds, a number";
+	*ms = (int64_t)floor(number);
+	return NULL;
 }
 
 bool jq_program_holds(struct jq_program *program, jv input, bool *holds)

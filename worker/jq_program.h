@@ -10,6 +10,7 @@
 #include <jv.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "shared/view.h"
 
@@ -42,6 +43,9 @@ bool jq_program_is_field(const struct jq_program *program, struct view *name);
 
 /* Runs a program that must yield exactly one value: false, and jq_program_error(), when it does not. */
 bool jq_program_one(struct jq_program *program, jv input, jv *output);
+
+/* The same over a payload that is JSON, to a time in ms, rounded down. NULL, or why there is none: good until the next call. */
+const char *jq_program_time(struct jq_program *program, struct view payload, int64_t *ms);
 
 /* The same as a condition: everything but false and null holds. */
 bool jq_program_holds(struct jq_program *program, jv input, bool *holds);

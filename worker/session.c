@@ -36,7 +36,6 @@
 enum {
 	RUN_RECORDS =
 	    256, /* enough to make the cost of a run vanish, few enough to stay in the cache and within a turn */
-	PROTOCOL_VERSION = 1,
 	TEXT_MAX = 2048 /* more than is sent, so that the cut is made between characters */,
 	DELTA_ENTRIES = 4096, /* of one StateDelta */
 	LOG_PART = 4          /* of the undo log, before a unit ends by itself */
@@ -500,9 +499,9 @@ static bool open_check(struct session *session, const struct frame *frame, const
 	const struct descriptor *descriptor = session->workspace->descriptor;
 	const struct segment *segment;
 
-	if (open->protocol_version != PROTOCOL_VERSION)
+	if (open->protocol_version != WIRE_PROTOCOL_VERSION)
 		return fail(session, FAULT_STATE, "protocol version %" PRIu32 " is not spoken here; use version %d",
-			    open->protocol_version, PROTOCOL_VERSION),
+			    open->protocol_version, WIRE_PROTOCOL_VERSION),
 		       false;
 	if (open->segment != frame->segment || open->segment >= descriptor->segment_count)
 		return fail(session, FAULT_STATE,
@@ -1122,7 +1121,7 @@ static bool take(struct session *session, const struct frame *frame, const struc
 		return take_close(session, message->body);
 	default:
 		return fail(session, FAULT_MALFORMED, "the message is of no kind that version %d of the protocol has",
-			    PROTOCOL_VERSION);
+			    WIRE_PROTOCOL_VERSION);
 	}
 }
 

@@ -72,15 +72,6 @@ static struct timer_node *node_at(const struct state *state, const struct timer_
 	return vector_at(state->store, &heap->nodes, index, NODES_PER_CHUNK, sizeof(struct timer_node));
 }
 
-/* memcmp for views. */
-static int view_compare(struct view a, struct view b)
-{
-	size_t both = a.size < b.size ? a.size : b.size;
-	int order = both == 0 ? 0 : memcmp(a.data, b.data, both);
-
-	return order != 0 ? order : a.size < b.size ? -1 : a.size > b.size;
-}
-
 /* Whether one timer comes before another. */
 static bool node_before(const struct state *state, const struct timer_node *a, const struct timer_node *b)
 {

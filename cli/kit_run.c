@@ -317,7 +317,7 @@ struct kit_outcome kit_run(struct kit_file *file, const struct kit_case *kit, co
 	bool served = kit_services_start(&services, file, kit, run.log, SERVICE_MS);
 	if (!served)
 		fail(&run, "  %s\n", services.why);
-	bool python_path = load_set_python_path(kit_case_place(file, kit));
+	struct load_code_paths paths = load_set_code_paths(kit_case_place(file, kit));
 	struct descriptor *descriptor = served ? kit_case_compile(file, kit, &diagnostics) : NULL;
 	if (descriptor != NULL)
 		run_job(&run, descriptor);
@@ -326,8 +326,7 @@ struct kit_outcome kit_run(struct kit_file *file, const struct kit_case *kit, co
 	else
 		add_log(&run);
 	kit_services_stop(&services);
-	if (python_path)
-		unsetenv("FLINK_BRIDGE_PYTHON_PATH");
+	load_forget_code_paths(&paths);
 	environment_restore(kit, before);
 	descriptor_free(descriptor);
 	diagnostics_free(&diagnostics);

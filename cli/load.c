@@ -14,7 +14,8 @@
 #include "server/config.h"
 #include "worker/chain.h"
 
-#define PYTHON_PATH "FLINK_BRIDGE_PYTHON_PATH" /* as the host of Python steps reads it */
+/* As the hosts of steps read them. */
+static const char *const code_paths[LOAD_CODE_PATHS] = {"FLINK_BRIDGE_PYTHON_PATH", "FLINK_BRIDGE_LIBRARY_PATH"};
 
 bool load_wants_colour(FILE *out)
 {
@@ -24,17 +25,27 @@ bool load_wants_colour(FILE *out)
 	       strcmp(terminal, "dumb") != 0;
 }
 
-bool load_set_python_path(const char *pipeline)
+struct load_code_paths load_set_code_paths(const char *pipeline)
 {
 	const char *slash = strrchr(pipeline, '/');
 	char here[PATH_MAX], folders[2 * PATH_MAX + 2];
 	int folder = slash == NULL ? 0 : (int)(slash - pipeline + (slash == pipeline));
+	struct load_code_paths paths = {0};
 
-	if (getenv(PYTHON_PATH) != NULL || getcwd(here, sizeof(here)) == NULL)
-		return false;
+	if (getcwd(here, sizeof(here)) == NULL)
+		return paths;
 	const char *between = *pipeline == '/' ? "" : here;
 	snprintf(folders, sizeof(folders), "%s%s%.*s:%s", between, *between == '\0' ? "" : "/", folder, pipeline, here);
-	return setenv(PYTHON_PATH, folders, 1) == 0;
+	for (size_t i = 0; i < LOAD_CODE_PATHS; i++)
+		paths.set[i] = getenv(code_paths[i]) == NULL && setenv(code_paths[i], folders, 1) == 0;
+	return paths;
+}
+
+void load_forget_code_paths(const struct load_code_paths *paths)
+{
+	for (size_t i = 0; i < LOAD_CODE_PATHS; i++)
+		if (paths->set[i])
+			unsetenv(code_paths[i]);
 }
 
 /* ---- The section `sidecar:` of a deployment, which compile leaves to bridged ---- */

@@ -27,9 +27,14 @@ struct descriptor *load_file(const struct arguments *arguments, bool *loaded, st
 /* Whether a deployment's file, which has been checked, has a section for bridged. */
 bool load_has_sidecar(const char *config);
 
-/* Has Python steps that this process or its children run look for their modules beside a pipeline, then in the working directory, unless
- * the environment names other folders (FLINK_BRIDGE_PYTHON_PATH). Whether it has set that. */
-bool load_set_python_path(const char *pipeline);
+/* Has steps that this process or its children run look for their modules and libraries beside a pipeline, then in the working directory,
+ * unless the environment names other folders (FLINK_BRIDGE_PYTHON_PATH, FLINK_BRIDGE_LIBRARY_PATH). What it has set, to be forgotten. */
+enum { LOAD_CODE_PATHS = 2 };
+struct load_code_paths {
+	bool set[LOAD_CODE_PATHS];
+};
+struct load_code_paths load_set_code_paths(const char *pipeline);
+void load_forget_code_paths(const struct load_code_paths *paths);
 
 /* Whether colours should be used on a stream: it is a terminal, and the person has not asked for none. */
 bool load_wants_colour(FILE *out);

@@ -635,7 +635,7 @@ int cmd_run(int argc, char **argv)
 	run.verbose = arguments_given(&run.arguments, "verbose");
 	if (!compile_pipeline(&run))
 		return BRIDGECTL_FAILED;
-	load_set_python_path(run.arguments.operands[0]);
+	load_set_code_paths(run.arguments.operands[0]);
 	code = run_compiled(&run);
 	descriptor_free(run.descriptor);
 	jq_programs_free();

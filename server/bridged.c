@@ -48,6 +48,8 @@ static void tell_libraries(const struct config *config)
 {
 	bool told = true;
 
+	if (config->library_path != NULL)
+		told &= setenv("FLINK_BRIDGE_LIBRARY_PATH", config->library_path, 1) == 0;
 	if (config->python_path != NULL)
 		told &= setenv("FLINK_BRIDGE_PYTHON_PATH", config->python_path, 1) == 0;
 	if (config->python_venv != NULL)

@@ -72,6 +72,7 @@ struct config {
 	bool state_memory_auto; /* nobody said how much: less will do where the memory for everything is short */
 	char *capture;          /* where inputs that workers died of are kept, or NULL */
 	uint32_t capture_max;
+	char *library_path;              /* for native steps, or NULL */
 	char *python_path, *python_venv; /* for bridge_python.so, or NULL */
 	char *state_dir;                 /* where arenas are files, or NULL */
 	uint64_t delta_bytes;            /* changed state that a session may have unsent between barriers */

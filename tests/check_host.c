@@ -159,9 +159,10 @@ static const char *release(enum release_cause cause, int64_t time)
 static const struct {
 	const char *library, *function, *words;
 } broken[] = {
-    {"nowhere.so", "x", "the library ./nowhere.so cannot be read: No such file or directory (paths are relative to"},
+    {"nowhere.so", "x",
+     "the library nowhere.so cannot be read: No such file or directory (looked in: .; --library-path)"},
     {"/nowhere/x.so", "x", "the library /nowhere/x.so cannot be read: No such file or directory"},
-    {"../check_host", "x", "the library cannot be loaded: ../check_host: "},
+    {"../check_host", "x", "the library cannot be loaded: ./../check_host: "},
     {"no_symbol.so", "x", "the library ./no_symbol.so has no symbol bridge_step_library: it must export"},
     {"other_abi.so", "x",
      "the library ./other_abi.so was built for version 42 of bridge_step.h, and this program has version 1"},
@@ -169,6 +170,25 @@ static const struct {
     {"no_process.so", "x", "the library ./no_process.so has no open() in its table"},
     {"steps.so", "nosuch", "there is no step nosuch in this library"},
 };
+
+/* The first folder that has the library is the one. */
+START_TEST(test_libraries_are_looked_for_in_folders)
+{
+	char here[4096], folders[2 * sizeof(here) + 64];
+
+	ck_assert_ptr_nonnull(getcwd(here, sizeof(here)));
+	snprintf(folders, sizeof(folders), "/nowhere::%s/..:%s:/", here, here);
+	ck_assert_int_eq(chdir("/"), 0);
+	ck_assert_int_eq(setenv("FLINK_BRIDGE_LIBRARY_PATH", folders, 1), 0);
+	open_function("identity", false);
+	ck_assert_str_eq(pass("a"), "a");
+	ck_assert_int_eq(setenv("FLINK_BRIDGE_LIBRARY_PATH", "/nowhere:/nor/here", 1), 0);
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "identity", NULL);
+	ck_assert_ptr_null(chain_create(&spec.segment, NULL, NULL, &failure));
+	ck_assert_str_eq(failure.message, "the library steps.so cannot be read: No such file or directory (looked in: "
+					  "/nowhere:/nor/here; --library-path)");
+}
+END_TEST
 
 START_TEST(test_broken_library)
 {
@@ -660,6 +680,7 @@ static Suite *host_suite(void)
 	TCase *tests = tcase_create("host");
 
 	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, test_libraries_are_looked_for_in_folders);
 	tcase_add_loop_test(tests, test_broken_library, 0, sizeof(broken) / sizeof(*broken));
 	tcase_add_test(tests, test_a_host_that_is_not_installed);
 	tcase_add_test(tests, test_opening_is_for_owners);

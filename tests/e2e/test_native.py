@@ -170,6 +170,21 @@ def test_a_broken_library_is_found_before_anything_starts(compile, workdir, libr
     assert words in check.stderr and 'step "moody"' in check.stderr, check.stderr
 
 
+def test_where_libraries_are(compile, workdir):
+    """A relative path: where --library-path says, else in the working directory; for `bridgectl run` beside the pipeline."""
+    (workdir / "steps").mkdir()
+    shutil.copy(LIBRARIES / "steps.so", workdir / "steps" / "here.so")
+    text = MOODY.replace(f"{LIBRARIES}/steps.so", "here.so").replace("POLICY", "fail")
+    command = [str(BRIDGED), "--check", "--descriptor", str(compile(text)), "--listen", f"unix:{workdir}/s"]
+    assert subprocess.run(command, cwd=workdir / "steps", capture_output=True).returncode == 0
+    assert subprocess.run([*command, "--library-path", f"/nowhere:{workdir}/steps"], cwd="/", capture_output=True).returncode == 0
+    refused = subprocess.run(command, cwd=workdir, capture_output=True, text=True)
+    assert refused.returncode == 1 and "the library here.so cannot be read" in refused.stderr and "--library-path" in refused.stderr
+    (workdir / "steps" / "moody.yaml").write_text(text)
+    ran = subprocess.run([str(BRIDGECTL), "run", "steps/moody.yaml", "--slots", "1"], cwd=workdir, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_a_broken_library_does_not_start(bridged):
     sidecar = bridged(MOODY.replace("steps.so", "other_abi.so").replace("POLICY", "fail"), wait=False)
     sidecar.wait_for_log(r'step "moody" cannot be opened: the library .* was built for version 42')

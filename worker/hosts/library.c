@@ -75,18 +75,31 @@ static bool own_library(const char *name, char path[PATH_SIZE], struct failure *
 	    name, installed);
 }
 
-/* The library that a pipeline names; a name without a slash is a file of the working directory, never one of the system's. */
+/* The library that a pipeline names: a relative path is one from the first of some folders in which it is there. Never one of the system's. */
 static bool named_library(const struct step_spec *spec, char path[PATH_SIZE], struct failure *failure)
 {
-	const char *name = step_option(spec, "library")->text;
-	int size = snprintf(path, PATH_SIZE, "%s%s", strchr(name, '/') == NULL ? "./" : "", name);
+	const char *name = step_option(spec, "library")->text, *given = getenv("FLINK_BRIDGE_LIBRARY_PATH");
+	const char *folders = name[0] == '/' ? "/" : given != NULL && given[0] != '\0' ? given : ".";
+	int error = ENOENT;
 
-	if (size >= PATH_SIZE)
-		return failure_set(failure, 0, "the path of the library is too long: %.80s...", name);
-	if (access(path, R_OK) == 0)
-		return true;
-	return failure_set(failure, 0, "the library %.300s cannot be read: %s%s", path, strerror(errno),
-			   path[0] == '/' ? "" : " (paths are relative to the working directory of this program)");
+	if (name[0] == '.' && name[1] == '/')
+		name += 2;
+	for (const char *at = folders; *at != '\0';) {
+		int folder = (int)strcspn(at, ":");
+		int size = snprintf(path, PATH_SIZE, "%.*s%s%s", folder, at, name[0] == '/' ? "" : "/",
+				    name + (name[0] == '/'));
+		if (size >= PATH_SIZE)
+			return failure_set(failure, 0, "the path of the library is too long: %.80s...", name);
+		if (folder > 0 && access(path, R_OK) == 0)
+			return true;
+		error = folder > 0 && errno != ENOENT ? errno : error;
+		at += folder;
+		at += *at == ':';
+	}
+	if (name[0] == '/')
+		return failure_set(failure, 0, "the library %.300s cannot be read: %s", name, strerror(error));
+	return failure_set(failure, 0, "the library %.200s cannot be read: %s (looked in: %.200s; --library-path)",
+			   name, strerror(error), folders);
 }
 
 /* ---- What it is ---------------------------------------------------------------------------------------------------------------- */

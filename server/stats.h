@@ -5,7 +5,10 @@
  *   stats_server.c     the socket: clients, lines, buffers
  *   stats_commands.def the commands
  *   stats_commands.c   finds a command and answers it
- *   stats_views.c      what each command shows
+ *   stats_views.c      what commands show: of the sidecar itself,
+ *   stats_counters.c       of counters, segments and metrics,
+ *   stats_processes.c      of slots, their processes and deaths,
+ *   stats_sessions.c       of sessions and what they remember
  *   stats_actions.c    what those that change something do
  *   stats_report.c     how it is shown: as text or as JSON
  */

@@ -218,6 +218,15 @@ void report_text(struct report *report, const char *key, const char *text)
 		put_text(report, key, text == NULL ? "-" : text, "");
 }
 
+void report_outside(struct report *report, const char *key, const char text[64])
+{
+	char copy[65];
+
+	memcpy(copy, text, 64);
+	copy[64] = '\0';
+	report_text(report, key, copy);
+}
+
 void report_bool(struct report *report, const char *key, bool value)
 {
 	if (report->as_json)

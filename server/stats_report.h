@@ -52,6 +52,9 @@ void report_bytes(struct report *report, const char *key, uint64_t value);
 void report_ns(struct report *report, const char *key, uint64_t value);
 void report_none(struct report *report, const char *key);
 
+/* A text that another process wrote, which may have no end. */
+void report_outside(struct report *report, const char *key, const char text[64]);
+
 /* A whole distribution: count, mean and quantiles. */
 void report_histogram(struct report *report, const char *key, const struct histogram *histogram, const char *unit);
 

@@ -12,6 +12,9 @@
 	void stats_action_##name(struct supervisor *supervisor, struct report *report, const char *argument);
 #include "server/stats_commands.def"
 
+/* Lists all counters, for `help stats`. */
+void stats_list_counters(struct report *report);
+
 /* Answers that something could not be done: a line that begins with "error: ", or an object with `error`. */
 void stats_error(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

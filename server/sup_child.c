@@ -176,24 +176,36 @@ void child_start_front(struct supervisor *supervisor, struct child *child)
 	note_birth(supervisor, child, &launched);
 }
 
+/* Has a template's process begin, or forks one here. */
+static enum child_start launch(struct supervisor *supervisor, const struct birth *birth, struct launched *launched)
+{
+	struct code *code = code_of(supervisor, birth->code);
+
+	switch (template_ask(supervisor, code)) {
+	case TEMPLATE_LATER:
+		return CHILD_LATER;
+	case TEMPLATE_HAS_ONE:
+		return template_give(supervisor, code, launched, birth) ? CHILD_STARTED : CHILD_LATER;
+	case TEMPLATE_HAS_NONE:
+		break;
+	}
+	if (launcher_start_worker(launched, supervisor->sidecar, supervisor->roles, code->descriptor, birth) != 0)
+		return CHILD_FAILED;
+	return CHILD_STARTED;
+}
+
 enum child_start child_start_worker(struct supervisor *supervisor, struct child *child, const struct birth *birth)
 {
 	struct control_life *life = control_life_of(supervisor, child);
-	struct code *code = code_of(supervisor, birth->code);
-	struct launched launched;
+	struct launched launched = {0};
 
 	CHECK(child->state == CHILD_DOWN);
-	enum template_answer answer = template_ask(supervisor, code);
-	if (answer == TEMPLATE_LATER)
-		return CHILD_LATER;
 	atomic_store_explicit(&life->number, 0, memory_order_relaxed);
 	atomic_store_explicit(&life->pid, 0, memory_order_relaxed);
 	atomic_store_explicit(&life->order, ORDER_RUN, memory_order_release);
-	if (answer == TEMPLATE_HAS_ONE && !template_give(supervisor, code, &launched, birth))
-		return CHILD_LATER;
-	if (answer == TEMPLATE_HAS_NONE &&
-	    launcher_start_worker(&launched, supervisor->sidecar, supervisor->roles, code->descriptor, birth) != 0)
-		return CHILD_FAILED;
+	enum child_start start = launch(supervisor, birth, &launched);
+	if (start != CHILD_STARTED)
+		return start;
 	child->number = birth->number;
 	child->generation = birth->generation;
 	child->code = birth->code;

@@ -1,9 +1,10 @@
 /*
  * Load for unary servers: ProcessMessage calls to two addresses in rounds that alternate, with so many outstanding. Prints the medians of
- * their calls a second, and of the rounds' ratios, as `name<TAB>value<TAB>unit`.
+ * their calls a second, and of the rounds' ratios, and how many calls were made in all, as `name<TAB>value<TAB>unit`.
  *
  *   load_unary OUTSTANDING ROUNDS ROUND_MS ADDRESS OTHER
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ enum { PAYLOAD_BYTES = 100, ROUNDS_MAX = 101, SIDES = 2 };
 struct side {
 	struct client *client;
 	const void *method;
+	uint64_t calls; /* all that were made */
 };
 
 /* The request that every call sends. */
@@ -46,6 +48,7 @@ static void call(struct side *side, grpc_slice request)
 {
 	struct client_call_options options = {.wait_for_ready = true, .deadline_ns = clock_ns() + START_NS};
 
+	side->calls++;
 	if (!client_call(side->client, side->method, grpc_slice_ref(request), &options, side))
 		fatalx("out of memory");
 }
@@ -74,7 +77,7 @@ static double round_of(struct side *side, grpc_slice request, unsigned outstandi
 int main(int argc, char **argv)
 {
 	static double rates[SIDES][ROUNDS_MAX], ratios[ROUNDS_MAX];
-	struct side sides[SIDES];
+	struct side sides[SIDES] = {0};
 
 	log_init("load_unary", LOG_WARN);
 	if (argc != 6)
@@ -101,6 +104,8 @@ int main(int argc, char **argv)
 	printf("unary_python_per_s\t%.0f\tcalls/s\n", median(rates[0], rounds));
 	printf("unary_python_grpcio_per_s\t%.0f\tcalls/s\n", median(rates[1], rounds));
 	printf("unary_python_ratio\t%.1f\tx\n", median(ratios, rounds));
+	printf("unary_python_calls\t%" PRIu64 "\tcalls\n", sides[0].calls);
+	printf("unary_python_grpcio_calls\t%" PRIu64 "\tcalls\n", sides[1].calls);
 	grpc_slice_unref(request);
 	for (int s = 0; s < SIDES; s++)
 		client_close(sides[s].client);

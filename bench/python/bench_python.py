@@ -148,6 +148,34 @@ def compare_imports(build, folder):
             print(f"python_{imports}heir_ms{alone}\t{heir_time(build, folder, module, flags):.1f}\tms", flush=True)
 
 
+def cpu_us(pids):
+    """The CPU time of all threads of processes."""
+    stats = [file.read_text() for pid in pids for file in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(int(stat.split()[0]) for stat in stats) / 1000
+
+
+def compare_unary(build, folder):
+    """Calls to the sidecar and to grpcio: how many a second, which other work on the machine shows in, and what CPU each takes of the servers."""
+    other = subprocess.Popen([sys.executable, __file__, build, "--serve", f"unix:{folder}/other"])
+    sidecar, _ = start(build, folder, 1)
+    servers = [[sidecar.pid, *children(sidecar.pid)], [other.pid]]
+
+    def load(rounds):
+        command = [build / "bench" / "load_unary", "16", rounds, "300", f"unix:{folder}/s1", f"unix:{folder}/other"]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    load("1")  # both serve from then on
+    before = [cpu_us(pids) for pids in servers]
+    lines = load(os.environ.get("ROUNDS", "11"))
+    calls = [int(value) for name, value, unit in map(str.split, lines.splitlines()) if unit == "calls"]
+    each = [(cpu_us(pids) - start) / count for pids, start, count in zip(servers, before, calls, strict=True)]
+    print(lines, end="")
+    print(f"unary_python_cpu_us\t{each[0]:.1f}\tus\nunary_python_grpcio_cpu_us\t{each[1]:.1f}\tus")
+    print(f"unary_python_cpu_ratio\t{each[1] / each[0]:.1f}\tx", flush=True)
+    stop(sidecar)
+    stop(other)
+
+
 def main():
     build = pathlib.Path(sys.argv[1]).resolve()
     if len(sys.argv) > 2:
@@ -162,12 +190,7 @@ def main():
             stop(sidecar)
         print(f"python_ready_ms\t{statistics.median(ready):.0f}\tms", flush=True)
         compare_imports(build, folder)
-        other = subprocess.Popen([sys.executable, __file__, build, "--serve", f"unix:{folder}/other"])
-        sidecar, _ = start(build, folder, 1)
-        addresses = [f"unix:{folder}/s1", f"unix:{folder}/other"]
-        subprocess.run([build / "bench" / "load_unary", "16", os.environ.get("ROUNDS", "11"), "300", *addresses], check=True)
-        stop(sidecar)
-        stop(other)
+        compare_unary(build, folder)
     return None
 
 

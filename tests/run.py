@@ -39,6 +39,9 @@ SANITIZERS = {
 # By how much longer than another job this one may take: it is all of the Java tests.
 JAVA_TIMES = {"small": 4, "full": 12, "chaos": 1}
 
+# The same of a cluster that is started and ended several times.
+CLUSTER_TIMES = 4
+
 
 @dataclasses.dataclass
 class Job:
@@ -86,7 +89,9 @@ def collect(options: argparse.Namespace) -> list[Job]:
         jobs.append(Job("java", "release", "java", command, options.timeout * JAVA_TIMES[options.java]))
     chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
     for variant in options.cluster:
-        add("e2e", "cluster", variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e/cluster.py"])
+        if not options.names or "cluster" in options.names:
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e/cluster.py"]
+            jobs.append(Job("cluster", variant, "e2e", command, options.timeout * CLUSTER_TIMES))
     for variant in options.e2e:
         for path in sorted((TOP / "tests" / "e2e").glob("test_*.py")) + chaos:
             add("e2e", path.stem, variant, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)])

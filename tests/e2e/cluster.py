@@ -16,7 +16,7 @@ import pytest
 from conftest import BUILD, TOP
 
 SMALL = 141  # of the quickstart's 200 events: those that leave one by one
-PATIENCE = 180.0  # seconds, for what must come
+PATIENCE = 600.0  # seconds; for what must come, never as a measure
 PORTS = ("FLINK_PORT", "RPC_PORT", "KAFKA_PORT", "CONTROLLER_PORT")
 
 
@@ -88,7 +88,7 @@ def cluster(request: pytest.FixtureRequest, workdir: pathlib.Path) -> Iterator[C
     one.does("down")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_up_run_down(cluster):
     """Two runs, each event once in what comes out; a second up changes nothing; after down nobody is left."""
     assert "make flink-run, again and again" in cluster.succeeds("up")

@@ -37,6 +37,8 @@ public final class BrokerChecks {
   private static final Duration PATIENCE = Duration.ofSeconds(5);
   private static final String LONGEST = "transaction.max.timeout.ms";
   private static final String CREATES = "auto.create.topics.enable";
+  private static final String LOOK =
+      "; look at security.protocol, sasl.* and ssl.* in its properties";
 
   private final List<String> problems = new ArrayList<>();
   private final List<String> warnings = new ArrayList<>();
@@ -102,9 +104,6 @@ public final class BrokerChecks {
     }
     warnings.add(what + brokers(options) + " cannot be asked from here: " + reason);
   }
-
-  private static final String LOOK =
-      "; look at security.protocol, sasl.* and ssl.* in its properties";
 
   private static String reason(Throwable e) {
     if (e instanceof TimeoutException

@@ -318,10 +318,33 @@ static void unmap_owner_page(struct slot_memory *memory)
 	memory->owner = NULL;
 }
 
+/* Maps a memfd whole where its huge pages would be huge pages of the process: at a multiple of their size. */
+static void *map_aligned(int fd, uint64_t bytes)
+{
+	const uint64_t most = bytes + SLOT_HUGE_PAGE;
+	uint8_t *room = mmap(NULL, most, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (room == MAP_FAILED)
+		return MAP_FAILED;
+	const uint64_t before = (SLOT_HUGE_PAGE - (uintptr_t)room % SLOT_HUGE_PAGE) % SLOT_HUGE_PAGE;
+	void *map = mmap(room + before, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+	int error = errno;
+	if (map == MAP_FAILED) {
+		munmap(room, most);
+		errno = error;
+		return MAP_FAILED;
+	}
+	const uint64_t end = before + (bytes + page_size() - 1) / page_size() * page_size();
+	if (before > 0)
+		munmap(room, before);
+	if (end < most)
+		munmap(room + end, most - end);
+	return map;
+}
+
 /* Maps a memfd whole, left out of core dumps. NULL with errno when that fails. */
 static void *map_shared(int fd, uint64_t bytes)
 {
-	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	void *map = map_aligned(fd, bytes);
 	if (map == MAP_FAILED)
 		return NULL;
 	if (madvise(map, bytes, MADV_DONTDUMP) == 0)

@@ -46,6 +46,7 @@ enum {
 	SLOTS_MAX = 128,
 	SLOT_CHANNELS_MAX = 64, /* the unary channel and 63 sessions: one bitmap word */
 	UNARY_CHANNEL = 0,
+	SLOT_HUGE_PAGE = 2 << 20, /* bytes; mappings begin at a multiple */
 };
 
 enum channel_state { CHANNEL_FREE, CHANNEL_OPEN, CHANNEL_CLOSING };

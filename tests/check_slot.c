@@ -194,6 +194,8 @@ START_TEST(heads_say_what_is_where)
 	ck_assert_uint_eq(channels->rings_offset % 4096, 0);
 	ck_assert_uint_eq(channels->bytes, channels->rings_offset + 2 * (1 << 16) + 4 * 2 * (1 << 14));
 	ck_assert_uint_ge(slot_memory_max(&sizes), channels->bytes + sizes.arena + 4096);
+	ck_assert_uint_eq((uintptr_t)memory.arena % SLOT_HUGE_PAGE,
+			  0); /* so that huge pages of the file are the process's */
 	for (uint64_t i = 0; i < sizes.arena; i++)
 		ck_assert_uint_eq(((const uint8_t *)memory.arena)[i], 0);
 }

@@ -9,6 +9,7 @@
 
 #include "tests/check_main.h"
 #include "tests/state_model.h"
+#include "worker/state_parts.h"
 
 static struct model_rig rig;
 static uint64_t arena_bytes;
@@ -512,6 +513,54 @@ START_TEST(a_timer_makes_its_key_the_current_one)
 END_TEST
 
 /* Many timers, of which some are deleted, in and out in whatever order. */
+/* Puts a value under its own number for so many keys from a number on; or looks whether it is there. */
+static void number_values(struct state *value, uint32_t from, uint32_t to, bool look)
+{
+	char text[16];
+
+	for (uint32_t i = from; i < to; i++) {
+		snprintf(text, sizeof(text), "%u", i);
+		key_set(text);
+		if (look)
+			ck_assert_value(value, text);
+		else
+			ck_assert_int_eq(state_put(value, view_of(text)), STATE_OK);
+	}
+}
+
+/* A table is made for what will come, in pieces, be it empty or not; what is undone of it, or left by a predecessor, is gone on with. */
+START_TEST(a_table_is_reserved_in_pieces)
+{
+	enum { ENTRIES = 500000, STEPS = 10000, BEFORE = 200, BEHIND = 3000 };
+	const uint32_t before = _i == 0 ? 0 : BEFORE, buckets = (ENTRIES * 4 + 2) / 3;
+	struct state *value = open_kind("reserved", STATE_VALUE, STATE_BY_KEY, 0);
+	uint32_t pieces = 1;
+
+	number_values(value, 0, before, false);
+	arena_commit(&rig.arena);
+	for (; state_reserve(rig.store, ENTRIES, STEPS); pieces++) {
+		ck_assert_uint_eq(rig.arena.trouble, ARENA_FINE);
+		if (pieces % 4 == 3) {
+			arena_rollback(&rig.arena);
+			continue;
+		}
+		arena_commit(&rig.arena);
+		take_over();
+	}
+	arena_commit(&rig.arena);
+	ck_assert_uint_ge(pieces, buckets / STEPS);
+	ck_assert_uint_eq(rig.store->words->bucket_count, buckets);
+	value = open_kind("reserved", STATE_VALUE, STATE_BY_KEY, 0);
+	number_values(value, before, BEHIND, false);
+	arena_commit(&rig.arena);
+	take_over();
+	number_values(open_kind("reserved", STATE_VALUE, STATE_BY_KEY, 0), 0, BEHIND, true);
+	ck_assert_uint_eq(rig.store->words->bucket_count, buckets);
+	ck_assert(!state_reserve(rig.store, ENTRIES / 2, STEPS));
+	ck_assert_uint_eq(rig.store->words->bucket_count, buckets);
+}
+END_TEST
+
 START_TEST(timers_stay_in_order_by_the_thousand)
 {
 	enum { COUNT = 5000 };
@@ -1146,6 +1195,7 @@ static Suite *state_suite(void)
 	tcase_add_test(tests, a_ttl_is_part_of_the_format);
 	tcase_add_test(tests, timers_come_by_time_key_and_tag);
 	tcase_add_test(tests, a_timer_makes_its_key_the_current_one);
+	tcase_add_loop_test(tests, a_table_is_reserved_in_pieces, 0, 2);
 	tcase_add_test(tests, timers_stay_in_order_by_the_thousand);
 	suite_add_tcase(suite, tests);
 	tests = tcase_create("handles");

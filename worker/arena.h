@@ -74,6 +74,7 @@ struct arena {
 	bool
 	    is_file; /* to be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it */
 	bool extents_freed;                     /* a bit of `freed` is set */
+	uint64_t huge_at;                       /* offset of what arena_make_huge was last asked for */
 	uint32_t own_logged[SLOT_CHANNELS_MAX]; /* the records that cover a session's words (A7) */
 	uint32_t core_logged[SLOT_CHANNELS_MAX];
 	uint64_t freed[ARENA_FREED_WORDS]; /* extents freed within this unit: not to be handed out again in it (A2) */
@@ -128,6 +129,10 @@ void arena_session_drop(struct arena *arena, uint32_t channel);
 
 /* Gives a few MiB of freed extents back to the system. Returns whether there is more; to be called while idle, between units. */
 bool arena_idle(struct arena *arena);
+
+/* Asks the system to have the memory around a place, which has been written to and will be soon all around, in one huge page: it takes that
+ * memory at once, and finding the way there is cheaper. Where it does not, nothing is different. */
+void arena_make_huge(struct arena *arena, const void *at);
 
 /* ---- A session's heap ---- */
 

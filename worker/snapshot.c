@@ -15,7 +15,7 @@ enum {
 	DELTA_BYTES = 256 << 10,            /* of a message with changed state, unless a single entry is larger */
 	PART_MIN = 4096,                    /* bytes of a value that are worth a part behind other entries */
 	PARTS_BYTES_MAX = STATE_TRAVEL_MAX, /* of all parts of a value */
-	RESERVE_STEPS = 1 << 16,            /* in front of some entries: what a unit has time for */
+	RESERVE_STEPS = 1 << 16,            /* buckets that a unit has time for */
 	CHECKSUM_BYTES = 9,
 	NAME_SHOWN = 100, /* bytes of a name in words */
 };
@@ -490,8 +490,10 @@ enum snapshot_result snapshot_chunk(struct snapshot *snapshot, struct view body,
 		return result;
 	if (words->map_count > 0)
 		map = arena_find(snapshot->arena, words->map, words->map_count * sizeof(uint32_t));
-	if (words->expected > 0 && !state_reserve(snapshot->store, words->expected, RESERVE_STEPS))
-		words->expected = 0;
+	/* All of it before the first entry: it costs next to nothing then. */
+	if (words->expected > 0 && state_reserve(snapshot->store, words->expected, RESERVE_STEPS))
+		return chunk_went(snapshot, words->chunk_offset);
+	words->expected = 0;
 	CHECK(words->chunk_offset <= body.size);
 	wire_reader_init(&reader, (struct view){body.data + words->chunk_offset, body.size - words->chunk_offset});
 	const uint8_t *behind = reader.at;

@@ -485,19 +485,54 @@ static bool table_begin(struct state_store *store)
 	return true;
 }
 
-/* Grows the table before what it is for has come: splits of empty buckets touch no entries. */
+/* Has the buckets that are reserved stand in huge pages, as far as they fill some: entries go to buckets anywhere, and half of what it
+ * takes to find one is finding its page. */
+static void reserve_huge(struct state_store *store, uint32_t bucket, uint64_t wanted)
+{
+	if (bucket % BUCKETS_PER_CHUNK == 0 && (wanted - bucket) * sizeof(arena_ref) >= SLOT_HUGE_PAGE)
+		arena_make_huge(store->arena, bucket_at(store, bucket));
+}
+
+/* Adds buckets to a table without entries, so many at most and no more than one chunk holds: how many. 0: trouble. */
+static uint32_t table_extend(struct state_store *store, uint32_t most, uint64_t wanted)
+{
+	uint32_t count = store->words->bucket_count, more = BUCKETS_PER_CHUNK - count % BUCKETS_PER_CHUNK;
+
+	more = more < most ? more : most;
+	if (count == store->words->buckets.chunks * BUCKETS_PER_CHUNK &&
+	    !vector_grow(store, &words_write(store)->buckets, BUCKETS_PER_CHUNK * sizeof(arena_ref)))
+		return 0;
+	arena_ref *buckets = bucket_at(store, count);
+	if (buckets == NULL)
+		return 0;
+	*buckets = 0;
+	reserve_huge(store, count, wanted);
+	memset(buckets, 0, more * sizeof(*buckets));
+	FAULT_POINT(table_split);
+	words_write(store)->bucket_count = count + more;
+	return more;
+}
+
+/* Grows the table before what it is for has come. */
 bool state_reserve(struct state_store *store, uint64_t entries, uint32_t steps)
 {
 	/* Not for more than there is memory for, whatever somebody says: entries are larger than this. */
 	const struct arena_usage usage = arena_usage(store->arena);
 	uint64_t most = (usage.limit - usage.extents) / RESERVED_ENTRY;
+	uint64_t wanted = ((entries < most ? entries : most) * 4 + 2) / 3;
 
-	entries = entries < most ? entries : most;
 	if (store->words->bucket_count == 0 && !table_begin(store))
 		return false;
-	for (; steps > 0 && entries * 4 > (uint64_t)store->words->bucket_count * 3; steps--) {
-		if (!table_split(store))
+	while (steps > 0 && store->words->bucket_count < wanted) {
+		uint64_t left = wanted - store->words->bucket_count;
+		uint32_t more = left < steps ? (uint32_t)left : steps;
+		if (store->words->entries > 0)
+			more = table_split(store);
+		else
+			more = table_extend(store, more, wanted);
+		if (more == 0)
 			return false;
+		steps -= more;
 	}
 	return steps == 0;
 }

@@ -16,11 +16,15 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shared/log.h"
 
-enum { BIRTH_FDS = 4 };
+enum {
+	BIRTH_FDS = 4,
+	THREAD_LOOKS = 300, /* a ms apart, until a thread that was there is taken for one that stays */
+};
 
 bool template_is_wanted(const struct descriptor *descriptor)
 {
@@ -136,11 +140,17 @@ static pid_t fork_idly(void *unused)
 	return child;
 }
 
+/* One that has been joined is on the kernel's list for a moment more, or longer on a busy machine. */
 uint32_t template_other_threads(template_fork *fork_by)
 {
-	if (count_others() > 0)
-		fork_by(fork_idly, NULL);
-	return count_others();
+	uint32_t others = count_others();
+
+	if (others == 0)
+		return 0;
+	fork_by(fork_idly, NULL);
+	for (int looks = 0; looks < THREAD_LOOKS && (others = count_others()) > 0; looks++)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	return others;
 }
 
 /* What is needed to make a process. */

@@ -296,7 +296,11 @@ static void begin_replacing(struct supervisor *supervisor)
 	    descriptor_parse(reload->path, (struct view){(const uint8_t *)reload->text, reload->size}, &diagnostics);
 	diagnostics_free(&diagnostics);
 	CHECK(code->owned != NULL);
-	/* No number twice: a process may still be on its way out that has it. */
+	/* No number twice: a process or a template may still be on its way out that has it. */
+	for (size_t i = 0; i < CODES_MAX; i++) {
+		if (supervisor->codes[i].number >= reload->code)
+			reload->code = supervisor->codes[i].number + 1;
+	}
 	for (uint32_t i = 0; i < supervisor->keeper_count; i++) {
 		if (supervisor->keepers[i].code >= reload->code)
 			reload->code = supervisor->keepers[i].code + 1;

@@ -212,6 +212,19 @@ def test_words_about_code_that_does_not_load_are_those_of_a_worker(python, clien
     assert session.exchange(b"x") == [b"1"] and counter(sidecar, "templates") == 1
 
 
+def test_code_that_loads_only_when_it_is_checked_changes_nothing(python, client, workdir):
+    """What fails in the template and in the process that then loads by itself fails the reload."""
+    sidecar = python("def step(message): return '1'\n", STEP)
+    session = client(sidecar.unix).session(sidecar)
+    (workdir / "app.py").write_text("if 'check' not in open('/proc/self/comm').read(): raise ValueError('no worker')\ndef step(message): pass\n")
+    state, message = reload(sidecar)
+    assert state == "failed" and "did not load it, and ended; the log has its words" in message
+    assert re.search(r"error worker 0: .*ValueError: no worker", sidecar.log()) and session.exchange(b"x") == [b"1"]
+    (workdir / "app.py").write_text("def step(message): return 'two'\n")
+    assert reload(sidecar)[0] == "done" and session.exchange(b"x") == [b"two"]
+    wait_until(lambda: counter(sidecar, "templates") == 1, "the old template to end")
+
+
 # ---- Under load --------------------------------------------------------------------------------------------------------
 
 

@@ -635,8 +635,10 @@ static void option_default(struct option *option, const struct option_info *info
 struct error_rules read_error_rules(const struct reading *reading, const struct node *map, const char *what,
 				    const struct error_rules *fallback)
 {
-	struct error_rules rules = fallback == NULL ? (struct error_rules){0} : *fallback;
+	struct error_rules rules = {0};
 
+	if (fallback != NULL)
+		rules = *fallback;
 	for (size_t i = 0; i < ERROR_RULE_COUNT; i++) {
 		const struct option_info *info = &error_rule_infos[i];
 		bool list = info->type == OPTION_LIST;

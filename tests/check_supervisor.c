@@ -609,7 +609,7 @@ END_TEST
 START_TEST(children_keep_only_what_is_theirs)
 {
 	sut_serve(2);
-	WAIT_UNTIL(sut.script->fds_ready);
+	WAIT_UNTIL(heir_waits(0, 2)); /* the last one of the slot has listed its own */
 	ck_assert_ptr_nonnull(strstr(sut.script->fds, "bridge-arena-0"));
 	ck_assert_ptr_nonnull(strstr(sut.script->fds, "bridge-owner-0"));
 	ck_assert_ptr_null(strstr(sut.script->fds, "bridge-arena-1"));

@@ -43,9 +43,8 @@ struct script {
 	_Atomic int worker_mode[SLOTS_MAX];
 	_Atomic int template_mode;
 	_Atomic int frames[SLOTS_MAX];       /* frames a worker says it has done once it is ready */
-	_Atomic int fds_ready;               /* a worker of slot 0 has listed its descriptors */
 	_Atomic int front_pid_at_worker_end; /* what slot 0's worker saw when it left in order */
-	char fds[8192];
+	char fds[8192];                      /* of the last process of slot 0, listed before it waits */
 };
 
 struct test_sidecar {
@@ -203,10 +202,8 @@ static inline void __attribute__((noreturn)) double_worker(struct sidecar *sidec
 	uint32_t slot = birth->slot;
 	int mode = sut.script->worker_mode[slot];
 
-	if (slot == 0) {
+	if (slot == 0)
 		double_list_fds(sut.script->fds, sizeof(sut.script->fds));
-		atomic_store(&sut.script->fds_ready, 1);
-	}
 	if (control_attach_worker(memory, slot) != 0 || slot_attach_worker(&sidecar->slots[slot]) != 0)
 		_exit(99);
 	struct worker_page *page = control_worker(memory, slot);

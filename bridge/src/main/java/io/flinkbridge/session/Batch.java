@@ -58,7 +58,10 @@ public final class Batch {
     out.putVarint(size);
     out.putField(1, record.payload, 0, record.payload.length);
     out.putBytes(record.headers.wire());
-    out.putNumber(3, timestamp);
+    if (timestamp != 0) {
+      out.putTag(3 << 3);
+      out.putTime(timestamp);
+    }
     if (record.key != null) { // an empty one is a key, too
       out.putTag(4 << 3 | 2);
       out.putVarint(record.key.length);

@@ -74,18 +74,41 @@ public final class WireReader {
         return first;
       }
     }
-    long value = 0;
-    for (int shift = 0; shift < 70; shift += 7) {
-      if (at == end) {
-        throw new ProtocolException("the message ends in a number");
+    return bytes.length - at >= Varint.BYTES_MAX ? roomyVarint() : lastVarint();
+  }
+
+  /** One with room behind it, eight bytes at once: a time has six, or ten when there is none. */
+  private long roomyVarint() {
+    long word = LittleEndian.getLong(bytes, at);
+    int size = Varint.sizeIn(word);
+    long value = Varint.join(word, size);
+    if (size > Long.BYTES) {
+      long ninth = bytes[at + 8];
+      value |= (ninth & 0x7f) << 56;
+      if (ninth < 0) {
+        long tenth = bytes[at + 9];
+        size = tenth < 0 ? Integer.MAX_VALUE : Varint.BYTES_MAX;
+        value |= tenth << 63;
       }
+    }
+    if (size > end - at) {
+      throw new ProtocolException(
+          end - at < Varint.BYTES_MAX ? "the message ends in a number" : "a number has no end");
+    }
+    at += size;
+    return value;
+  }
+
+  private long lastVarint() {
+    long value = 0;
+    for (int shift = 0; at < end; shift += 7) {
       byte next = bytes[at++];
       value |= (long) (next & 0x7f) << shift;
       if (next >= 0) {
         return value;
       }
     }
-    throw new ProtocolException("a number has no end");
+    throw new ProtocolException("the message ends in a number");
   }
 
   /** Four bytes, little end first. */

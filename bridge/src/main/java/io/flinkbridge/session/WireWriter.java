@@ -56,14 +56,14 @@ final class WireWriter {
     at = end;
   }
 
-  /** Makes room for so many bytes. */
+  /** Makes room for so many bytes, and for what {@link #putTime} may write beyond them. */
   void need(int size) {
-    if (bytes.length - at < size) {
+    if (bytes.length - at < size + Varint.BYTES_MAX) {
       bytes =
           Arrays.copyOf(
               bytes,
               Math.max(
-                  Math.addExact(at, size),
+                  Math.addExact(at, size + Varint.BYTES_MAX),
                   (int) Math.min(2L * bytes.length, Integer.MAX_VALUE - 16)));
     }
   }
@@ -80,6 +80,17 @@ final class WireWriter {
       value >>>= 7;
     }
     bytes[at++] = (byte) value;
+  }
+
+  /** A number of many bytes; what stands behind it is lost. */
+  void putTime(long value) {
+    int size = lengthOf(value);
+    LittleEndian.putLong(bytes, at, Varint.split(value, size));
+    if (size > Long.BYTES) {
+      bytes[at + 8] = (byte) (value >>> 56 & 0x7f | (size > 9 ? 0x80 : 0));
+      bytes[at + 9] = (byte) (value >>> 63);
+    }
+    at += size;
   }
 
   void putFixed32(int value) {

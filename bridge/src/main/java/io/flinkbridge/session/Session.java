@@ -19,6 +19,7 @@ import io.grpc.ManagedChannelBuilder;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
+import io.grpc.netty.shaded.io.netty.channel.AdaptiveRecvByteBufAllocator;
 import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import java.time.Duration;
 import java.util.Arrays;
@@ -48,6 +49,8 @@ public final class Session implements AutoCloseable {
   private static final int MESSAGES_AHEAD = 16;
   private static final int END_SECONDS = 10;
   private static final int ON_READY_BYTES = 512 << 10;
+  private static final int READ_FIRST = 4 << 10;
+  private static final int READ_MAX = 256 << 10; // as much as a message has under load; else 64 KB
   private static final Runnable NOBODY = () -> {};
 
   private final String address;
@@ -77,6 +80,12 @@ public final class Session implements AutoCloseable {
     if (builder instanceof NettyChannelBuilder netty) {
       netty.withOption(
           ChannelOption.SO_KEEPALIVE, null); // set by gRPC, and Unix sockets warn of it
+      netty.withOption(
+          ChannelOption.RCVBUF_ALLOCATOR,
+          new AdaptiveRecvByteBufAllocator(READ_FIRST, READ_FIRST, READ_MAX));
+      if (address.startsWith("unix:")) { // TCP finds its own size
+        netty.withOption(ChannelOption.SO_SNDBUF, ON_READY_BYTES);
+      }
     }
     channel = builder.build();
     call =

@@ -3,7 +3,6 @@ package io.flinkbridge.bench;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.BufferedReader;
-import java.io.IOException;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -31,9 +30,9 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 
 /**
- * Runs jobs of one engine, one after the other in one cluster in this JVM, so that all but the first
- * meet compiled code. (A cluster for each job would load Flink's RPC anew each time, and have it
- * compiled while the job is measured.) A line of JSON on standard input is a job:
+ * Runs jobs of one engine, one after the other in one cluster in this JVM, so that all but the
+ * first meet compiled code. (A cluster for each job would load Flink's RPC anew each time, and have
+ * it compiled while the job is measured.) A line of JSON on standard input is a job:
  *
  * <pre>
  * {"logic": "stateless", "parallelism": 1, "files": [...], "checkpoint_ms": 0, "marks": "/path/of/marks"}

@@ -223,13 +223,11 @@ START_TEST(an_heir_that_is_not_meant_leaves_the_slot_to_the_next)
 }
 END_TEST
 
-/* A thread that writes into the arena for as long as it may: at its very end, where nothing is. */
-static void *write_on(void *arena)
+/* A thread that writes a word of the arena for as long as it may. */
+static void *write_on(void *word)
 {
-	_Atomic uint64_t *word = (_Atomic uint64_t *)((uint8_t *)arena + rig.sizes.arena - 8);
-
 	for (;;)
-		atomic_fetch_add(word, 1);
+		atomic_fetch_add((_Atomic uint64_t *)word, 1);
 	return NULL;
 }
 
@@ -266,8 +264,12 @@ static pid_t start_strange_owner(bool writes, pid_t *child)
 		for (;;)
 			pause();
 	}
-	if (writes && pthread_create(&thread, NULL, write_on, memory->arena) != 0)
+	/* At its very end, where nothing is. */
+	_Atomic uint64_t *word = (_Atomic uint64_t *)((uint8_t *)memory->arena + rig.sizes.arena - 8);
+	if (writes && pthread_create(&thread, NULL, write_on, word) != 0)
 		_exit(99);
+	while (writes && atomic_load(word) == 0) /* the heir may end that thread before it ever ran */
+		sched_yield();
 	if (write(ends[1], child, sizeof(*child)) != sizeof(*child))
 		_exit(99);
 	if (!writes) {

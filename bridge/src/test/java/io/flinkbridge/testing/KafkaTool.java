@@ -32,6 +32,8 @@ public final class KafkaTool {
       KafkaTool BROKER send TOPIC FILE               a record per line
       KafkaTool BROKER read TOPIC LINES SECONDS      prints the first LINES, and how many there are once none has come for SECONDS""";
 
+  private static final long PATIENCE_S = 60;
+
   private KafkaTool() {}
 
   /** Does one command. */
@@ -56,15 +58,16 @@ public final class KafkaTool {
   }
 
   private static void create(String broker, int partitions, List<String> topics) throws Exception {
+    KafkaBroker.waitUntilServing(broker, null); // it listens long before it answers
     try (Admin admin = KafkaBroker.admin(broker)) {
-      Set<String> there = admin.listTopics().names().get(30, TimeUnit.SECONDS);
+      Set<String> there = admin.listTopics().names().get(PATIENCE_S, TimeUnit.SECONDS);
       List<NewTopic> missing =
           topics.stream()
               .distinct()
               .filter(topic -> !there.contains(topic))
               .map(topic -> new NewTopic(topic, partitions, (short) 1))
               .toList();
-      admin.createTopics(missing).all().get(30, TimeUnit.SECONDS);
+      admin.createTopics(missing).all().get(PATIENCE_S, TimeUnit.SECONDS);
     }
   }
 

@@ -138,7 +138,10 @@ public final class KafkaBroker implements AutoCloseable {
     }
   }
 
-  /** Writes server.properties. */
+  /**
+   * Writes server.properties. Nothing is deleted for its age: that is counted from a record's
+   * timestamp, and events may be of any year.
+   */
   private static void writeProperties(Path directory, int port, int controller) throws IOException {
     Files.createDirectories(directory);
     Files.write(
@@ -159,6 +162,7 @@ public final class KafkaBroker implements AutoCloseable {
             "broker.session.timeout.ms=1000",
             "broker.heartbeat.interval.ms=200",
             "auto.create.topics.enable=false",
+            "log.retention.ms=-1",
             "log.cleaner.enable=false"));
   }
 

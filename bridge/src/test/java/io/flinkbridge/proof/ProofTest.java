@@ -92,6 +92,51 @@ class ProofTest {
   }
 
   @Test
+  void theFrontIsKilledInTheMiddle() throws Exception {
+    try (Scenario scenario = scenario("front", 0)) {
+      scenario.start();
+      scenario.send(0.3);
+      scenario.sendOnly(0.8);
+      scenario.sidecar.killFront();
+      Sidecar.waitUntil("the job to be restarted", () -> scenario.job().restarts() > 0);
+      scenario.finish();
+    }
+  }
+
+  @Test
+  void theSupervisorIsKilledDuringACheckpoint() throws Exception {
+    try (Scenario scenario = scenario("supervisor", 0)) {
+      scenario.start();
+      scenario.send(0.3);
+      // Stopped workers cannot answer a barrier: a checkpoint that has begun stays under way.
+      for (int slot = 0; slot < 4; slot++) {
+        scenario.sidecar.signal("STOP", scenario.sidecar.pid("worker " + slot));
+      }
+      scenario.sendOnly(0.6);
+      Sidecar.waitUntil(
+          "a checkpoint that is under way",
+          () -> scenario.job().checkpoints().getNumberOfInProgressCheckpoints() > 0);
+      scenario.sidecar.killSupervisor();
+      Sidecar.waitUntil("the job to be restarted", () -> scenario.job().restarts() > 0);
+      scenario.sidecar.start();
+      scenario.finish();
+    }
+  }
+
+  @Test
+  void aTaskManagerIsLostAndReplaced() throws Exception {
+    try (Scenario scenario = scenario("taskmanager", 0)) {
+      scenario.start();
+      scenario.send(0.3);
+      scenario.sendOnly(0.8);
+      cluster.replaceTaskManager(cluster.newestTaskManager());
+      cluster.replaceTaskManager(0);
+      Sidecar.waitUntil("the job to be restarted", () -> scenario.job().restarts() > 0);
+      scenario.finish();
+    }
+  }
+
+  @Test
   void savepointsAndOtherParallelisms() throws Exception {
     try (Scenario scenario = scenario("rescale", 0)) {
       scenario.start();
@@ -126,6 +171,30 @@ class ProofTest {
       scenario.sendOnly(0.8);
       broker.kill();
       broker.start();
+      scenario.finish();
+    }
+  }
+
+  /**
+   * A step that takes far longer than its input takes to come, and input of many times what may be
+   * on its way: what cannot be worked on yet stays in Kafka.
+   */
+  @Test
+  void overloadIsHeldBackAtTheSource() throws Exception {
+    Workload workload = new Workload(9, Size.choose(4_000, 40_000), 0, 10_000);
+    String slow = "- { name: slow, kind: filter, program: \"[range(1000)] | length > 0\" }";
+    try (Scenario scenario = scenario("overload", workload, slow)) {
+      scenario.start();
+      scenario.sendOnly(1);
+      scenario.awaitCommitted(0.1);
+      long early = scenario.sidecar.memoryKib();
+      assertTrue(scenario.isBehind(), "there is more input than has been worked on");
+      scenario.awaitCommitted(0.5);
+      long late = scenario.sidecar.memoryKib();
+      assertTrue(scenario.isBehind(), "there is still more");
+      assertTrue(late < early + 48 * 1024, "KiB of memory: " + early + ", later " + late);
+      assertTrue(scenario.unread() > 0, "what has not been read lies in Kafka");
+      assertEquals(0, scenario.job().restarts(), () -> scenario.job().failure());
       scenario.finish();
     }
   }

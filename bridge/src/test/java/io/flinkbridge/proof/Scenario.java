@@ -18,7 +18,9 @@ import java.util.Map;
 import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 
 /**
  * One pipeline on a cluster, from topic to topics: JSON is parsed, events are deduplicated and
@@ -167,6 +169,32 @@ final class Scenario implements AutoCloseable {
     int to = (int) (workload.lines().size() * until);
     in.send(workload.lines().subList(sent, to), Workload::partition, Workload::timestamp);
     sent = to;
+  }
+
+  /** Waits until a part of the output (of 1) has been committed. */
+  void awaitCommitted(double part) {
+    totals.await((int) (workload.distinct() * part));
+  }
+
+  /** Whether there is input that has not come out, as far as has been committed. */
+  boolean isBehind() {
+    return totals.count() < workload.distinct();
+  }
+
+  /** How much of the input that was sent the source had not read at the last checkpoint. */
+  long unread() throws Exception {
+    try (Admin admin = broker.admin()) {
+      long read =
+          admin
+              .listConsumerGroupOffsets(name)
+              .partitionsToOffsetAndMetadata()
+              .get(60, TimeUnit.SECONDS)
+              .values()
+              .stream()
+              .mapToLong(OffsetAndMetadata::offset)
+              .sum();
+      return sent - read;
+    }
   }
 
   /**

@@ -228,6 +228,26 @@ public final class Sidecar implements AutoCloseable {
     }
   }
 
+  /** The memory of all its processes in KiB, what they share counted once. */
+  public long memoryKib() {
+    return Stream.concat(Stream.of(process.toHandle()), process.descendants())
+        .mapToLong(one -> shareKib(one.pid()))
+        .sum();
+  }
+
+  /** A process's share of the memory that it has mapped; 0: it has gone. */
+  private static long shareKib(long pid) {
+    try (Stream<String> lines =
+        Files.lines(Path.of("/proc", String.valueOf(pid), "smaps_rollup"))) {
+      return lines
+          .filter(line -> line.startsWith("Pss:"))
+          .mapToLong(line -> Long.parseLong(line.replaceAll("[^0-9]", "")))
+          .sum();
+    } catch (IOException | UncheckedIOException e) {
+      return 0;
+    }
+  }
+
   /** Kills the worker of a slot, once there is one and an heir behind it; the heir takes over. */
   public void killWorker(int slot) throws IOException {
     waitUntil("an heir of slot " + slot, () -> has("heir " + slot) && has("worker " + slot));

@@ -30,6 +30,8 @@ static bool alarm_process(struct step *step, struct run *run, struct step_time t
 	return true;
 }
 
+static size_t padding; /* bytes that follow it */
+
 /* Says when it was. */
 static bool alarm_fire(struct step *step, enum state_time domain, const struct state_timer *timer,
 		       struct step_time time, struct run *out, struct failure *failure)
@@ -43,8 +45,14 @@ static bool alarm_fire(struct step *step, enum state_time domain, const struct s
 	snprintf(text, sizeof(text), "%lld", (long long)timer->time_ms);
 	if (record == NULL)
 		return failure_set(failure, 0, "the run is full");
-	record->payload = scratch_copy(out->scratch, view_of(text));
-	return record->payload.data != NULL || failure_set(failure, 0, "no memory");
+	size_t size = strlen(text);
+	uint8_t *payload = scratch_alloc(out->scratch, size + padding);
+	if (payload != NULL) {
+		memcpy(payload, text, size);
+		memset(payload + size, ' ', padding);
+		record->payload = (struct view){payload, size + padding};
+	}
+	return payload != NULL || failure_set(failure, 0, "no memory");
 }
 
 static const struct step_kind_ops alarm_ops = {.process = alarm_process, .fire = alarm_fire};
@@ -90,8 +98,8 @@ static bool try_take(void)
 		char text[24];
 
 		snprintf(text, sizeof(text), "%llu", (unsigned long long)fired);
-		ck_assert_uint_eq(payload->len, strlen(text));
-		ck_assert_mem_eq(payload->data, text, payload->len);
+		ck_assert_uint_eq(payload->len, strlen(text) + padding);
+		ck_assert_mem_eq(payload->data, text, strlen(text));
 	}
 	answer_free(&answer);
 	return true;
@@ -101,7 +109,7 @@ static bool try_take(void)
 static void begin(const char *timers)
 {
 	rig_init(&rig);
-	rig.sizes.unary_ring = 32 << 20;
+	rig.sizes.unary_ring = padding == 0 ? 32 << 20 : 1 << 30;
 	rig.sizes.arena = 128 << 20;
 	spec_add(rig_segment(&rig), STEP_batch, NULL);
 	rig.specs[0].segment.keyed = true;
@@ -156,6 +164,35 @@ START_TEST(many_timers_fire_in_units)
 		ck_assert_uint_gt(rig.workspace.arena.units - units, timers / 1000);
 	else
 		ck_assert_uint_gt(adopted, 1);
+	rig_stop(&rig);
+}
+END_TEST
+
+/* What the timers of a usual unit let go may be more than can be kept at a time: then fewer fire in one; and what a single one lets go may
+ * be, which is refused. */
+START_TEST(what_can_be_kept_bounds_a_unit)
+{
+	const uint64_t timers = UINT64_C(3) * BATCHES; /* more than a unit fires */
+
+	padding = _i == 0 ? UNARY_KEEP_MAX / 250 : UNARY_KEEP_MAX;
+	begin("3");
+	rig_forget(&rig);
+	rig.sidecar.config.unary_message_max = 200 << 20;
+	rig_own(&rig);
+	serve_adopt(rig.serve);
+	call_watermark((int64_t)timers);
+	rig_serve(&rig);
+	if (_i == 0) {
+		ck_assert(try_take() && !overflowed);
+		ck_assert_uint_eq(fired, timers);
+	} else {
+		struct answer answer = rig_take(&rig, UNARY_CHANNEL);
+		ck_assert_int_eq(answer.frame.kind, FRAME_REFUSAL);
+		ck_assert_str_eq(answer.text,
+				 "segment \"test\": the outputs of one timer are more than 67108800 bytes");
+		answer_free(&answer);
+	}
+	ck_assert_uint_eq(words()->kept_bytes, 0);
 	rig_stop(&rig);
 }
 END_TEST
@@ -243,6 +280,7 @@ static Suite *unary_timers_suite(void)
 
 	tcase_set_timeout(test, 60);
 	tcase_add_loop_test(test, many_timers_fire_in_units, 0, 2);
+	tcase_add_loop_test(test, what_can_be_kept_bounds_a_unit, 0, 2);
 	tcase_add_loop_test(test, what_a_refused_watermark_let_go_comes_with_the_next, 0, 3);
 	tcase_add_test(test, what_is_kept_goes_over_to_other_code);
 	tcase_add_loop_test(test, damaged_outputs_are_not_read, 0, 3);

@@ -479,13 +479,26 @@ static bool reply_without_run(struct call *call)
 	return reply_with_kept(call, 0);
 }
 
+/* Judges outputs of a unit that are more than can be kept at a time: fewer timers make fewer. Always returns false. */
+static bool refuse_keeping(struct call *call)
+{
+	if (call->limit != 1)
+		return workspace_trouble(call->unary->workspace, TROUBLE_MEMORY);
+	return refuse(call, GRPC_STATUS_RESOURCE_EXHAUSTED,
+		      "segment \"%s\": the outputs of one timer are more than %d bytes", call->segment->name,
+		      UNARY_KEEP_MAX);
+}
+
 /* Keeps the outputs of the run until the call goes on. */
 static bool keep_run(struct call *call, uint64_t size, bool ticking)
 {
 	struct arena *arena = &call->unary->workspace->arena;
-	struct segment_words *words = unary_words_write(arena, call->words);
+	struct segment_words *words;
 	struct wire_writer writer;
 
+	if (size > UNARY_KEEP_MAX)
+		return refuse_keeping(call);
+	words = unary_words_write(arena, call->words);
 	words->seq = call->frame->seq;
 	words->epoch = call->frame->epoch;
 	words->ticking = ticking;

@@ -99,6 +99,7 @@ struct segment_words *unary_words_write(struct arena *arena, struct segment_word
 
 bool unary_keep(struct arena *arena, struct segment_words *words, uint64_t size, struct wire_writer *writer)
 {
+	_Static_assert(UNARY_KEEP_MAX + sizeof(struct kept) <= ARENA_BLOCK_MAX, "a block holds what is kept at a time");
 	arena_ref ref = arena_alloc(arena, UNARY_CHANNEL, sizeof(struct kept) + size);
 
 	if (ref == 0)

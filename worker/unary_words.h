@@ -29,6 +29,9 @@ struct segment_words *unary_words_open(struct arena *arena, uint32_t count);
 /* The words of a segment, to be changed. */
 struct segment_words *unary_words_write(struct arena *arena, struct segment_words *words);
 
+/* The most bytes that can be kept at a time. */
+enum { UNARY_KEEP_MAX = ARENA_BLOCK_MAX - 64 };
+
 /* Makes room for outputs of so many bytes (at least one) behind those that are kept; the words are ready to be changed. False: the arena
  * is in trouble. */
 bool unary_keep(struct arena *arena, struct segment_words *words, uint64_t size, struct wire_writer *writer);

@@ -350,7 +350,9 @@ static bool has_line(struct bridge_bytes text, const char *word)
 {
 	size_t size = strlen(word);
 
-	for (const uint8_t *at = text.data, *end = at + text.size; text.size > 0 && at < end;) {
+	if (text.size == 0) /* and no data, either */
+		return false;
+	for (const uint8_t *at = text.data, *end = at + text.size; at < end;) {
 		const uint8_t *stop = memchr(at, '\n', (size_t)(end - at));
 		if (stop == NULL)
 			stop = end;

@@ -350,6 +350,9 @@ bool death_read_input(const struct progress *progress, char key[INPUT_TEXT_MAX],
 void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,
 		 const char *then);
 
+/* Takes note of the end of a process that no slot had, so that what the memory killer did to it is not taken for the next child's. */
+void death_of_nobody(struct supervisor *supervisor, const siginfo_t *end);
+
 /* How often the kernel's memory killer has struck in this process's container; 0 where nobody says. `root` is put before every
  * path that is read ("" but in tests). */
 uint64_t oom_kills_read(const char *root);

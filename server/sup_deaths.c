@@ -63,6 +63,13 @@ static bool memory_killer_struck(struct supervisor *supervisor)
 	return kills > before;
 }
 
+void death_of_nobody(struct supervisor *supervisor, const siginfo_t *end)
+{
+	bool killed = end->si_code == CLD_KILLED && end->si_status == SIGKILL;
+
+	supervisor->oom_kills += killed && oom_kills_read("") > supervisor->oom_kills;
+}
+
 /* Whether the process's successor found that others of its threads went on after its main thread. */
 static bool left_threads(const struct supervisor *supervisor, const struct child *child)
 {

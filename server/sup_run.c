@@ -292,8 +292,8 @@ static void reap_strangers(struct supervisor *supervisor)
 			supervisor->strangers = false;
 		else if (is_waited_for(supervisor, end.si_pid)) /* its own event comes, and a turn with it */
 			return;
-		else
-			waitid(P_PID, (id_t)end.si_pid, &end, WEXITED | WNOHANG);
+		else if (waitid(P_PID, (id_t)end.si_pid, &end, WEXITED | WNOHANG) == 0)
+			death_of_nobody(supervisor, &end);
 	}
 }
 

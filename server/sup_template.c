@@ -174,8 +174,7 @@ static void reap_template(struct supervisor *supervisor, struct code *code)
 	gauge_set(&counters->templates, counter_read(&counters->templates) - 1);
 	let_go(supervisor, &template->process.pidfd);
 	if (!template->ended) {
-		/* What the memory killer did here is nobody else's death. */
-		supervisor->oom_kills += end.si_status == SIGKILL && oom_kills_read("") > supervisor->oom_kills;
+		death_of_nobody(supervisor, &end);
 		snprintf(why, sizeof(why), "the template (pid %d) died of %s after %s", template->process.pid,
 			 death_words(&end, death), duration_rounded(lived, clock_ns() - template->born_ns));
 		give_up(supervisor, code, why);

@@ -512,7 +512,6 @@ START_TEST(a_timer_makes_its_key_the_current_one)
 }
 END_TEST
 
-/* Many timers, of which some are deleted, in and out in whatever order. */
 /* Puts a value under its own number for so many keys from a number on; or looks whether it is there. */
 static void number_values(struct state *value, uint32_t from, uint32_t to, bool look)
 {
@@ -561,6 +560,7 @@ START_TEST(a_table_is_reserved_in_pieces)
 }
 END_TEST
 
+/* Many timers, of which some are deleted, in and out in whatever order. */
 START_TEST(timers_stay_in_order_by_the_thousand)
 {
 	enum { COUNT = 5000 };

@@ -192,6 +192,18 @@ struct supervisor {
 	uint64_t death_count; /* ever; the last one is at (death_count - 1) % DEATHS_KEPT */
 };
 
+/* The supervisor's counters. */
+static inline struct sup_counters *counters_of_sup(const struct supervisor *supervisor)
+{
+	return &supervisor->sidecar->control.control->counters;
+}
+
+/* The earlier of two times, of which 0 is none. */
+static inline uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a == 0 ? b : b == 0 || a < b ? a : b;
+}
+
 /* ---- sup_child.c: one process's life ---- */
 
 /* "front", "worker 3", or "heir 3" of a worker that has not become owner. */

@@ -145,7 +145,7 @@ static void note_work(const struct supervisor *supervisor, const struct child *c
 void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,
 		 const char *then)
 {
-	struct sup_counters *counters = &supervisor->sidecar->control.control->counters;
+	struct sup_counters *counters = counters_of_sup(supervisor);
 
 	if (cause == DEATH_ORDERED && child->role == ROLE_WORKER && !child->announced)
 		return; /* an heir that was in the way: each reload has some, and they would push the others out */

@@ -29,12 +29,6 @@ static struct control_slot *slot_of(const struct supervisor *supervisor, const s
 	return &supervisor->sidecar->control.control->slot[keeper->slot];
 }
 
-/* The supervisor's counters. */
-static struct sup_counters *counters_of_sup(const struct supervisor *supervisor)
-{
-	return &supervisor->sidecar->control.control->counters;
-}
-
 void keepers_init(struct supervisor *supervisor)
 {
 	supervisor->keeper_count = supervisor->sidecar->config.slots;
@@ -493,12 +487,6 @@ void keeper_turn(struct supervisor *supervisor, struct keeper *keeper, uint64_t 
 		take_demand(supervisor, keeper);
 	if (keeper->renew_due_ns == 0 && supervisor->phase < PHASE_DRAINING)
 		fill(supervisor, keeper, now);
-}
-
-/* The earlier of two times, of which 0 is none. */
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-	return a == 0 ? b : b == 0 || a < b ? a : b;
 }
 
 uint64_t keeper_due(const struct supervisor *supervisor, const struct keeper *keeper, uint64_t now)

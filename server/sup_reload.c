@@ -7,9 +7,9 @@
  *
  * The descriptor's bytes are read once. A process of its own parses them, compares them with what is served, and compiles the
  * programs; only when that one was content does the supervisor parse the same bytes. Then, in each slot: an heir is forked that
- * loads the new code, or has it from the new code's template; when it waits, the slot's code generation is raised, which makes it the next owner; the heirs with the old
- * code are ended; the owner leaves between two units of work. Until that store nothing has changed for the slot, and if its owner
- * dies meanwhile an heir with the old code takes over. Sessions notice a pause.
+ * loads the new code, or has it from the new code's template; when it waits, the slot's code generation is raised, which makes it
+ * the next owner; the heirs with the old code are ended; the owner leaves between two units of work. Until that store nothing has
+ * changed for the slot, and if its owner dies meanwhile an heir with the old code takes over. Sessions notice a pause.
  *
  * The topology must be the same: front and clients send records by it. And the new code must be able to take the state over.
  */
@@ -133,7 +133,7 @@ static void finish(struct supervisor *supervisor)
 	supervisor->sidecar->descriptor = code_of(supervisor, reload->code)->descriptor;
 	reload->state = RELOAD_DONE;
 	reload->due_ns = 0;
-	counter_add(&supervisor->sidecar->control.control->counters.reloads, 1);
+	counter_add(&counters_of_sup(supervisor)->reloads, 1);
 	snprintf(reload->message, sizeof(reload->message), "all slots run it");
 	log_info("reload of %s: all slots run it (code generation %u)", reload->path, reload->code);
 }

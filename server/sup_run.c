@@ -225,12 +225,6 @@ static void act_on_front(struct supervisor *supervisor, uint64_t now)
 	}
 }
 
-/* The earlier of two times, of which 0 is none. */
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-	return a == 0 ? b : b == 0 || a < b ? a : b;
-}
-
 /* When to look again while the start lasts: whoever gets ready rings, but one that hangs does not. */
 static uint64_t next_look(const struct supervisor *supervisor, uint64_t now)
 {

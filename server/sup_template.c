@@ -28,12 +28,6 @@
 /* How long a spare may take to come, unless processes must have loaded sooner. */
 enum { SPARE_PATIENCE_MS = 10000 };
 
-/* The supervisor's counters. */
-static struct sup_counters *counters_of_sup(const struct supervisor *supervisor)
-{
-	return &supervisor->sidecar->control.control->counters;
-}
-
 /* Has the loop wake up for a descriptor; the turn looks at all of them. */
 static void watch(const struct supervisor *supervisor, int fd)
 {
@@ -249,8 +243,8 @@ uint64_t templates_due(const struct supervisor *supervisor)
 	uint64_t due = 0;
 
 	for (size_t i = 0; i < CODES_MAX; i++) {
-		uint64_t at = supervisor->codes[i].number == 0 ? 0 : supervisor->codes[i].template.due_ns;
-		due = due == 0 || (at != 0 && at < due) ? at : due;
+		if (supervisor->codes[i].number != 0)
+			due = earlier(due, supervisor->codes[i].template.due_ns);
 	}
 	return due;
 }

@@ -102,7 +102,7 @@ static void kill_it(struct supervisor *supervisor, struct keeper *keeper, uint64
 
 	log_warn("worker %u (pid %d) has been at one unit of work for %s%s, and %s is %s: it is killed", keeper->slot,
 		 keeper->owner->pid, duration_rounded(took, took_ns), of, flag, duration_exact(limit, limit_ms * 1000));
-	counter_add(&supervisor->sidecar->control.control->counters.watchdog_kills, 1);
+	counter_add(&counters_of_sup(supervisor)->watchdog_kills, 1);
 	child_kill(keeper->owner, DEATH_WATCHDOG);
 	keeper->watch.known = false;
 }

@@ -11,10 +11,10 @@
  *              finish what is at hand, leave  <----+-- order STOP
  *              look a while, then block       <----+-- nothing to do
  *
- * Every process of a slot begins as an heir, the first one, too: it loads the code, as far as it does not come out of a template that has,
- * and sleeps in the owner mutex. The kernel
- * wakes it when the owner dies, in whatever way, long before the dead can be reaped. It first makes sure that its predecessor does
- * nothing more: a process whose main thread has left gives the mutex away while other threads of it still write.
+ * Every process of a slot begins as an heir, the first one, too: it loads the code, as far as it does not come out of a template
+ * that has, and sleeps in the owner mutex. The kernel wakes it when the owner dies, in whatever way, long before the dead can be
+ * reaped. It first makes sure that its predecessor does nothing more: a process whose main thread has left gives the mutex away
+ * while other threads of it still write.
  *
  * It maps its own slot's memory and the control memory and nothing else: the launcher has closed the rest. An owner blocks on one
  * doorbell, an eventfd that is never read: edge-triggered epoll reports each write to it. While it sleeps nothing wakes it but

@@ -278,5 +278,6 @@ def test_reloads_under_load_bring_new_code(python, client, workdir):
         assert find_key(sidecar.stats_json("reloading"), "state") == "done", sidecar.log()
         assert session.exchange(b"c") == [f"{version * 1111} c".encode()]
     assert versions == sorted(versions), "never back to older code"
+    assert not (workdir / "__pycache__").exists(), "compiled code of the same size and second would be taken for newer"
     wait_until(lambda: counter(sidecar, "templates") == 1, "old templates to end")
     assert json.loads(sidecar.stats("stats json"))["supervisor"]["reloads"] == version

@@ -251,6 +251,8 @@ static bool initialise(const struct bridge_host *host, struct bridge_context *co
 	PyConfig_InitPythonConfig(&config);
 	config.install_signal_handlers = 0;
 	config.parse_argv = 0;
+	/* What is compiled is known by its source's size and second: code that is replaced sooner would be taken for what it was. */
+	config.write_bytecode = 0;
 	status = PyConfig_SetBytesString(&config, &config.program_name, program);
 	if (!PyStatus_Exception(status))
 		status = PyConfig_SetBytesString(&config, &config.executable, program);

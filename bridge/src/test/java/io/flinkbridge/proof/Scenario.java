@@ -8,6 +8,7 @@ import io.flinkbridge.descriptor.FlinkSettings;
 import io.flinkbridge.testing.Cluster;
 import io.flinkbridge.testing.KafkaBroker;
 import io.flinkbridge.testing.Sidecar;
+import io.flinkbridge.testing.Size;
 import io.flinkbridge.testing.Topic;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -69,7 +70,13 @@ final class Scenario implements AutoCloseable {
     ticks = new Topic(broker, name + "-ticks", PARTITIONS);
     failed = new Topic(broker, name + "-failed", PARTITIONS);
     sidecar =
-        Sidecar.start(pipeline(2, 100), 4, "--state-memory", "32MiB", "--message-max", "256KiB");
+        Sidecar.start(
+            pipeline(2, 100),
+            4,
+            "--state-memory",
+            Size.choose(32, 128) + "MiB", // all of it comes to one slot in the end
+            "--message-max",
+            "256KiB");
   }
 
   /** The pipeline with a parallelism; {@code hours} are so many seconds long. */

@@ -52,23 +52,25 @@ final class SessionOpener {
     long deadline = begin + patience.toNanos();
     long logAt = begin;
     Duration pause = RETRY_FIRST;
+    String why = "the connection did not come about";
     while (true) {
       Session session = new Session(address, clock);
       boolean isOpen = false;
       try {
         if (!session.awaitReady(deadline)) {
-          throw new SessionException(absent("the connection did not come about"));
+          throw new SessionException(absent(why));
         }
-        if (isWaiting) {
+        boolean hasWaited = isWaiting;
+        isWaiting = false;
+        Opened opened = new Opened(session, sendOpen(session, request.get()));
+        isOpen = true;
+        if (hasWaited) {
           LOG.info(
               "{}: the sidecar at {} is there after {} ms",
               name,
               address,
               (System.nanoTime() - begin) / 1_000_000);
-          isWaiting = false;
         }
-        Opened opened = new Opened(session, sendOpen(session, request.get()));
-        isOpen = true;
         return opened;
       } catch (ProtocolException e) {
         throw new SessionException(name + ": " + e.getMessage());
@@ -76,8 +78,9 @@ final class SessionOpener {
         if (!isWorthAnotherTry(session)) {
           throw new SessionException(name + ": " + e.getMessage());
         }
+        why = e.getMessage();
         if (deadline - System.nanoTime() <= 0) {
-          throw new SessionException(name + ": " + absent(e.getMessage()));
+          throw new SessionException(name + ": " + absent(why));
         }
         if (System.nanoTime() - logAt >= 0) {
           LOG.warn(
@@ -85,7 +88,7 @@ final class SessionOpener {
               name,
               address,
               patience.toSeconds(),
-              e.getMessage());
+              why);
           logAt = System.nanoTime() + LOG_EVERY.toNanos();
         }
       } finally {

@@ -39,6 +39,7 @@ import java.util.Random;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Predicate;
 import net.openhft.hashing.LongHashFunction;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.runtime.checkpoint.OperatorSubtaskState;
@@ -227,18 +228,23 @@ final class ProtocolTest {
     }
   }
 
+  /** Answers a message of a kind, and is gone then. */
+  private static FakeSidecar.Script goneAfter(
+      Predicate<ToWorker> kind, AtomicReference<FakeSidecar> self) {
+    return (message, session) -> {
+      boolean isLast = kind.test(message);
+      if (isLast) {
+        self.get().answer(message, session);
+        session.end(Status.UNAVAILABLE.withDescription("gone"));
+      }
+      return isLast;
+    };
+  }
+
   @Test
   void whatComesBehindAnAckWaitsForTheSnapshot() throws Exception {
     AtomicReference<FakeSidecar> self = new AtomicReference<>();
-    try (FakeSidecar sidecar =
-            new FakeSidecar(
-                (message, session) -> {
-                  if (message.hasBarrier()) {
-                    self.get().answer(message, session);
-                    session.end(Status.UNAVAILABLE.withDescription("gone"));
-                  }
-                  return message.hasBarrier();
-                });
+    try (FakeSidecar sidecar = new FakeSidecar(goneAfter(ToWorker::hasBarrier, self));
         var harness = Harness.of(sidecar.settings(false))) {
       self.set(sidecar);
       harness.open();
@@ -504,15 +510,7 @@ final class ProtocolTest {
   @Test
   void aLostSidecarFailsATaskThatIsBlocked() throws Exception {
     AtomicReference<FakeSidecar> self = new AtomicReference<>();
-    try (FakeSidecar sidecar =
-            new FakeSidecar(
-                (message, session) -> {
-                  if (message.hasBatch()) {
-                    self.get().answer(message, session);
-                    session.end(Status.UNAVAILABLE.withDescription("gone"));
-                  }
-                  return message.hasBatch();
-                });
+    try (FakeSidecar sidecar = new FakeSidecar(goneAfter(ToWorker::hasBatch, self));
         var harness =
             new OneInputStreamOperatorTestHarness<>(
                 new BridgeOperatorFactory(sidecar.settings(false)), 128, 1, 0)) {

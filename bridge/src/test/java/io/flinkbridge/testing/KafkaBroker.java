@@ -132,7 +132,7 @@ public final class KafkaBroker implements AutoCloseable {
   }
 
   /** A TCP port on the loopback that nobody listens on just now. */
-  public static int freePort() throws IOException {
+  private static int freePort() throws IOException {
     try (ServerSocket socket = new ServerSocket(0)) {
       return socket.getLocalPort();
     }

@@ -182,7 +182,10 @@ class ProofTest {
   @Test
   void overloadIsHeldBackAtTheSource() throws Exception {
     Workload workload = new Workload(9, Size.choose(4_000, 40_000), 0, 10_000);
-    String slow = "- { name: slow, kind: filter, program: \"[range(1000)] | length > 0\" }";
+    // Some seconds of work in all: so much that it takes several checkpoints on any machine.
+    String slow =
+        "- { name: slow, kind: filter, program: \"[range(%d)] | length > 0\" }"
+            .formatted(Size.choose(5_000, 1_000));
     try (Scenario scenario = scenario("overload", workload, slow)) {
       scenario.start();
       scenario.sendOnly(1);

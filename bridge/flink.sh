@@ -231,10 +231,10 @@ list_topics() { sed -n 's/^ *stream_name: "\(.*\)"$/\1/p' "$home/descriptor.yaml
 job() { rest /jobs/overview | tr '{' '\n' | sed -n 's/.*"jid":"\([0-9a-f]*\)".*"state":"\(RUNNING\|CREATED\|RESTARTING\)".*/\1/p' | awk 'NR == 1'; }
 
 run() {
+	local running name out
 	for name in kafka jobmanager taskmanager sidecar; do
 		alive $name || fail "it is not up ($name is missing): \`make flink-up\` first"
 	done
-	local running name out
 	running=$(job)
 	if [ -z "$running" ]; then
 		FLINK_CONF_DIR="$home/conf" "$java" -Xmx256m "$logging" "${flags[@]}" -cp "$(cluster)" org.apache.flink.client.cli.CliFrontend \
@@ -254,9 +254,9 @@ down() {
 	local name pid folder ended=
 	for name in sidecar taskmanager jobmanager kafka; do
 		if alive $name; then
-			kill "$pid"
+			kill "$pid" 2>/dev/null || true # it may end by itself meanwhile
 			for _ in $(seq 100); do alive $name || break; sleep 0.1; done
-			! alive $name || kill -KILL "$pid"
+			! alive $name || kill -KILL "$pid" 2>/dev/null || true
 			echo "  ENDED $name"
 			ended=yes
 		fi

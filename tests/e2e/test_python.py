@@ -308,9 +308,27 @@ class Count(fb.Step):
 """
 
 
+class Counts:
+    """What COUNTING makes of messages, computed by itself."""
+
+    def __init__(self):
+        self.seen, self.last = collections.Counter(), collections.defaultdict(list)
+
+    def of(self, keys, text):
+        """The payloads for messages of one text, one of each key."""
+        out = []
+        for key in keys:
+            self.seen[key] += 1
+            self.last[key].append(text)
+            if len(self.last[key]) == 5:
+                self.last[key].clear()
+            out.append(f"{key} {self.seen[key]} {' '.join(self.last[key])}".encode())
+        return out
+
+
 def test_workers_that_are_killed_at_any_time_count_everything_once(python, client):
     sidecar = python(COUNTING, pipeline("name: count, function: Count, state: { seen: value, last: list }", keyed=True))
-    session, roll, seen, last = open_keyed(sidecar, client), random.Random(7), collections.Counter(), collections.defaultdict(list)
+    session, roll, counts = open_keyed(sidecar, client), random.Random(7), Counts()
     sent = []
     for number in range(60):
         keys = [f"k{roll.randrange(9)}" for _ in range(roll.randrange(1, 400))]
@@ -319,14 +337,7 @@ def test_workers_that_are_killed_at_any_time_count_everything_once(python, clien
         if number % 10 == 5:  # whatever it is at
             kill_owner(sidecar)
     for seq, number, keys in sent:
-        expected = []
-        for key in keys:
-            seen[key] += 1
-            last[key].append(str(number))
-            if len(last[key]) == 5:
-                last[key].clear()
-            expected.append(f"{key} {seen[key]} {' '.join(last[key])}".encode())
-        assert payloads(session.results(seq)) == expected
+        assert payloads(session.results(seq)) == counts.of(keys, str(number))
     assert sidecar.stats_json("slots")["slots"][0]["restarts"] >= 6
 
 

@@ -1,6 +1,5 @@
 """The template process of Python steps, in a whole sidecar: modules are imported once for all slots, and whatever happens to it costs nobody more than that."""
 
-import collections
 import json
 import os
 import random
@@ -10,7 +9,7 @@ import signal
 import pytest
 
 from conftest import PATIENCE, SANITIZED, alive, find_key, wait_until
-from test_python import COUNTING, kill_owner, open_keyed, payloads, pipeline, python  # noqa: F401
+from test_python import COUNTING, Counts, kill_owner, open_keyed, payloads, pipeline, python  # noqa: F401
 
 STEP = pipeline("name: step, function: step")
 TOLD = r"each process of a slot loads the code of generation 1 by itself: "
@@ -242,7 +241,7 @@ def test_nothing_is_left_of_a_supervisor_that_is_killed(python):
 def test_workers_out_of_a_template_can_die_all_the_time(python, client):
     """Each death is answered by another process, and everything is counted once."""
     sidecar = python(COUNTING, pipeline("name: count, function: Count, state: { seen: value, last: list }", keyed=True))
-    session, roll, seen, last = open_keyed(sidecar, client, timeout=PATIENCE * 10), random.Random(11), collections.Counter(), collections.defaultdict(list)
+    session, roll, counts = open_keyed(sidecar, client, timeout=PATIENCE * 10), random.Random(11), Counts()
     killed = []
     for number in range(40 if SANITIZED else 200):
         sent = []
@@ -251,14 +250,7 @@ def test_workers_out_of_a_template_can_die_all_the_time(python, client):
             sent.append((session.send_records(*[session.keyed(key.encode(), str(number).encode()) for key in keys]), keys))
         kill_one_owner_more(sidecar, killed)
         for seq, keys in sent:
-            expected = []
-            for key in keys:
-                seen[key] += 1
-                last[key].append(str(number))
-                if len(last[key]) == 5:
-                    last[key].clear()
-                expected.append(f"{key} {seen[key]} {' '.join(last[key])}".encode())
-            assert payloads(session.results(seq)) == expected
+            assert payloads(session.results(seq)) == counts.of(keys, str(number))
     wait_until(lambda: counter(sidecar, "takeovers") >= len(killed), lambda: sidecar.stats("stats"))
     assert "by itself" not in sidecar.log() and counter(sidecar, "templates") == 1
 

@@ -515,7 +515,8 @@ static void events_read(struct reader *reader, const struct node *list, struct k
 		struct kit_event *event = &events[kit->event_count++];
 		event_read(reader, item, event);
 		if (ended && !may_follow_end(event->kind))
-			FIND(reader, item, "nothing comes behind the end of the input but `expect` and `restart: worker`");
+			FIND(reader, item,
+			     "nothing comes behind the end of the input but `expect` and `restart: worker`");
 		ended |= event->kind == KIT_END;
 	}
 	kit->events = events;

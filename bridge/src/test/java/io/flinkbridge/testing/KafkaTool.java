@@ -27,8 +27,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 public final class KafkaTool {
   private static final String USAGE =
       """
-      KafkaTool BROKER wait                          until it answers
-      KafkaTool BROKER create PARTITIONS TOPIC...    creates those that there are not
+      KafkaTool BROKER create PARTITIONS TOPIC...    creates those that there are not, once the broker answers
       KafkaTool BROKER send TOPIC FILE               a record per line
       KafkaTool BROKER read TOPIC LINES SECONDS      prints the first LINES, and how many there are once none has come for SECONDS""";
 
@@ -44,7 +43,6 @@ public final class KafkaTool {
     String broker = arguments[0];
     List<String> rest = Arrays.asList(arguments).subList(2, arguments.length);
     switch (arguments[1]) {
-      case "wait" -> KafkaBroker.waitUntilServing(broker, null);
       case "create" -> create(broker, Integer.parseInt(rest.get(0)), rest.subList(1, rest.size()));
       case "send" -> send(broker, rest.get(0), Path.of(rest.get(1)));
       case "read" ->

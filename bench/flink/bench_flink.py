@@ -39,8 +39,8 @@ LANGUAGES = ["c", "builtin", "python"]
 FIRST = {"native": 2_000_000, "bridge": 1_000_000, "pyflink": 100_000}
 FIRST_KEYED = {"native": 1_000_000, "bridge": 500_000, "pyflink": 8_000}
 # An engine is warm when its compiler has less than this share of what it computes; runs before that, at most.
-COMPILING = 0.1
-WARM_RUNS = 6
+COMPILING = 0.05
+WARM_RUNS = 16
 QUICK = {"rounds": 3, "seconds": 2.0, "sizes": [100], "parallelism": [1], "engines": ["native", "bridge-c", "bridge-builtin"]}
 FULL = {"rounds": 5, "seconds": 3.0, "sizes": [100, 1000], "parallelism": [1, 2], "engines": None}
 

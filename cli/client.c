@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "shared/locks.h"
 #include "shared/log.h"
 
 enum {
@@ -125,6 +126,7 @@ struct client *client_connect(const char *address, const struct client_options *
 	struct client *client = calloc(1, sizeof(*client));
 	if (client == NULL)
 		return NULL;
+	locks_unwatched();
 	grpc_init();
 	client->channel = create_channel(address, options);
 	client->queue = grpc_completion_queue_create_for_next(NULL);

@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "shared/locks.h"
 #include "shared/spin.h"
 
 enum {
@@ -408,6 +409,7 @@ void front_main(struct sidecar *sidecar, uint32_t generation)
 	front_attach(&front);
 	raise_descriptors();
 	setenv("GRPC_VERBOSITY", "NONE", 0); /* its words go nowhere a person looks; ours name the cause */
+	locks_unwatched();
 	grpc_init();
 	front.queue = grpc_completion_queue_create_for_next(NULL);
 	front.server = server_create(front.config);

@@ -95,7 +95,7 @@ static grpc_arg integer_arg(const char *key, int value)
 	return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value = {.integer = value}};
 }
 
-/* The channel: no retries, no proxy, no service config, a connection of its own. */
+/* The channel: no retries, no proxy, no service config, nothing compressed or counted, a connection of its own. */
 static grpc_channel *create_channel(const char *address, const struct client_options *options)
 {
 	size_t message_max = options->message_max == 0 ? MESSAGE_MAX_DEFAULT : options->message_max;
@@ -106,6 +106,9 @@ static grpc_channel *create_channel(const char *address, const struct client_opt
 	    integer_arg(GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, -1), /* the server says what is too large */
 	    integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
 	    integer_arg(GRPC_ARG_ENABLE_RETRIES, 0),
+	    integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+	    integer_arg(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
+	    integer_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0), /* nor does the server compress */
 	    integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
 	    integer_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
 	    integer_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, pause),

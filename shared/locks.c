@@ -16,8 +16,8 @@ bool locks_unwatched(void)
 	for (int build = 1; build <= DEBIAN_BUILDS; build++) {
 		char space[16], name[96];
 		int length = snprintf(space, sizeof(space), "debian%d", build);
-		snprintf(name, sizeof(name), "_ZN4absl%d%s29SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE", length,
-			 space);
+		snprintf(name, sizeof(name), "_ZN4absl%d%s29SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE",
+			 length, space);
 		void *found = dlsym(RTLD_DEFAULT, name);
 		if (found != NULL) {
 			void (*set_mode)(int);

@@ -145,7 +145,7 @@ static void show_death(const struct supervisor *supervisor, struct report *repor
 
 	report_row(report);
 	report_text(report, "when", time_text(death->when_ms, when));
-	report_text(report, "process", death->role == ROLE_FRONT ? "front" : death->owner ? "worker" : "heir");
+	report_text(report, "process", death->process);
 	report_number(report, "slot", death->slot, "");
 	report_number(report, "pid", (uint64_t)death->pid, "");
 	report_number(report, "number", death->number, "");

@@ -97,12 +97,11 @@ enum { CHILDREN_MAX = 1 + SLOTS_MAX * LIVES_MAX };
 
 /* One of the last deaths, for people. */
 struct death {
-	uint64_t when_ms; /* since the epoch */
-	enum child_role role;
-	bool owner; /* of a worker: it owned the slot, else it was an heir */
+	uint64_t when_ms;    /* since the epoch */
+	const char *process; /* "front", "worker" of an owner, "heir", "template" */
 	uint32_t slot;
 	pid_t pid;
-	uint32_t number;
+	uint32_t number; /* as in struct child; a template's is its generation of code */
 	enum death_cause cause;
 	bool busy; /* the next four say what it was at; checked against the descriptor */
 	uint32_t segment, step, record;
@@ -362,7 +361,11 @@ bool death_read_input(const struct progress *progress, char key[INPUT_TEXT_MAX],
 void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,
 		 const char *then);
 
-/* Takes note of the end of a process that no slot had, so that what the memory killer did to it is not taken for the next child's. */
+/* The same of a template; `then` is what follows. */
+void deaths_note_template(struct supervisor *supervisor, const struct code *code, const siginfo_t *end,
+			  const char *then);
+
+/* Takes note of the end of a process that is nobody's, so that what the memory killer did to it is not taken for the next child's. */
 void death_of_nobody(struct supervisor *supervisor, const siginfo_t *end);
 
 /* How often the kernel's memory killer has struck in this process's container; 0 where nobody says. `root` is put before every

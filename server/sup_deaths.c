@@ -80,25 +80,30 @@ static bool left_threads(const struct supervisor *supervisor, const struct child
 	       atomic_load_explicit(&life->found_writing, memory_order_relaxed) != 0;
 }
 
+/* Why a process ended that we neither told to nor killed, as far as its end tells. */
+static enum death_cause cause_by_end(struct supervisor *supervisor, const siginfo_t *end)
+{
+	if (end->si_code == CLD_EXITED)
+		return end->si_status == EXIT_MEMORY ? DEATH_MEMORY : DEATH_CODE;
+	if (is_own_fault(end->si_status))
+		return DEATH_CODE;
+	return end->si_status == SIGKILL && memory_killer_struck(supervisor) ? DEATH_MEMORY : DEATH_OUTSIDE;
+}
+
 enum death_cause death_find_cause(struct supervisor *supervisor, const struct child *child, const siginfo_t *end)
 {
 	bool exited = end->si_code == CLD_EXITED;
 
 	if (exited && end->si_status == EXIT_DAMAGED)
 		return DEATH_DAMAGE;
-	if (exited && end->si_status == EXIT_MEMORY)
-		return DEATH_MEMORY;
 	if (exited && (end->si_status == EXIT_UNMEANT || (child->ordered && end->si_status == 0)))
 		return DEATH_ORDERED;
-	if (exited || is_own_fault(end->si_status))
-		return DEATH_CODE;
-	if (child->killed && end->si_status == SIGKILL)
+	if (!exited && child->killed && end->si_status == SIGKILL)
 		return child->verdict;
-	if (end->si_status == SIGKILL && memory_killer_struck(supervisor))
-		return DEATH_MEMORY;
-	if (child->role == ROLE_WORKER && left_threads(supervisor, child))
+	enum death_cause cause = cause_by_end(supervisor, end);
+	if (cause == DEATH_OUTSIDE && child->role == ROLE_WORKER && left_threads(supervisor, child))
 		return DEATH_CODE;
-	return DEATH_OUTSIDE;
+	return cause;
 }
 
 /* Whether bytes are a text that can be shown: it ends among them, is UTF-8, and has no control characters. */
@@ -142,27 +147,40 @@ static void note_work(const struct supervisor *supervisor, const struct child *c
 	death->shown = death->busy && death_read_input(&life->progress, death->key, death->input);
 }
 
+/* Puts a death at the end of the list, in place of the oldest one. */
+static struct death *add_death(struct supervisor *supervisor, const siginfo_t *end, enum death_cause cause,
+			       const char *then)
+{
+	struct death *death = &supervisor->deaths[supervisor->death_count++ % DEATHS_KEPT];
+
+	*death = (struct death){.when_ms = (uint64_t)clock_wall_ms(), .cause = cause};
+	death_words(end, death->how);
+	snprintf(death->then, sizeof(death->then), "%s", then);
+	if (death_blames_code(cause))
+		counter_add(&counters_of_sup(supervisor)->deaths_blamed, 1);
+	return death;
+}
+
 void deaths_note(struct supervisor *supervisor, const struct child *child, const siginfo_t *end, enum death_cause cause,
 		 const char *then)
 {
-	struct sup_counters *counters = counters_of_sup(supervisor);
-
 	if (cause == DEATH_ORDERED && child->role == ROLE_WORKER && !child->announced)
 		return; /* an heir that was in the way: each reload has some, and they would push the others out */
-	struct death *death = &supervisor->deaths[supervisor->death_count++ % DEATHS_KEPT];
-	*death = (struct death){
-	    .when_ms = (uint64_t)clock_wall_ms(),
-	    .role = child->role,
-	    .owner = child->announced,
-	    .slot = child->slot,
-	    .pid = child->pid,
-	    .number = child->number,
-	    .cause = cause,
-	};
-	death_words(end, death->how);
-	snprintf(death->then, sizeof(death->then), "%s", then);
+	struct death *death = add_death(supervisor, end, cause, then);
+	death->process = child->role == ROLE_FRONT ? "front" : child->announced ? "worker" : "heir";
+	death->slot = child->slot;
+	death->pid = child->pid;
+	death->number = child->number;
 	if (child->role == ROLE_WORKER)
 		note_work(supervisor, child, death);
-	if (death_blames_code(cause))
-		counter_add(&counters->deaths_blamed, 1);
+}
+
+void deaths_note_template(struct supervisor *supervisor, const struct code *code, const siginfo_t *end,
+			  const char *then)
+{
+	struct death *death = add_death(supervisor, end, cause_by_end(supervisor, end), then);
+
+	death->process = "template";
+	death->pid = code->template.process.pid;
+	death->number = code->number;
 }

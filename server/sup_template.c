@@ -167,8 +167,10 @@ static void reap_template(struct supervisor *supervisor, struct code *code)
 		return;
 	gauge_set(&counters->templates, counter_read(&counters->templates) - 1);
 	let_go(supervisor, &template->process.pidfd);
-	if (!template->ended) {
+	if (template->ended) {
 		death_of_nobody(supervisor, &end);
+	} else {
+		deaths_note_template(supervisor, code, &end, "each process loads its code by itself");
 		snprintf(why, sizeof(why), "the template (pid %d) died of %s after %s", template->process.pid,
 			 death_words(&end, death), duration_rounded(lived, clock_ns() - template->born_ns));
 		give_up(supervisor, code, why);

@@ -32,6 +32,13 @@ def template(sidecar):
     return sidecar.role("-templ")
 
 
+def deaths(sidecar):
+    """What the list of deaths has of templates: the generation of code, the cause, the end."""
+    listed = [death for death in sidecar.stats_json("deaths")["deaths"] if death["process"] == "template"]
+    assert all(death["then"] == "each process loads its code by itself" for death in listed), listed
+    return [(death["number"], death["cause"], death["end"]) for death in listed]
+
+
 def reload(sidecar):
     """Reloads the code; how that ended, and its words."""
     sidecar.stats("reload")
@@ -175,7 +182,18 @@ def step(message): return message
     sidecar = python(code, STEP)
     assert client(sidecar.unix).session(sidecar).exchange(b"x") == [b"x"]
     assert re.search(TOLD + r"the template \(pid \d+\) died of signal 9 \(Killed\)", sidecar.log()), sidecar.log()
-    assert counter(sidecar, "template_forks") == 0
+    assert counter(sidecar, "template_forks") == 0 and deaths(sidecar) == [(1, "outside", "signal 9 (Killed)")]
+
+
+def test_a_template_that_its_code_ends_is_blamed_on_it(python, client):
+    code = """
+import os
+if "templ" in open("/proc/self/comm").read(): os.abort()
+def step(message): return message
+"""
+    sidecar = python(code, STEP)
+    assert client(sidecar.unix).session(sidecar).exchange(b"x") == [b"x"]
+    assert deaths(sidecar) == [(1, "code", "signal 6 (Aborted)")] and counter(sidecar, "deaths_blamed") == 1
 
 
 def test_a_killed_template_leaves_the_slots_as_they_are(python, client, workdir):
@@ -194,6 +212,7 @@ def test_a_killed_template_leaves_the_slots_as_they_are(python, client, workdir)
     assert reload(sidecar)[0] == "done"
     assert session.exchange(b"x") == [b"two"] and counter(sidecar, "templates") == 1
     assert counter(sidecar, "template_forks") > forks
+    assert deaths(sidecar) == [(1, "outside", "signal 9 (Killed)")] and counter(sidecar, "deaths_blamed") == 0
 
 
 def test_words_about_code_that_does_not_load_are_those_of_a_worker(python, client, workdir):

@@ -37,10 +37,10 @@ struct child {
 	uint32_t generation; /* of a worker: of the memory that it has mapped */
 	uint32_t code;       /* of a worker: of the code that it has loaded */
 	uint64_t born_ns;
-	uint64_t due_ns; /* DOWN (front): when to start; UP (worker): when it must have loaded; LEAVING: when to lose
-				     patience; 0: not at all */
-	bool ordered;    /* it was told to leave */
-	bool killed;     /* by us */
+	/* DOWN (front): when to start; UP (worker): when it must have loaded; LEAVING: when to lose patience; 0: not at all */
+	uint64_t due_ns;
+	bool ordered;             /* it was told to leave */
+	bool killed;              /* by us */
 	enum death_cause verdict; /* killed: why */
 	bool dead;                /* it is being buried */
 	bool announced;           /* a worker that has become owner */
@@ -178,8 +178,7 @@ struct supervisor {
 	uint32_t child_count;
 	struct keeper keepers[SLOTS_MAX];
 	uint32_t keeper_count;
-	const struct descriptor
-	    *first; /* of the first generation: whoever loaded it has it, and it is not ours to free */
+	const struct descriptor *first; /* of the first generation: whoever loaded it frees it */
 	struct code codes[CODES_MAX];
 	uint32_t code; /* the generation that all slots were last brought to */
 	struct reload reload;

@@ -46,9 +46,8 @@ struct session_position {
 	uint32_t done;
 	uint64_t offset;
 
-	uint32_t limit; /* records or timers that a unit may have; 0: as many as is good */
-	arena_ref
-	    watermarks; /* unary channel: a block with the words of each segment (worker/unary_words.h); 0: none yet */
+	uint32_t limit;       /* records or timers that a unit may have; 0: as many as is good */
+	arena_ref watermarks; /* unary channel: a block of each segment's words (worker/unary_words.h); 0: none yet */
 	struct outbox outbox;
 	struct snapshot_words snapshot;
 	struct suspect suspect;

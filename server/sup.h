@@ -118,6 +118,7 @@ enum template_state {
 	TEMPLATE_NONE, /* processes load by themselves: no need for one, or it could not, or is gone */
 	TEMPLATE_LOADING,
 	TEMPLATE_READY,
+	TEMPLATE_DYING, /* its end will say of what */
 };
 
 /* The process that has a generation of code loaded, and the one that it has made for the next slot that wants one. */
@@ -127,11 +128,12 @@ struct template
 	struct launched process; /* pidfd -1: none, or reaped */
 	int link;                /* to talk to it; -1: not any more */
 	uint64_t born_ns;
-	uint64_t
-	    due_ns; /* LOADING: until when it must have loaded; READY: until when a spare must have come; 0: no matter */
+	/* LOADING: until when it must have loaded; READY: until when a spare must have come; DYING: until when it must be dead; 0: no matter */
+	uint64_t due_ns;
 	bool ended;            /* nothing is to be said of its end */
 	struct launched spare; /* pidfd -1: none is there */
 	int spare_link;        /* -1: none is there, and none asked for */
+	uint32_t spares_lost;  /* in a row, before they were there */
 };
 
 /* A generation of code: what its processes load. */

@@ -3,13 +3,16 @@
  *
  *      start, reload --> LOADING --it can--> READY --asked--> a spare --a slot's birth--> a process of that slot
  *                           |                  |
- *                           +------------------+-- it cannot, died, or took too long --> NONE: processes load by themselves
+ *                           +---- it dies -----+--> DYING --dead, or not in time--> NONE: processes load by themselves
+ *                           |                  |                                     ^
+ *                           +------------------+-- it cannot, or took too long ------+
  *
  * A template is a convenience: whatever happens to it, slots get processes that are forked here and load the code themselves, as
  * without it. So none is started twice for a generation, and nothing waits for one longer than for a process that loads.
  *
  * At most one spare is on its way at a time. It is asked for when a slot wants a process, and goes to the first that wants one when it is
- * there, so that neither side waits for the other. Until then it is nobody: if it dies it is forgotten, and reaped as a stranger.
+ * there, so that neither side waits for the other. Until then it is nobody: if it dies it is forgotten, reaped as a stranger, and another
+ * one is asked for.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,8 +28,11 @@
 #include "server/template.h"
 #include "shared/units.h"
 
-/* How long a spare may take to come, unless processes must have loaded sooner. */
-enum { SPARE_PATIENCE_MS = 10000 };
+enum {
+	SPARE_PATIENCE_MS = 10000, /* for a spare to come, unless processes must have loaded sooner */
+	DEATH_PATIENCE_MS = 2000,  /* for the end of a template that is dying */
+	SPARES_LOST_MAX = 3,       /* in a row, and the template is good for nothing */
+};
 
 /* Has the loop wake up for a descriptor; the turn looks at all of them. */
 static void watch(const struct supervisor *supervisor, int fd)
@@ -80,6 +86,13 @@ void template_start(struct supervisor *supervisor, struct code *code)
 	gauge_set(&counters_of_sup(supervisor)->templates, counter_read(&counters_of_sup(supervisor)->templates) + 1);
 }
 
+/* Waits for a spare no longer. */
+static void stop_waiting(struct template *template)
+{
+	if (template->state == TEMPLATE_READY)
+		template->due_ns = 0;
+}
+
 /* Forgets a spare that is asked for, or there: its socket's end is its own. */
 static void drop_spare(struct supervisor *supervisor, struct template *template)
 {
@@ -129,6 +142,20 @@ static void give_up(struct supervisor *supervisor, struct code *code, const char
 	do_without(supervisor, &code->template);
 }
 
+/* It has closed its end of the socket: as a rule by dying. */
+static void hear_its_end(struct supervisor *supervisor, struct code *code)
+{
+	struct template *template = &code->template;
+
+	if (!process_is_exiting(template->process.pid)) {
+		give_up(supervisor, code, "the template has closed its end of the socket to the supervisor");
+		return;
+	}
+	let_go(supervisor, &template->link);
+	template->state = TEMPLATE_DYING;
+	template->due_ns = clock_ns() + (uint64_t)DEATH_PATIENCE_MS * 1000000;
+}
+
 /* Hears how loading went, or that it can no more. */
 static void hear_template(struct supervisor *supervisor, struct code *code)
 {
@@ -139,9 +166,8 @@ static void hear_template(struct supervisor *supervisor, struct code *code)
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (got != sizeof(word)) { /* its end follows, and says why */
-		let_go(supervisor, &template->link);
-		kill(template->process.pid, SIGKILL);
+	if (got != sizeof(word)) {
+		hear_its_end(supervisor, code);
 		return;
 	}
 	word.why[sizeof(word.why) - 1] = '\0';
@@ -177,6 +203,19 @@ static void reap_template(struct supervisor *supervisor, struct code *code)
 	}
 }
 
+/* A spare that was asked for has died before it was there, or the template could not make it, and then has said why. */
+static void lose_spare(struct supervisor *supervisor, struct code *code)
+{
+	struct template *template = &code->template;
+
+	drop_spare(supervisor, template);
+	stop_waiting(template);
+	if (template->state == TEMPLATE_READY)
+		hear_template(supervisor, code);
+	if (template->state == TEMPLATE_READY && ++template->spares_lost >= SPARES_LOST_MAX)
+		give_up(supervisor, code, "processes that the template made have died before they had a slot");
+}
+
 /* Hears from a spare. */
 static void hear_spare(struct supervisor *supervisor, struct code *code)
 {
@@ -196,17 +235,13 @@ static void hear_spare(struct supervisor *supervisor, struct code *code)
 	if (pidfd >= 0 && !has_spare(template) && pid != template->process.pid &&
 	    waitid(P_PIDFD, (id_t)pidfd, &end, WEXITED | WNOHANG | WNOWAIT) == 0) {
 		template->spare = (struct launched){.pid = pid, .pidfd = pidfd};
-		template->due_ns = 0;
+		template->spares_lost = 0;
+		stop_waiting(template);
 		return;
 	}
 	if (pidfd >= 0)
 		close(pidfd);
-	drop_spare(supervisor, template);
-	template->due_ns = 0;
-	if (template->link >= 0) /* it may have said why */
-		hear_template(supervisor, code);
-	if (template->link >= 0)
-		give_up(supervisor, code, "the template could not make a process");
+	lose_spare(supervisor, code);
 }
 
 /* Loses patience. */
@@ -218,6 +253,7 @@ static void act_on_time(struct supervisor *supervisor, struct code *code, uint64
 		return;
 	give_up(supervisor, code,
 		template->state == TEMPLATE_LOADING ? "the template has not loaded it in time (--start-timeout)"
+		: template->state == TEMPLATE_DYING ? "the template is dying, but does not come to its end"
 						    : "the template does not answer");
 }
 
@@ -283,7 +319,7 @@ enum template_answer template_ask(struct supervisor *supervisor, struct code *co
 		return TEMPLATE_HAS_ONE;
 	if (template->state == TEMPLATE_NONE)
 		return TEMPLATE_HAS_NONE;
-	if (template->state == TEMPLATE_LOADING || template->spare_link >= 0 || template->link < 0)
+	if (template->state != TEMPLATE_READY || template->spare_link >= 0)
 		return TEMPLATE_LATER;
 	template->spare_link = template_send_order(template->link);
 	if (template->spare_link < 0 && errno != EPIPE) {

@@ -1,5 +1,6 @@
 /* The supervisor with doubles of front and worker: starts, deaths, restarts, orders, and that nothing is left behind. */
 #include <signal.h>
+#include <sys/ptrace.h>
 
 #include "tests/check_main.h"
 #include "tests/sidecar_double.h"
@@ -712,7 +713,7 @@ START_TEST(processes_out_of_a_template_are_children_like_the_others)
 		signal_process(number, SIGKILL);
 	}
 	WAIT_UNTIL(sut_owned_by(0, 21) && waits(22));
-	ck_assert_uint_eq(SUP_COUNT(template_forks), 24);
+	WAIT_UNTIL(SUP_COUNT(template_forks) == 24);
 	ck_assert_uint_eq(SUP_COUNT(templates), 1);
 	sut_stop();
 	ck_assert(!sut_logged("by itself"));
@@ -751,7 +752,7 @@ static const struct {
 } no_templates[] = {
     {DOUBLE_REFUSE, "generation 1 by itself: the double was told so", 0},
     {DOUBLE_EARLY, ") died of exit code 77", 0},
-    {DOUBLE_BRIEF, "by itself: the template could not make a process", 0},
+    {DOUBLE_DEAF, "by itself: the template has closed its end of the socket", 0},
     {DOUBLE_GREEDY, "by itself: threads have been started in it", 1},
 };
 
@@ -764,6 +765,48 @@ START_TEST(who_is_no_good_as_a_template_is_done_without)
 	WAIT_UNTIL(SUP_COUNT(templates) == 0);
 	ck_assert_uint_eq(SUP_COUNT(template_forks), no_templates[_i].forks);
 	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
+	sut_stop();
+}
+END_TEST
+
+START_TEST(processes_that_die_before_they_have_a_slot_are_asked_for_again)
+{
+	serve_with_template(1, DOUBLE_GOOD);
+	sut.script->spares_die = 2;
+	signal_process(1, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 2) && waits(3));
+	WAIT_UNTIL(SUP_COUNT(template_forks) == 3);
+	sut.script->spares_die = 2; /* the ones before do not count any more */
+	signal_process(2, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 3) && waits(4));
+	WAIT_UNTIL(SUP_COUNT(template_forks) == 4);
+	ck_assert(!sut_logged("by itself"));
+	sut.script->spares_die = 1000;
+	signal_process(3, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 4) && waits(5));
+	ck_assert(sut_logged("by itself: processes that the template made have died before they had a slot"));
+	ck_assert_int_eq(sut.script->spares_die, 1000 - 3);
+	check_child(5);
+	WAIT_UNTIL(SUP_COUNT(template_forks) == 4);
+	ck_assert_uint_eq(SUP_COUNT(restarts_throttled), 0);
+	sut_stop();
+}
+END_TEST
+
+/* As one does that sleeps in the kernel: what another process traces is not its parent's to reap until that lets go of it. */
+START_TEST(a_template_that_does_not_come_to_its_end_is_not_waited_for)
+{
+	serve_with_template(1, DOUBLE_GOOD);
+	pid_t template = template_pid();
+	ck_assert_int_eq(ptrace(PTRACE_SEIZE, template, NULL, NULL), 0);
+	kill(template, SIGKILL);
+	signal_process(1, SIGKILL);
+	WAIT_UNTIL(sut_owned_by(0, 2) && waits(3));
+	ck_assert(sut_logged("by itself: the template is dying, but does not come to its end"));
+	ck_assert_uint_eq(SUP_COUNT(template_forks), 2);
+	ck_assert_uint_eq(SUP_COUNT(templates), 1);
+	ck_assert_int_eq(waitpid(template, NULL, __WALL), template);
+	WAIT_UNTIL(SUP_COUNT(templates) == 0);
 	sut_stop();
 }
 END_TEST
@@ -843,6 +886,8 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, a_dead_template_costs_nothing_but_what_it_saved);
 	tcase_add_loop_test(tests, who_is_no_good_as_a_template_is_done_without, 0,
 			    sizeof(no_templates) / sizeof(*no_templates));
+	tcase_add_test(tests, processes_that_die_before_they_have_a_slot_are_asked_for_again);
+	tcase_add_test(tests, a_template_that_does_not_come_to_its_end_is_not_waited_for);
 	tcase_add_test(tests, a_template_that_never_loads_fails_the_start_like_a_worker);
 	tcase_add_test(tests, a_template_that_does_not_answer_is_killed);
 	suite_add_tcase(suite, tests);

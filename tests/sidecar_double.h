@@ -35,6 +35,7 @@ enum double_mode {
 	DOUBLE_DAMAGED,  /* becomes owner, and finds that the slot's memory cannot be true */
 	DOUBLE_STARVED,  /* becomes owner, and finds that it has used up its memory */
 	DOUBLE_GREEDY, /* takes the slot without waiting for its turn; as a template: starts a thread when it is first asked */
+	DOUBLE_DEAF, /* as a template: closes its socket, and lives */
 };
 
 /* Shared between the test, the supervisor and the doubles. */
@@ -42,6 +43,7 @@ struct script {
 	_Atomic int front_mode;
 	_Atomic int worker_mode[SLOTS_MAX];
 	_Atomic int template_mode;
+	_Atomic int spares_die;              /* so many of the processes that a template makes next die at once */
 	_Atomic int frames[SLOTS_MAX];       /* frames a worker says it has done once it is ready */
 	_Atomic int front_pid_at_worker_end; /* what slot 0's worker saw when it left in order */
 	char fds[8192];                      /* of the last process of slot 0, listed before it waits */
@@ -239,8 +241,10 @@ static inline pid_t double_fork(pid_t (*fork_now)(void *context), void *context)
 	static pthread_t thread;
 	pid_t made = fork_now(context);
 
-	if (made == 0 && sut.script->template_mode == DOUBLE_BRIEF)
+	if (made == 0 && sut.script->spares_die > 0) {
+		sut.script->spares_die--;
 		raise(SIGSEGV);
+	}
 	if (made > 0 && sut.script->template_mode == DOUBLE_GREEDY && thread == 0 &&
 	    pthread_create(&thread, NULL, (void *(*)(void *))(uintptr_t)pause, NULL) != 0)
 		_exit(99); /* a check of the library would write to a descriptor that is another one here */
@@ -253,6 +257,10 @@ double_template(struct sidecar *sidecar, const struct roles *roles, int link)
 	if (sut.script->template_mode == DOUBLE_REFUSE)
 		template_give_up(link, "the double was told so");
 	double_leave_early(sut.script->template_mode, 0);
+	if (sut.script->template_mode == DOUBLE_DEAF) {
+		close(link);
+		pause();
+	}
 	template_serve(sidecar, roles, link, double_fork);
 }
 

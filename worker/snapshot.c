@@ -552,11 +552,14 @@ bool snapshot_is_due(struct snapshot *snapshot, uint64_t limit)
 static struct wire_entry entry_unsent(const struct snapshot *snapshot, const struct state_entry *entry)
 {
 	uint64_t sent = snapshot->words->sent;
-	CHECK(sent <= entry->value.size);
+	struct view value = entry->value;
+	CHECK(sent <= value.size);
+	if (sent > 0) /* a removed one has no bytes to be pointed at */
+		value = (struct view){value.data + sent, value.size - sent};
 	return (struct wire_entry){
 	    .key = entry->key,
 	    .sub_key = entry->sub,
-	    .value = {entry->value.data + sent, entry->value.size - sent},
+	    .value = value,
 	    .state = entry->state,
 	    .key_group = entry->key_group,
 	    .key_hash = entry->key_hash,

@@ -84,10 +84,10 @@ alive() {
 
 # wait_for NAME WHAT COMMAND...: until the command succeeds; NAME's process must live that long.
 wait_for() {
-	local name=$1 what=$2 tries=0
+	local name=$1 what=$2 end=$((SECONDS + 120))
 	shift 2
 	until "$@" >/dev/null 2>&1; do
-		if ! alive "$name" || [ $((++tries)) -gt 300 ]; then
+		if ! alive "$name" || [ $SECONDS -gt $end ]; then
 			tail -n 20 "$home/log/$name.log" >&2
 			fail "$what did not start; its log is $home/log/$name.log"
 		fi
@@ -97,10 +97,14 @@ wait_for() {
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# The answer of Flink's REST interface to a GET.
+# The answer of Flink's REST interface to a GET. Fails when it does not come to its end in ten seconds.
 rest() {
-	exec 3<>"/dev/tcp/127.0.0.1/$flink_port" && printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3 && cat <&3
+	local status=0
+	exec 3<>"/dev/tcp/127.0.0.1/$flink_port" || return
+	printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3
+	timeout 10 cat <&3 || status=$?
 	exec 3>&-
+	return $status
 } 2>/dev/null
 
 # How Flink runs the pipeline: $1 is the folder for checkpoints, $2 what happens after a failure.
@@ -222,12 +226,12 @@ up() {
 }
 
 # Whether the TaskManager has offered its slots.
-has_slots() { rest /overview | grep -q '"slots-total":4'; }
+has_slots() { rest /overview | grep '"slots-total":4'; }
 
 # The topics of the pipeline.
 list_topics() { sed -n 's/^ *stream_name: "\(.*\)"$/\1/p' "$home/descriptor.yaml" | sort -u; }
 
-# The job's id, if it runs.
+# The job's id, if it runs. Fails when Flink does not say.
 job() { rest /jobs/overview | tr '{' '\n' | sed -n 's/.*"jid":"\([0-9a-f]*\)".*"state":"\(RUNNING\|CREATED\|RESTARTING\)".*/\1/p' | awk 'NR == 1'; }
 
 run() {
@@ -235,7 +239,7 @@ run() {
 	for name in kafka jobmanager taskmanager sidecar; do
 		alive $name || fail "it is not up ($name is missing): \`make flink-up\` first"
 	done
-	running=$(job)
+	running=$(job) || fail "Flink does not answer at 127.0.0.1:$flink_port; its log is $home/log/jobmanager.log"
 	if [ -z "$running" ]; then
 		FLINK_CONF_DIR="$home/conf" "$java" -Xmx256m "$logging" "${flags[@]}" -cp "$(cluster)" org.apache.flink.client.cli.CliFrontend \
 			run -d "$jar" --descriptor "$home/descriptor.yaml" --config "$home/job.yaml" --sidecar "unix:$(<"$home/sockets")/front.sock" >"$home/log/submit.log" 2>&1 ||

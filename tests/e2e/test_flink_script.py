@@ -58,6 +58,17 @@ def test_run_without_up(tmp_path):
     assert "it is not up (kafka is missing): `make flink-up` first" in done.stderr
 
 
+def test_a_flink_that_does_not_answer(tmp_path, processes):
+    """It is not waited for, nor is the job submitted a second time."""
+    (tmp_path / "pid").mkdir()
+    for name in ("kafka", "jobmanager", "taskmanager", "sidecar"):
+        (tmp_path / "pid" / name).write_text(f"{processes[0].pid} {birth(processes[0].pid)}\n")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        done = flink("run", tmp_path, FLINK_PORT=port)
+    assert done.returncode == 1 and f"Flink does not answer at 127.0.0.1:{port}" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("name", PORTS)
 def test_a_port_that_is_taken(tmp_path, free, name):
     """It is named, with the variable that chooses another; nothing is started."""

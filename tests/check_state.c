@@ -527,6 +527,52 @@ static void number_values(struct state *value, uint32_t from, uint32_t to, bool 
 	}
 }
 
+/* Every third of so many numbers goes. */
+static void remove_thirds(struct state *value, uint32_t to)
+{
+	char text[16];
+
+	for (uint32_t i = 0; i < to; i += 3) {
+		snprintf(text, sizeof(text), "%u", i);
+		key_set(text);
+		ck_assert_int_eq(state_remove(value), STATE_OK);
+		state_delta_advance(rig.store);
+		ck_assert_int_eq(state_remove(value), STATE_NONE);
+	}
+}
+
+/* What is in a bucket is found and what is not is not, with as many bits for marks as an arena leaves: none, one, or some; behind insertions,
+ * removals and splits. */
+START_TEST(marks_of_buckets_hide_nothing)
+{
+	enum { COUNT = 6000 };
+	static const uint64_t sizes[] = {UINT64_C(64) << 30, UINT64_C(32) << 30, UINT64_C(1) << 30};
+	static const uint32_t marks[] = {0, 1, 6};
+	struct state *value = open_kind("marked", STATE_VALUE, STATE_BY_KEY, 0);
+	struct view is;
+
+	rig.arena.size = sizes[_i];
+	table_marks_init(rig.store);
+	rig.arena.size = arena_bytes;
+	ck_assert_uint_eq(rig.store->mark_count, marks[_i]);
+	number_values(value, 0, COUNT / 2, false);
+	while (state_dirty_entries(rig.store) > 0)
+		state_delta_advance(rig.store);
+	arena_commit(&rig.arena);
+	remove_thirds(value, COUNT / 2);
+	arena_commit(&rig.arena);
+	number_values(value, COUNT / 2, COUNT, false);
+	for (uint32_t i = 0; i < COUNT / 2; i++) {
+		char text[16];
+		snprintf(text, sizeof(text), "%u", i);
+		key_set(text);
+		ck_assert_int_eq(state_get(value, &is), i % 3 == 0 ? STATE_NONE : STATE_OK);
+	}
+	number_values(value, COUNT / 2, COUNT, true);
+	ck_assert_uint_eq(state_size_of(value).entries, COUNT - COUNT / 6);
+}
+END_TEST
+
 /* A table is made for what will come, in pieces, be it empty or not; what is undone of it, or left by a predecessor, is gone on with. */
 START_TEST(a_table_is_reserved_in_pieces)
 {
@@ -1195,6 +1241,7 @@ static Suite *state_suite(void)
 	tcase_add_test(tests, a_ttl_is_part_of_the_format);
 	tcase_add_test(tests, timers_come_by_time_key_and_tag);
 	tcase_add_test(tests, a_timer_makes_its_key_the_current_one);
+	tcase_add_loop_test(tests, marks_of_buckets_hide_nothing, 0, 3);
 	tcase_add_loop_test(tests, a_table_is_reserved_in_pieces, 0, 2);
 	tcase_add_test(tests, timers_stay_in_order_by_the_thousand);
 	suite_add_tcase(suite, tests);

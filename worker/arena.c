@@ -12,7 +12,7 @@
 #include "worker/arena_log.h"
 
 enum {
-	ARENA_VERSION = 1,
+	ARENA_VERSION = 2,
 	SESSIONS_FROM = 4096,
 	LOG_MIN = 1 << 20,
 	LOG_MAX = (8 << ARENA_COUNT_BITS) - 4096, /* so that its records can be counted: none is smaller than 8 bytes */

@@ -78,6 +78,7 @@ struct state_store *state_store_create(struct arena *arena, uint32_t channel)
 	store->arena = arena;
 	store->channel = channel;
 	store->words = arena_session_state(arena, channel);
+	table_marks_init(store);
 	store->states = allocate(STATE_HANDLES_MAX * sizeof(struct state *));
 	uint32_t count = store->words->handle_count;
 	arena_ref ref = store->words->first_handle;

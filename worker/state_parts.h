@@ -149,7 +149,7 @@ struct state {
 
 /* A key that will be looked for soon: its bucket, and the first entry in it once that is known. Only ever read, to fetch what is there. */
 struct ahead {
-	const arena_ref *bucket;
+	const uint32_t *bucket;
 	const struct entry *first;
 	uint32_t hash;
 };
@@ -170,6 +170,8 @@ struct state_store {
 	uint64_t key_mix;  /* XXH3 of the key */
 	arena_ref *chunks; /* of the table's buckets, as they were when arena->undone was chunks_seen */
 	uint32_t chunk_count, chunks_room;
+	uint32_t mark_first, mark_count; /* the bits of a bucket that are marks */
+	uint32_t ref_mask;               /* the others: its first entry */
 	uint64_t chunks_seen;
 	struct ahead ahead[STATE_AHEAD]; /* keys that will be looked for soon, the oldest at ahead_at */
 	uint32_t ahead_at;
@@ -281,6 +283,9 @@ static inline struct entry *entry_at(struct state_store *store, arena_ref ref)
 	arena_set_broken(store->arena, "a block that should be an entry of the state is none");
 	return NULL;
 }
+
+/* Says where in a bucket the marks are, before anything else is done with a store. */
+void table_marks_init(struct state_store *store);
 
 /* The hash that an entry was put under. */
 uint32_t hash_of(const struct state *state, uint64_t key_mix, struct view sub, bool root);

@@ -275,7 +275,7 @@ static void send_batch(struct bench *bench, uint64_t first, uint64_t keys)
 					     .keyed = true,
 					     .key_hash = key.hash,
 					     .key_group = key_group_of(key.hash, GROUPS)};
-		wire_put_record(&writer, &record, NULL, false);
+		wire_put_record(&writer, &record, WIRE_RECORD);
 	}
 	CHECK(!writer.overflow);
 	send(bench, TO_WORKER_BATCH, (struct view){body, (size_t)(writer.at - body)});

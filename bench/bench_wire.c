@@ -30,11 +30,12 @@ static void make_body(uint32_t headers)
 				     .key = {(const uint8_t *)"user-12345", 10},
 				     .key_hash = 123456789,
 				     .key_group = 77,
-				     .header_count = (uint16_t)headers};
+				     .headers = header,
+				     .header_count = headers};
 	for (uint32_t i = 0; i < headers; i++)
 		header[i] = (struct wire_header){view_of(header_texts[i][0]), view_of(header_texts[i][1])};
 	for (int i = 0; i < RECORDS; i++)
-		wire_put_record(&writer, &record, header, false);
+		wire_put_record(&writer, &record, WIRE_RECORD);
 	CHECK(!writer.overflow);
 	body_size = (size_t)(writer.at - body);
 }
@@ -49,7 +50,7 @@ static void write_wire(void)
 {
 	struct wire_writer writer = {.at = output, .end = output + sizeof(output)};
 	for (uint32_t i = 0; i < batch.count; i++)
-		wire_put_record(&writer, &batch.records[i], batch.headers, false);
+		wire_put_record(&writer, &batch.records[i], WIRE_RECORD);
 	CHECK((size_t)(writer.at - output) == body_size);
 }
 

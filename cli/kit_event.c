@@ -81,7 +81,8 @@ static bool give(struct kit_job *job, struct kit_producer *source, const struct 
 				  .key = record->key,
 				  .keyed = record->has_key,
 				  .timestamp = record->has_timestamp ? record->timestamp : job->now_ms,
-				  .header_count = (uint16_t)record->header_count};
+				  .headers = headers,
+				  .header_count = (uint32_t)record->header_count};
 
 	for (size_t i = 0; i < record->header_count; i++)
 		headers[i] = (struct wire_header){view_of(record->headers[i].name), view_of(record->headers[i].value)};
@@ -91,7 +92,7 @@ static bool give(struct kit_job *job, struct kit_producer *source, const struct 
 	    !timestamp_of(job, source, record->payload, &out.timestamp))
 		return false;
 	uint32_t from = source->next++ % source->parallelism;
-	if (!kit_push(job, source, from, &out, headers))
+	if (!kit_push(job, source, from, &out))
 		return false;
 	follow(job, source, out.timestamp);
 	return true;

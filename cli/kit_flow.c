@@ -29,8 +29,7 @@ static int compare_headers(const void *left, const void *right)
 }
 
 /* A sink gets a record. */
-static void sink_take(struct kit_job *job, struct kit_sink *sink, const struct wire_record *record,
-		      const struct wire_header *all_headers)
+static void sink_take(struct kit_job *job, struct kit_sink *sink, const struct wire_record *record)
 {
 	if (sink->count == sink->capacity) {
 		sink->capacity = sink->capacity == 0 ? 16 : 2 * sink->capacity;
@@ -38,7 +37,7 @@ static void sink_take(struct kit_job *job, struct kit_sink *sink, const struct w
 	}
 	struct kit_header *headers = pool_array(&job->pool, record->header_count, sizeof(*headers));
 	for (uint32_t i = 0; i < record->header_count; i++) {
-		const struct wire_header *from = &all_headers[record->first_header + i];
+		const struct wire_header *from = &record->headers[i];
 		headers[i].name = (const char *)keep_bytes(job, from->key).data;
 		headers[i].value = (const char *)keep_bytes(job, from->value).data;
 	}
@@ -87,17 +86,16 @@ static struct kit_message *batch_for(struct kit_subtask *subtask, uint64_t size)
 }
 
 /* Puts a record into the queue of a subtask. */
-static bool offer(struct kit_job *job, struct kit_subtask *subtask, const struct wire_record *record,
-		  const struct wire_header *headers)
+static bool offer(struct kit_job *job, struct kit_subtask *subtask, const struct wire_record *record)
 {
-	uint64_t size = wire_record_size(record, headers, false);
+	uint64_t size = wire_record_size(record, WIRE_RECORD);
 
 	if (size > KIT_MESSAGE_MAX - KIT_ENVELOPE_MAX)
 		return BREAK(job, "a record of %" PRIu64 " bytes: a case has room for %d", size,
 			     KIT_MESSAGE_MAX - KIT_ENVELOPE_MAX);
 	struct kit_message *batch = batch_for(subtask, size);
 	struct wire_writer writer = {batch->records + batch->size, batch->records + batch->capacity, false};
-	wire_put_record(&writer, record, headers, false);
+	wire_put_record(&writer, record, WIRE_RECORD);
 	CHECK(!writer.overflow);
 	batch->size = (size_t)(writer.at - batch->records);
 	batch->count++;
@@ -111,15 +109,14 @@ struct partitioner *kit_partitioner(const struct kit_producer *producer, uint32_
 	return &producer->partitioners[(size_t)subtask * producer->edge_count + edge];
 }
 
-bool kit_push(struct kit_job *job, struct kit_producer *producer, uint32_t from, struct wire_record *record,
-	      const struct wire_header *headers)
+bool kit_push(struct kit_job *job, struct kit_producer *producer, uint32_t from, struct wire_record *record)
 {
 	for (uint32_t i = 0; i < producer->edge_count; i++) {
 		const struct kit_edge *edge = &producer->edges[i];
 		if (edge->route != record->route)
 			continue;
 		if (edge->sink != NULL) {
-			sink_take(job, edge->sink, record, headers);
+			sink_take(job, edge->sink, record);
 			continue;
 		}
 		struct partitioner *partitioner = kit_partitioner(producer, from, i);
@@ -128,7 +125,7 @@ bool kit_push(struct kit_job *job, struct kit_producer *producer, uint32_t from,
 		struct wire_record copy = *record;
 		copy.input = edge->input;
 		copy.route = 0;
-		if (!offer(job, &edge->stage->subtasks[to], &copy, headers))
+		if (!offer(job, &edge->stage->subtasks[to], &copy))
 			return false;
 	}
 	return true;

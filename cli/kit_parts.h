@@ -33,8 +33,7 @@ struct kit_message *kit_enqueue(struct kit_subtask *subtask, uint32_t kind, int6
 struct partitioner *kit_partitioner(const struct kit_producer *producer, uint32_t subtask, uint32_t edge);
 
 /* A producer's subtask gives a record out on a route. */
-bool kit_push(struct kit_job *job, struct kit_producer *producer, uint32_t from, struct wire_record *record,
-	      const struct wire_header *headers);
+bool kit_push(struct kit_job *job, struct kit_producer *producer, uint32_t from, struct wire_record *record);
 
 /* Tells every consumer. */
 void kit_tell(struct kit_producer *producer, uint32_t from, enum news news, int64_t value);

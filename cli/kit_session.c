@@ -47,7 +47,7 @@ static bool got_results(struct kit_job *job, struct kit_subtask *subtask, struct
 	if (wire_parse_records(body, &job->batch, &more) != WIRE_OK)
 		return BREAK(job, "the worker sent results that cannot be read");
 	for (uint32_t i = 0; i < job->batch.count; i++)
-		if (!kit_push(job, &subtask->stage->out, subtask->index, &job->batch.records[i], job->batch.headers))
+		if (!kit_push(job, &subtask->stage->out, subtask->index, &job->batch.records[i]))
 			return false;
 	return true;
 }

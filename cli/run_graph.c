@@ -222,14 +222,12 @@ void run_graph_free(struct run_graph *graph)
 /* ---- Outlets ---- */
 
 /* Offers a record to the consumer at one edge. */
-static enum offer push_along(const struct edge *edge, struct partitioner *partitioner, struct wire_record *record,
-			     const struct wire_header *headers)
+static enum offer push_along(const struct edge *edge, struct partitioner *partitioner, struct wire_record *record)
 {
 	if (edge->sink != NULL)
 		return sink_offer(edge->sink, record);
 	record->input = edge->input;
-	enum offer offer =
-	    subtask_offer(&edge->stage->subtasks[partitioner_choose(partitioner, record)], record, headers);
+	enum offer offer = subtask_offer(&edge->stage->subtasks[partitioner_choose(partitioner, record)], record);
 	if (offer == OFFER_TAKEN)
 		partitioner_done(partitioner);
 	return offer;
@@ -246,8 +244,7 @@ static bool check_key(struct run_graph *graph, const struct edge *edge, const st
 	return false;
 }
 
-enum offer outlet_push(struct run_graph *graph, struct outlet *outlet, const struct wire_record *record,
-		       const struct wire_header *headers)
+enum offer outlet_push(struct run_graph *graph, struct outlet *outlet, const struct wire_record *record)
 {
 	for (; outlet->at < outlet->edges->count; outlet->at++) {
 		const struct edge *edge = &outlet->edges->list[outlet->at];
@@ -257,7 +254,7 @@ enum offer outlet_push(struct run_graph *graph, struct outlet *outlet, const str
 			return OFFER_FAILED;
 		struct wire_record copy = *record;
 		copy.route = 0;
-		enum offer offer = push_along(edge, &outlet->partitioners[outlet->at], &copy, headers);
+		enum offer offer = push_along(edge, &outlet->partitioners[outlet->at], &copy);
 		if (offer != OFFER_TAKEN)
 			return offer;
 	}

@@ -81,8 +81,7 @@ struct outlet {
 /* ---- Outlets (run_graph.c) ---- */
 
 /* Pushes a record along every edge of its route. OFFER_FULL: some took it; offer it again when there is room. */
-enum offer outlet_push(struct run_graph *graph, struct outlet *outlet, const struct wire_record *record,
-		       const struct wire_header *headers);
+enum offer outlet_push(struct run_graph *graph, struct outlet *outlet, const struct wire_record *record);
 
 /* Tells every consumer about event time, idleness, the end. */
 void outlet_watermark(struct outlet *outlet, int64_t time);
@@ -169,7 +168,7 @@ struct stage {
 void subtask_open(struct subtask *subtask);
 
 /* Takes a record over by copy, into the batch that is being filled. */
-enum offer subtask_offer(struct subtask *subtask, const struct wire_record *record, const struct wire_header *headers);
+enum offer subtask_offer(struct subtask *subtask, const struct wire_record *record);
 
 /* What an outlet tells. */
 void subtask_watermark(struct subtask *subtask, uint32_t channel, int64_t time);

@@ -359,7 +359,7 @@ static bool next_record(struct source_reader *reader)
 /* Pushes the record at hand. */
 static bool push_record(struct source_reader *reader)
 {
-	enum offer offer = outlet_push(reader->graph, &reader->outlets[reader->record_outlet], &reader->record, NULL);
+	enum offer offer = outlet_push(reader->graph, &reader->outlets[reader->record_outlet], &reader->record);
 	reader->blocked = offer == OFFER_FULL;
 	if (offer != OFFER_TAKEN)
 		return false;

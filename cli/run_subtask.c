@@ -242,20 +242,20 @@ static enum offer too_large(struct subtask *subtask, const struct wire_record *r
 	return OFFER_FAILED;
 }
 
-enum offer subtask_offer(struct subtask *subtask, const struct wire_record *record, const struct wire_header *headers)
+enum offer subtask_offer(struct subtask *subtask, const struct wire_record *record)
 {
 	if (batch_is_full(subtask)) {
 		if (!batch_may_go(subtask))
 			return OFFER_FULL;
 		batch_send(subtask);
 	}
-	uint64_t size = wire_record_size(record, headers, false);
+	uint64_t size = wire_record_size(record, WIRE_RECORD);
 	uint64_t largest = subtask->message_max - ENVELOPE_MAX;
 	if (size > largest || size > subtask->record_max + 6)
 		return too_large(subtask, record, size);
 	if (subtask->batch_records > 0 && subtask->batch_size + size > largest) {
 		subtask->batch_closed = true;
-		return subtask_offer(subtask, record, headers);
+		return subtask_offer(subtask, record);
 	}
 	if (subtask->batch_records == 0)
 		batch_begin(subtask);
@@ -263,7 +263,7 @@ enum offer subtask_offer(struct subtask *subtask, const struct wire_record *reco
 		batch_grow(subtask, size);
 	struct wire_writer writer = {subtask->batch + subtask->batch_size, subtask->batch + subtask->batch_capacity,
 				     false};
-	wire_put_record(&writer, record, headers, false);
+	wire_put_record(&writer, record, WIRE_RECORD);
 	CHECK(!writer.overflow);
 	subtask->batch_size = (size_t)(writer.at - subtask->batch);
 	subtask->batch_records++;
@@ -549,9 +549,7 @@ static bool answer_deliver(struct subtask *subtask)
 	struct wire_batch *answer = &subtask->answer;
 	for (; subtask->answer_at < answer->count; subtask->answer_at++) {
 		const struct wire_record *record = &answer->records[subtask->answer_at];
-		if (record->header_count > 0)
-			CHECK(record->first_header + record->header_count <= answer->header_count);
-		enum offer offer = outlet_push(subtask->graph, &subtask->outlet, record, answer->headers);
+		enum offer offer = outlet_push(subtask->graph, &subtask->outlet, record);
 		if (offer != OFFER_TAKEN)
 			return offer == OFFER_FAILED;
 		subtask->stage->records_out++;

@@ -166,11 +166,26 @@ static inline struct wire_record *record_room(struct wire_batch *batch)
 	return &batch->records[batch->count];
 }
 
+/* Doubles the array of headers, in which records have theirs. */
+static __attribute__((noinline)) bool headers_grow(struct wire_batch *batch)
+{
+	struct wire_header *grown = NULL;
+	if (!array_grow((void **)&grown, &batch->header_capacity, sizeof(*grown)))
+		return false;
+	if (batch->header_count > 0)
+		memcpy(grown, batch->headers, batch->header_count * sizeof(*grown));
+	for (uint32_t i = 0; i < batch->count; i++)
+		if (batch->records[i].header_count > 0)
+			batch->records[i].headers = grown + (batch->records[i].headers - batch->headers);
+	free(batch->headers);
+	batch->headers = grown;
+	return true;
+}
+
 /* Room for one more header; NULL when memory is out. */
 static inline struct wire_header *header_room(struct wire_batch *batch)
 {
-	if (batch->header_count == batch->header_capacity &&
-	    !array_grow((void **)&batch->headers, &batch->header_capacity, sizeof(struct wire_header)))
+	if (batch->header_count == batch->header_capacity && !headers_grow(batch))
 		return NULL;
 	return &batch->headers[batch->header_count];
 }
@@ -288,8 +303,8 @@ static inline const uint8_t *varint_read_near(const uint8_t *start, const uint8_
 enum { RECORD_FIELDS = 8 };
 
 /* Reads a field of a record that is no header. Inlined into the loop below. */
-static inline const uint8_t *record_field(const uint8_t *start, const uint8_t *at, const uint8_t *end, uint32_t key,
-					  struct wire_record *record)
+static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *start, const uint8_t *at, const uint8_t *end,
+						 uint32_t key, struct wire_record *record)
 {
 	uint64_t number = 0;
 	uint32_t word = 0;
@@ -303,7 +318,7 @@ static inline const uint8_t *record_field(const uint8_t *start, const uint8_t *a
 	}
 	switch (key) {
 	case KEY(4, WIRE_BYTES):
-		record->keyed = true;
+		record->keyed = 1;
 		return bytes_read(at, end, &record->key);
 	case KEY(5, WIRE_FIXED32):
 		at = fixed32_read(at, end, &word);
@@ -330,7 +345,8 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 						  struct wire_record *record)
 {
 	const uint8_t *start = at;
-	*record = (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .first_header = batch->header_count};
+	uint32_t first = batch->header_count;
+	*record = (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .ordinal = batch->count};
 	while (at < end) {
 		uint32_t key;
 		at = key_read(at, end, &key);
@@ -341,7 +357,7 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 			at = bytes_read(at, end, &entry);
 			if (at == NULL)
 				return WIRE_MALFORMED;
-			enum wire_result result = header_append(batch, record->first_header, entry);
+			enum wire_result result = header_append(batch, first, entry);
 			if (result != WIRE_OK)
 				return result;
 			continue;
@@ -350,12 +366,14 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 		if (at == NULL)
 			return WIRE_MALFORMED;
 	}
-	uint32_t headers = batch->header_count - record->first_header;
-	if (headers > 1) {
-		headers = headers_unify(batch->headers + record->first_header, headers);
-		batch->header_count = record->first_header + headers;
-	}
-	record->header_count = (uint16_t)headers;
+	uint32_t headers = batch->header_count - first;
+	if (headers == 0)
+		return WIRE_OK;
+	if (headers > 1)
+		headers = headers_unify(batch->headers + first, headers);
+	batch->header_count = first + headers;
+	record->headers = batch->headers + first;
+	record->header_count = headers;
 	return WIRE_OK;
 }
 
@@ -365,11 +383,12 @@ static ALWAYS_INLINE enum wire_result record_append(struct view bytes, struct wi
 	struct wire_record *record = record_room(batch);
 	if (record == NULL)
 		return WIRE_NO_MEMORY;
+	uint32_t headers = batch->header_count;
 	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, batch, record);
 	if (LIKELY(result == WIRE_OK))
 		batch->count++;
 	else
-		batch->header_count = record->first_header;
+		batch->header_count = headers;
 	return result;
 }
 

@@ -65,21 +65,22 @@ struct wire_header {
 	struct view key, value;
 };
 
-/* A record as views into the message it came in; flat, so that a batch is an array of them. */
+/* A record as views into the message it came in; flat, so that a batch is an array of them. It begins as a library sees a record
+ * (struct bridge_record of worker/hosts/bridge_step.h), so that steps out of libraries work on batches as they were parsed. */
 struct wire_record {
 	struct view payload;
-	struct view key;   /* meaningful when keyed */
-	int64_t timestamp; /* ms */
+	struct view key;                   /* meaningful when keyed */
+	const struct wire_header *headers; /* of one out of a batch: in its array; NULL when there are none */
+	int64_t timestamp;                 /* ms */
+	uint32_t header_count;
+	uint32_t keyed;   /* 1: the key is there, be it empty */
+	uint32_t input;   /* Record.input: set by who sends to a worker */
+	uint32_t ordinal; /* of one out of a batch: its index there */
+	/* What a library does not see. */
 	int32_t key_hash;
 	uint32_t key_group;
-	uint32_t input;        /* Record.input: set by who sends to a worker */
-	uint32_t route;        /* Record.route: set by the worker */
-	uint32_t first_header; /* in the batch's header array */
-	uint16_t header_count;
-	bool keyed; /* the key is there, be it empty */
+	uint32_t route; /* Record.route: set by the worker */
 };
-
-_Static_assert(sizeof(struct wire_record) == 64, "a record is one cache line");
 
 /* Arrays that a parse fills; owned by the caller, zeroed before first use, grown by wire, reused from message to message. */
 struct wire_batch {
@@ -249,18 +250,18 @@ void wire_put_encoded(struct wire_writer *writer, struct view bytes);
 uint8_t *wire_begin(struct wire_writer *writer, uint32_t field);
 void wire_end(struct wire_writer *writer, uint8_t *start);
 
-/* Bytes that wire_put_record would write, tag and length included; and writes a record as field 1 of its parent
- * (Batch.records, Results.records, ProcessMessageResponse.messages), whole or not at all. `as_message`: only the fields
- * of flink_worker.Message.
- * `headers` is the array that record->first_header counts into. */
-uint64_t wire_record_size(const struct wire_record *record, const struct wire_header *headers, bool as_message);
-void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
-		     bool as_message);
+/* What is written of a record: all of it; what a worker's answer has, which is all but its input; the fields of flink_worker.Message. */
+enum wire_form { WIRE_RECORD, WIRE_ANSWER, WIRE_MESSAGE };
 
-/* Writes records as wire_put_record does, one after the other, until one is larger than `size_max` (without tag and length) or does not fit.
- * Returns how many; the writer has not overflowed. */
+/* Bytes that wire_put_record would write, tag and length included; and writes a record as field 1 of its parent
+ * (Batch.records, Results.records, ProcessMessageResponse.messages), whole or not at all. */
+uint64_t wire_record_size(const struct wire_record *record, enum wire_form form);
+void wire_put_record(struct wire_writer *writer, const struct wire_record *record, enum wire_form form);
+
+/* Writes records as wire_put_record does for an answer, one after the other, until one is larger than `size_max` (without tag and length) or
+ * does not fit. Returns how many; the writer has not overflowed. */
 uint32_t wire_put_records(struct wire_writer *writer, const struct wire_record *records, uint32_t count,
-			  const struct wire_header *headers, uint64_t size_max);
+			  uint64_t size_max);
 
 /* The same for an entry of state: always the same bytes for the same entry, so that whoever holds entries can compute the checksum
  * of a message that they came in. A removed entry has no value. */

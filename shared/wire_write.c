@@ -167,32 +167,33 @@ static inline uint64_t header_size(const struct wire_header *header)
 }
 
 /* Bytes of a record's fields. */
-static ALWAYS_INLINE uint64_t body_size(const struct wire_record *record, const struct wire_header *headers,
-					bool as_message)
+static ALWAYS_INLINE uint64_t body_size(const struct wire_record *record, enum wire_form form)
 {
 	uint64_t size = record->payload.size == 0 ? 0 : bytes_size(record->payload.size);
 	size += number_size((uint64_t)record->timestamp);
 	for (uint32_t i = 0; i < record->header_count; i++)
-		size += bytes_size(header_size(&headers[record->first_header + i]));
-	if (as_message)
+		size += bytes_size(header_size(&record->headers[i]));
+	if (form == WIRE_MESSAGE)
 		return size;
 	if (record->keyed)
 		size += bytes_size(record->key.size);
 	if (record->key_hash != 0)
 		size += 1 + 4;
-	return size + number_size(record->key_group) + number_size(record->input) + number_size(record->route);
+	if (form == WIRE_RECORD)
+		size += number_size(record->input);
+	return size + number_size(record->key_group) + number_size(record->route);
 }
 
-uint64_t wire_record_size(const struct wire_record *record, const struct wire_header *headers, bool as_message)
+uint64_t wire_record_size(const struct wire_record *record, enum wire_form form)
 {
-	return bytes_size(body_size(record, headers, as_message));
+	return bytes_size(body_size(record, form));
 }
 
 /* Writes the headers map of a record. */
-static uint8_t *headers_write(uint8_t *at, const struct wire_record *record, const struct wire_header *headers)
+static uint8_t *headers_write(uint8_t *at, const struct wire_record *record)
 {
 	for (uint32_t i = 0; i < record->header_count; i++) {
-		const struct wire_header *header = &headers[record->first_header + i];
+		const struct wire_header *header = &record->headers[i];
 		at = number_write(at, KEY(2, WIRE_BYTES), header_size(header));
 		at = bytes_write(at, KEY(1, WIRE_BYTES), header->key);
 		at = bytes_write(at, KEY(2, WIRE_BYTES), header->value);
@@ -201,7 +202,7 @@ static uint8_t *headers_write(uint8_t *at, const struct wire_record *record, con
 }
 
 /* Writes the fields that only Record has. */
-static inline uint8_t *routing_write(uint8_t *at, const struct wire_record *record)
+static ALWAYS_INLINE uint8_t *routing_write(uint8_t *at, const struct wire_record *record, enum wire_form form)
 {
 	if (record->keyed)
 		at = bytes_write(at, KEY(4, WIRE_BYTES), record->key);
@@ -211,7 +212,7 @@ static inline uint8_t *routing_write(uint8_t *at, const struct wire_record *reco
 	}
 	if (record->key_group != 0)
 		at = number_write(at, KEY(6, WIRE_VARINT), record->key_group);
-	if (record->input != 0)
+	if (form == WIRE_RECORD && record->input != 0)
 		at = number_write(at, KEY(7, WIRE_VARINT), record->input);
 	if (record->route != 0)
 		at = number_write(at, KEY(8, WIRE_VARINT), record->route);
@@ -219,44 +220,42 @@ static inline uint8_t *routing_write(uint8_t *at, const struct wire_record *reco
 }
 
 /* Writes a record whose body is known to have so many bytes, and to fit. `roomy`: so do eight more. */
-static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record *record,
-					   const struct wire_header *headers, bool as_message, uint64_t body,
-					   bool roomy)
+static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record *record, enum wire_form form,
+					   uint64_t body, bool roomy)
 {
 	at = number_write(at, KEY(1, WIRE_BYTES), body);
 	if (record->payload.size != 0)
 		at = bytes_write(at, KEY(1, WIRE_BYTES), record->payload);
 	if (record->header_count != 0)
-		at = headers_write(at, record, headers);
+		at = headers_write(at, record);
 	if (record->timestamp != 0) {
 		*at++ = KEY(3, WIRE_VARINT);
 		at = roomy && (uint64_t)record->timestamp >> 56 == 0
 			 ? varint_write_roomy(at, (uint64_t)record->timestamp)
 			 : varint_write(at, (uint64_t)record->timestamp);
 	}
-	return as_message ? at : routing_write(at, record);
+	return form == WIRE_MESSAGE ? at : routing_write(at, record, form);
 }
 
-void wire_put_record(struct wire_writer *writer, const struct wire_record *record, const struct wire_header *headers,
-		     bool as_message)
+void wire_put_record(struct wire_writer *writer, const struct wire_record *record, enum wire_form form)
 {
-	uint64_t body = body_size(record, headers, as_message);
+	uint64_t body = body_size(record, form);
 	if (writer_fits(writer, bytes_size(body)))
-		writer->at = record_write(writer->at, record, headers, as_message, body, false);
+		writer->at = record_write(writer->at, record, form, body, false);
 }
 
 uint32_t wire_put_records(struct wire_writer *writer, const struct wire_record *records, uint32_t count,
-			  const struct wire_header *headers, uint64_t size_max)
+			  uint64_t size_max)
 {
 	uint8_t *at = writer->at;
 	uint32_t written = 0;
 	for (; written < count && !writer->overflow; written++) {
 		const struct wire_record *record = &records[written];
-		uint64_t body = body_size(record, headers, false), size = bytes_size(body);
+		uint64_t body = body_size(record, WIRE_ANSWER), size = bytes_size(body);
 		uint64_t room = (uint64_t)(writer->end - at);
 		if (body > size_max || size > room)
 			break;
-		at = record_write(at, record, headers, false, body, room - size >= 8);
+		at = record_write(at, record, WIRE_ANSWER, body, room - size >= 8);
 	}
 	writer->at = at;
 	return written;

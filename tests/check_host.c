@@ -284,11 +284,10 @@ END_TEST
 /* What comes out for lines as a batch, as it comes in by a session. */
 static const char *pass_batch(const char *lines)
 {
-	static struct wire_header headers[2] = {{{(const uint8_t *)"x", 1}, {(const uint8_t *)"y", 1}},
-						{{(const uint8_t *)"h", 1}, {(const uint8_t *)"v", 1}}};
+	static const struct wire_header header = {{(const uint8_t *)"h", 1}, {(const uint8_t *)"v", 1}};
 	static char text[TEXT_SIZE];
 	struct wire_record records[16];
-	struct wire_batch batch = {.records = records, .headers = headers, .header_count = 2};
+	struct wire_batch batch = {.records = records};
 	bool in_place;
 
 	scratch_reset(scratch);
@@ -301,8 +300,8 @@ static const char *pass_batch(const char *lines)
 							      .timestamp = record->timestamp,
 							      .keyed = true,
 							      .input = 7,
-							      .route = 9,
-							      .first_header = 1,
+							      .ordinal = i,
+							      .headers = &header,
 							      .header_count = 1};
 	}
 	run_clear(&run);
@@ -317,7 +316,6 @@ static const char *pass_batch(const char *lines)
 	ck_assert(!in_place || run.count == 0);
 	for (uint32_t i = 0; in_place && i < batch.count; i++) {
 		struct record *record = run_push(&run);
-		ck_assert_uint_eq(records[i].input, 0);
 		record_of_batch(record, &batch, i);
 		record->route = records[i].route;
 	}
@@ -362,6 +360,20 @@ START_TEST(test_a_batch_with_routes_and_state)
 	/* With a policy records are looked at one by one. */
 	spec.steps[0].policy = ON_ERROR_SKIP;
 	ck_assert(!chain_takes_batches(chain));
+}
+END_TEST
+
+/* What a library sees of records is what they came with, also when they are on their way already. */
+START_TEST(test_what_records_show)
+{
+	static const char *const out[] = {"a>1\nb>1\na: key 1 a, header 1 v, time 1000, input 0, ordinal 0\n"
+					  "b: key 1 b, header 1 v, time 1001, input 0, ordinal 1",
+					  "a>1\nb>1\na: key 1 a, header 1 v, time 1000, input 7, ordinal 0\n"
+					  "b: key 1 b, header 1 v, time 1001, input 7, ordinal 1"};
+
+	spec_add(&spec, STEP_native, "library", "steps.so", "function", "shown", "routes", "first\nsecond", NULL);
+	open_chain();
+	ck_assert_str_eq(_i ? pass_batch("a\nb") : pass("a\nb"), out[_i]);
 }
 END_TEST
 
@@ -690,6 +702,7 @@ static Suite *host_suite(void)
 	tcase_add_loop_test(tests, test_records_of_a_batch, 0, sizeof(plain) / sizeof(*plain));
 	tcase_add_loop_test(tests, test_what_records_of_a_batch_keep, 0, 2);
 	tcase_add_test(tests, test_a_batch_with_routes_and_state);
+	tcase_add_loop_test(tests, test_what_records_show, 0, 2);
 	tcase_add_test(tests, test_what_records_keep);
 	tcase_add_test(tests, test_among_others);
 	tcase_add_test(tests, test_routes);

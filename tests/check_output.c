@@ -58,7 +58,7 @@ static enum output_result write_one(size_t size, int64_t number)
 	struct wire_record record = record_of(size, number);
 	uint64_t found = 0;
 
-	return output_records(&output, &record, 1, NULL, 0, &found);
+	return output_records(&output, &record, 1, 0, &found);
 }
 
 /* Takes the next answer that has been published; NULL when there is none. */
@@ -166,8 +166,8 @@ START_TEST(a_guess_too_small_splits_and_loses_nothing)
 	struct frame header;
 	uint64_t size;
 
-	ck_assert_int_eq(output_records(&output, &first, 1, NULL, 0, &size), OUTPUT_OK);
-	ck_assert_int_eq(output_records(&output, &second, 1, NULL, 0, &size), OUTPUT_OK);
+	ck_assert_int_eq(output_records(&output, &first, 1, 0, &size), OUTPUT_OK);
+	ck_assert_int_eq(output_records(&output, &second, 1, 0, &size), OUTPUT_OK);
 	output_results_end(&output, false, true, 0);
 	output_publish(&output);
 	message = take(&header);
@@ -189,7 +189,7 @@ START_TEST(what_is_expected_to_follow_has_room)
 	uint64_t size;
 
 	for (int i = 0; i < 5; i++)
-		ck_assert_int_eq(output_records(&output, &record, 1, NULL, 400, &size), OUTPUT_OK);
+		ck_assert_int_eq(output_records(&output, &record, 1, 400, &size), OUTPUT_OK);
 	output_results_end(&output, false, true, 0);
 	output_publish(&output);
 	message = take(&header);
@@ -203,13 +203,13 @@ START_TEST(a_record_beyond_the_limit_is_told_with_its_size)
 	struct wire_record record = record_of(597, 0); /* with tag and length exactly the limit */
 	uint64_t size = 0;
 
-	ck_assert_int_eq(output_records(&output, &record, 1, NULL, 0, &size), OUTPUT_OK);
+	ck_assert_int_eq(output_records(&output, &record, 1, 0, &size), OUTPUT_OK);
 	record.payload.size++;
-	ck_assert_int_eq(output_records(&output, &record, 1, NULL, 0, &size), OUTPUT_TOO_LARGE);
+	ck_assert_int_eq(output_records(&output, &record, 1, 0, &size), OUTPUT_TOO_LARGE);
 	ck_assert_uint_eq(size, RECORD_MAX + 1);
 	output.record_max = 4000; /* a record that no message of this ring carries */
 	record.payload.size = 2000;
-	ck_assert_int_eq(output_records(&output, &record, 1, NULL, 0, &size), OUTPUT_TOO_LARGE);
+	ck_assert_int_eq(output_records(&output, &record, 1, 0, &size), OUTPUT_TOO_LARGE);
 	ck_assert_uint_eq(size, 2003);
 }
 END_TEST

@@ -92,10 +92,10 @@ START_TEST(test_take_batch)
 	struct wire_header headers[3] = {{view_of("a"), view_of("1")}, {view_of("b"), view_of("2")}};
 	struct wire_record records[3] = {
 	    {.payload = view_of("zero")},
-	    {.payload = view_of("one"), .timestamp = 7, .input = 2, .first_header = 1, .header_count = 1},
+	    {.payload = view_of("one"), .timestamp = 7, .input = 2, .headers = &headers[1], .header_count = 1},
 	    {.payload = view_of("two"), .keyed = true, .key = view_of("k"), .key_hash = -5, .key_group = 9},
 	};
-	struct wire_batch batch = {.records = records, .count = 3, .headers = headers, .header_count = 2};
+	struct wire_batch batch = {.records = records, .count = 3};
 
 	ck_assert(run_take_batch(&run, &batch, 1, 2));
 	ck_assert_uint_eq(run.count, 2);

@@ -15,6 +15,17 @@ static void setup_identity(void)
 	rig_start(&rig);
 }
 
+/* The same with two inputs. */
+static void setup_inputs(void)
+{
+	static struct input inputs[2];
+
+	rig_init(&rig);
+	rig_segment(&rig)->segment.inputs = inputs;
+	rig.specs[0].segment.input_count = 2;
+	rig_start(&rig);
+}
+
 static void setup_map(void)
 {
 	rig_init(&rig);
@@ -66,7 +77,7 @@ START_TEST(identity_hands_records_on)
 	FlinkBridge__Record *out;
 	struct answer answer;
 
-	setup_identity();
+	setup_inputs();
 	rig_open(&rig, 1, 0);
 	header.key = (char *)"who";
 	header.value = (char *)"me";
@@ -78,6 +89,8 @@ START_TEST(identity_hands_records_on)
 	record.key = (ProtobufCBinaryData){3, (uint8_t *)"abc"};
 	record.key_hash = -5;
 	record.key_group = 99;
+	record.input = 1;
+	record.route = 5; /* which is not for a client to say */
 	batch.n_records = 1;
 	batch.records = records;
 	message = rig_message(&rig, 1);
@@ -98,6 +111,7 @@ START_TEST(identity_hands_records_on)
 	ck_assert_int_eq(out->key_hash, -5);
 	ck_assert_uint_eq(out->key_group, 99);
 	ck_assert_uint_eq(out->input, 0);
+	ck_assert_uint_eq(out->route, 0);
 	ck_assert_int_eq(answer.message->next_wakeup_ms, 0);
 	answer_free(&answer);
 	rig_stop(&rig);

@@ -292,11 +292,10 @@ static bool same_text(const char *theirs, struct view ours)
 /* Compares maps: theirs may hold a key several times, the last one counts (W4). Keys with a NUL within are left out:
  * protobuf-c does not say how long they are. */
 static const char *compare_headers(size_t count, FlinkBridge__Record__HeadersEntry *const *theirs,
-				   const struct wire_record *record, const struct wire_header *headers)
+				   const struct wire_record *record)
 {
+	const struct wire_header *headers = record->headers;
 	size_t distinct = 0;
-	if (record->header_count != 0)
-		headers += record->first_header;
 	for (uint32_t i = 0; i < record->header_count; i++)
 		if (headers[i].key.size != 0 && memchr(headers[i].key.data, 0, headers[i].key.size) != NULL)
 			return NULL;
@@ -319,8 +318,7 @@ static const char *compare_headers(size_t count, FlinkBridge__Record__HeadersEnt
 	return NULL;
 }
 
-static const char *compare_record(const FlinkBridge__Record *theirs, const struct wire_record *ours,
-				  const struct wire_header *headers)
+static const char *compare_record(const FlinkBridge__Record *theirs, const struct wire_record *ours)
 {
 	SAME(same_bytes(theirs->payload, ours->payload));
 	SAME(theirs->timestamp == ours->timestamp);
@@ -330,56 +328,74 @@ static const char *compare_record(const FlinkBridge__Record *theirs, const struc
 	SAME(theirs->key_group == ours->key_group);
 	SAME(theirs->input == ours->input);
 	SAME(theirs->route == ours->route);
-	return compare_headers(theirs->n_headers, theirs->headers, ours, headers);
+	return compare_headers(theirs->n_headers, theirs->headers, ours);
 }
 
 static const char *compare_records(size_t count, FlinkBridge__Record *const *theirs, const struct wire_batch *ours)
 {
 	SAME(count == ours->count);
 	for (uint32_t i = 0; i < ours->count; i++) {
-		const char *difference = compare_record(theirs[i], &ours->records[i], ours->headers);
+		const char *difference = compare_record(theirs[i], &ours->records[i]);
 		if (difference != NULL)
 			return difference;
 	}
 	return NULL;
 }
 
+/* Writes the records one by one; *exact: they took as many bytes as was computed before. free() it. */
+static uint8_t *write_each(const struct wire_batch *batch, enum wire_form form, uint64_t *size, bool *exact)
+{
+	*size = 0;
+	for (uint32_t i = 0; i < batch->count; i++)
+		*size += wire_record_size(&batch->records[i], form);
+	uint8_t *buffer = malloc(*size + 1);
+	CHECK(buffer != NULL);
+	struct wire_writer writer = {.at = buffer, .end = buffer + *size};
+	for (uint32_t i = 0; i < batch->count; i++)
+		wire_put_record(&writer, &batch->records[i], form);
+	*exact = !writer.overflow && writer.at == writer.end;
+	return buffer;
+}
+
 /* Whether the records, written together, are those bytes: with not one byte to spare, and with some. */
-static bool writes_together(const struct wire_batch *batch, struct view bytes)
+static bool writes_these(const struct wire_batch *batch, struct view bytes)
 {
 	bool same = true;
 	for (uint64_t spare = 0; spare <= 9 && same; spare++) {
 		uint8_t *buffer = malloc(bytes.size + spare + 1);
 		CHECK(buffer != NULL);
 		struct wire_writer writer = {.at = buffer, .end = buffer + bytes.size + spare};
-		same = wire_put_records(&writer, batch->records, batch->count, batch->headers, UINT64_MAX) ==
-			   batch->count &&
+		same = wire_put_records(&writer, batch->records, batch->count, UINT64_MAX) == batch->count &&
 		       !writer.overflow && view_equal((struct view){buffer, (size_t)(writer.at - buffer)}, bytes);
 		free(buffer);
 	}
 	return same;
 }
 
+/* Whether the records, written together, are those of an answer written one by one. */
+static bool writes_together(const struct wire_batch *batch)
+{
+	uint64_t size;
+	bool exact;
+	uint8_t *buffer = write_each(batch, WIRE_ANSWER, &size, &exact);
+	bool same = exact && writes_these(batch, (struct view){buffer, size});
+	free(buffer);
+	return same;
+}
+
 /* Writes the records with wire and lets protobuf-c read them back. */
 static const char *compare_written(const struct wire_batch *batch)
 {
-	uint64_t size = 0;
-	for (uint32_t i = 0; i < batch->count; i++)
-		size += wire_record_size(&batch->records[i], batch->headers, false);
-	uint8_t *buffer = malloc(size + 1);
-	CHECK(buffer != NULL);
-	struct wire_writer writer = {.at = buffer, .end = buffer + size};
-	for (uint32_t i = 0; i < batch->count; i++)
-		wire_put_record(&writer, &batch->records[i], batch->headers, false);
-	bool exact = !writer.overflow && writer.at == writer.end;
-	bool same = writes_together(batch, (struct view){buffer, size});
+	uint64_t size;
+	bool exact;
+	uint8_t *buffer = write_each(batch, WIRE_RECORD, &size, &exact);
 	FlinkBridge__Results *read = flink_bridge__results__unpack(NULL, size, buffer);
 	const char *difference =
 	    read == NULL ? "written records do not unpack" : compare_records(read->n_records, read->records, batch);
 	if (read != NULL)
 		flink_bridge__results__free_unpacked(read, NULL);
 	free(buffer);
-	if (!same)
+	if (!writes_together(batch))
 		return "records written together are not those written one by one";
 	return exact ? difference : "the computed size of records is not the written one";
 }
@@ -542,7 +558,7 @@ static const char *compare_from_worker(const ProtobufCMessage *message, const st
 static const char *compare_one_record(const ProtobufCMessage *message, const struct reading *ours)
 {
 	SAME(ours->batch.count == 1);
-	return compare_record((const void *)message, &ours->batch.records[0], ours->batch.headers);
+	return compare_record((const void *)message, &ours->batch.records[0]);
 }
 
 /* A Message is a Record with fewer fields. */
@@ -557,8 +573,7 @@ static const char *compare_message(const FlinkWorker__Message *theirs, const str
 	SAME(theirs->timestamp == record->timestamp);
 	/* The two generated types of a header are the same pair of strings. */
 	return compare_headers(theirs->n_headers,
-			       (FlinkBridge__Record__HeadersEntry *const *)(const void *)theirs->headers, record,
-			       ours->batch.headers);
+			       (FlinkBridge__Record__HeadersEntry *const *)(const void *)theirs->headers, record);
 }
 
 static const char *compare_window(const FlinkWorker__WindowIdentifier *theirs, const struct reading *ours)

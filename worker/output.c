@@ -232,15 +232,14 @@ static enum output_result results_split(struct output *output)
 }
 
 /* Writes one record, splitting the message when it is full. */
-static enum output_result record_write(struct output *output, const struct wire_record *record,
-				       const struct wire_header *headers, uint64_t *size)
+static enum output_result record_write(struct output *output, const struct wire_record *record, uint64_t *size)
 {
 	for (;;) {
 		uint8_t *before = output->writer.at;
 		enum output_result split;
 		uint64_t written;
 
-		wire_put_record(&output->writer, record, headers, false);
+		wire_put_record(&output->writer, record, WIRE_ANSWER);
 		written = (uint64_t)(output->writer.at - before);
 		if (__builtin_expect(!output->writer.overflow, 1)) {
 			if (__builtin_expect(written <= output->record_max, 1) ||
@@ -253,19 +252,19 @@ static enum output_result record_write(struct output *output, const struct wire_
 		output->writer.overflow = false;
 		split = results_split(output);
 		if (split != OUTPUT_OK) {
-			*size = record_inner(wire_record_size(record, headers, false));
+			*size = record_inner(wire_record_size(record, WIRE_ANSWER));
 			return split;
 		}
 	}
 }
 
 /* A bound from above of the bytes that a record takes. */
-static uint64_t record_bound(const struct wire_record *record, const struct wire_header *headers)
+static uint64_t record_bound(const struct wire_record *record)
 {
 	uint64_t bound = RECORD_MAX_FRAME + record->payload.size + record->key.size;
 
 	for (uint32_t i = 0; i < record->header_count; i++) {
-		const struct wire_header *header = &headers[record->first_header + i];
+		const struct wire_header *header = &record->headers[i];
 
 		bound += HEADER_MAX_FRAME + header->key.size + header->value.size;
 	}
@@ -274,7 +273,7 @@ static uint64_t record_bound(const struct wire_record *record, const struct wire
 
 /* Appends records to the Results at hand. */
 enum output_result output_records(struct output *output, const struct wire_record *records, uint32_t count,
-				  const struct wire_header *headers, uint64_t expect, uint64_t *size)
+				  uint64_t expect, uint64_t *size)
 {
 	enum output_result result = OUTPUT_OK;
 
@@ -282,14 +281,14 @@ enum output_result output_records(struct output *output, const struct wire_recor
 		uint64_t bound = 0;
 
 		for (uint32_t i = 0; i < count && bound < output->message_max; i++)
-			bound += record_bound(&records[i], headers);
+			bound += record_bound(&records[i]);
 		if (!results_begin(output, bound, expect))
 			return OUTPUT_NO_ROOM;
 	}
 	for (uint32_t i = 0; i < count && result == OUTPUT_OK; i++) {
-		i += wire_put_records(&output->writer, &records[i], count - i, headers, output->record_max);
+		i += wire_put_records(&output->writer, &records[i], count - i, output->record_max);
 		if (i < count)
-			result = record_write(output, &records[i], headers, size);
+			result = record_write(output, &records[i], size);
 	}
 	return result;
 }
@@ -304,7 +303,8 @@ static struct wire_record record_of(const struct record *record, bool routed)
 	    .key_hash = record->key_hash,
 	    .key_group = record->key_group,
 	    .route = routed ? record->route : 0,
-	    .header_count = (uint16_t)record->header_count,
+	    .headers = record->headers,
+	    .header_count = record->header_count,
 	    .keyed = record->keyed,
 	};
 }
@@ -320,7 +320,7 @@ enum output_result output_run(struct output *output, const struct run *run, bool
 		for (uint32_t i = 0; i < run->count && bound < output->message_max; i++) {
 			struct wire_record record = record_of(&run->records[i], routed);
 
-			bound += record_bound(&record, run->records[i].headers);
+			bound += record_bound(&record);
 		}
 		if (!results_begin(output, bound, expect))
 			return OUTPUT_NO_ROOM;
@@ -329,7 +329,7 @@ enum output_result output_run(struct output *output, const struct run *run, bool
 		struct wire_record record = record_of(&run->records[i], routed);
 
 		CHECK(run->records[i].state != PAYLOAD_VALUE);
-		result = record_write(output, &record, run->records[i].headers, size);
+		result = record_write(output, &record, size);
 	}
 	return result;
 }

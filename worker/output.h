@@ -57,11 +57,10 @@ void output_deinit(struct output *output);
 /* Says which request the following answers belong to: epoch, segment and receive time of its frame, and its seq. */
 void output_answer(struct output *output, const struct frame *request, uint64_t seq);
 
-/* Appends records to the Results at hand, begins it when there is none, and splits it when it is full. `headers` is what
- * first_header counts into. `expect`: bytes that are likely to follow these records in the same Results. On TOO_LARGE *size is
- * the size of the record at fault. */
+/* Appends records to the Results at hand, begins it when there is none, and splits it when it is full. `expect`: bytes that are
+ * likely to follow these records in the same Results. On TOO_LARGE *size is the size of the record at fault. */
 enum output_result output_records(struct output *output, const struct wire_record *records, uint32_t count,
-				  const struct wire_header *headers, uint64_t expect, uint64_t *size);
+				  uint64_t expect, uint64_t *size);
 
 /* The same for a run, whose payloads are bytes. */
 enum output_result output_run(struct output *output, const struct run *run, bool routed, uint64_t expect,

@@ -121,8 +121,7 @@ void record_of_batch(struct record *record, const struct wire_batch *batch, uint
 	record->timestamp = from->timestamp;
 	record->route = from->input;
 	record->origin = index;
-	/* Without any header in it a batch has no table of headers. */
-	record->headers = from->header_count > 0 ? batch->headers + from->first_header : NULL;
+	record->headers = from->headers;
 	record->header_count = from->header_count;
 }
 

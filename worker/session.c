@@ -698,8 +698,9 @@ static bool fail_record(struct session *session, enum wire_result result, struct
 	       false;
 }
 
-/* Reads the records of the next run into the workspace and moves `rest` behind them. False: the session has failed. */
-static bool run_read(struct session *session, struct view *rest)
+/* Reads the records of the next run into the workspace and moves `rest` behind them; *bytes: of their payloads. False: the session has
+ * failed. */
+static bool run_read(struct session *session, struct view *rest, uint64_t *bytes)
 {
 	struct wire_batch *batch = &session->workspace->batch;
 	struct wire_reader reader;
@@ -707,9 +708,14 @@ static bool run_read(struct session *session, struct view *rest)
 
 	wire_reader_init(&reader, *rest);
 	result = wire_parse_run(&reader, batch, run_limit(session), session->output->record_max);
-	for (uint32_t i = 0; i < batch->count; i++)
-		if (!record_check(session, &batch->records[i], session->at->done + i))
+	*bytes = 0;
+	for (uint32_t i = 0; i < batch->count; i++) {
+		struct wire_record *record = &batch->records[i];
+		if (!record_check(session, record, session->at->done + i))
 			return false;
+		record->route = 0; /* is not for the client to say */
+		*bytes += record->payload.size;
+	}
 	if (result != WIRE_OK)
 		return fail_record(session, result, &reader, session->at->done + batch->count);
 	session->workspace->unit.records += batch->count;
@@ -772,17 +778,13 @@ static bool judge_chain(struct session *session, bool good, const struct failure
 }
 
 /* The fast path: records go from the request straight into the answer. */
-static bool run_pass(struct session *session, uint64_t rest)
+static bool run_pass(struct session *session, uint64_t bytes, uint64_t rest)
 {
 	struct wire_batch *batch = &session->workspace->batch;
-	uint64_t bytes = batch_bytes(batch), size = 0;
+	uint64_t size = 0;
 	enum output_result result;
 
-	for (uint32_t i = 0; i < batch->count; i++) {
-		batch->records[i].input = 0;
-		batch->records[i].route = 0;
-	}
-	result = output_records(session->output, batch->records, batch->count, batch->headers, rest, &size);
+	result = output_records(session->output, batch->records, batch->count, rest, &size);
 	if (!judge_output(session, result, size))
 		return false;
 	chain_count_identity(session->chain, batch->count);
@@ -808,16 +810,15 @@ static bool run_write(struct session *session, uint64_t expect)
 }
 
 /* The way through a chain that takes batches as they are. */
-static bool run_direct(struct session *session, uint64_t rest)
+static bool run_direct(struct session *session, uint64_t bytes, uint64_t rest)
 {
 	struct workspace *workspace = session->workspace;
 	struct wire_batch *batch = &workspace->batch;
 	uint32_t taken = batch->count;
 	struct failure failure = {0};
-	uint64_t size = 0, bytes;
+	uint64_t size = 0;
 	bool in_place, good;
 
-	bytes = batch_bytes(batch);
 	count_in(session, batch->count, bytes);
 	errors_at(&session->errors, session->output->header.seq, session->at->done);
 	good = chain_process_batch(session->chain, batch, &workspace->run, time_now(session), &in_place, &failure);
@@ -825,9 +826,7 @@ static bool run_direct(struct session *session, uint64_t rest)
 		return false;
 	if (!in_place)
 		return run_write(session, rest > 0 ? session->output->message_max : 0);
-	if (!judge_output(session,
-			  output_records(session->output, batch->records, batch->count, batch->headers, rest, &size),
-			  size))
+	if (!judge_output(session, output_records(session->output, batch->records, batch->count, rest, &size), size))
 		return false;
 	count_out(session, batch->count, batch->count == taken ? bytes : batch_bytes(batch));
 	batch->count = taken; /* by which the position moves on */
@@ -835,16 +834,16 @@ static bool run_direct(struct session *session, uint64_t rest)
 }
 
 /* The way through the chain. */
-static bool run_through(struct session *session, uint64_t rest)
+static bool run_through(struct session *session, uint64_t bytes, uint64_t rest)
 {
 	struct workspace *workspace = session->workspace;
 	const struct wire_batch *batch = &workspace->batch;
-	struct failure failure = {0};
-	bool good;
 
 	if (chain_takes_batches(session->chain))
-		return run_direct(session, rest);
-	count_in(session, batch->count, batch_bytes(batch));
+		return run_direct(session, bytes, rest);
+	struct failure failure = {0};
+	bool good;
+	count_in(session, batch->count, bytes);
 	if (!run_take_batch(&workspace->run, batch, 0, batch->count))
 		return fail_memory(session);
 	errors_at(&session->errors, session->output->header.seq, session->at->done);
@@ -866,10 +865,11 @@ static bool take_batch(struct session *session, struct view body)
 		workspace_clear(session->workspace);
 		progress_record(session->workspace, at->done);
 		const uint8_t *from = rest.data;
-		if (!run_read(session, &rest))
+		uint64_t bytes;
+		if (!run_read(session, &rest, &bytes))
 			return false;
 		capture_record(session, (struct view){from, (size_t)(rest.data - from)});
-		if (!(session->identity ? run_pass(session, rest.size) : run_through(session, rest.size)))
+		if (!(session->identity ? run_pass(session, bytes, rest.size) : run_through(session, bytes, rest.size)))
 			return false;
 		at->offset = body.size - rest.size;
 		at->done += session->workspace->batch.count;

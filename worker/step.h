@@ -60,9 +60,9 @@ struct step_kind_ops {
 	void (*close)(struct step *step);
 	/* Replaces the records of `run` by what the step makes of them, in order. False and `failure` on the first one that fails. */
 	bool (*process)(struct step *step, struct run *run, struct step_time time, struct failure *failure);
-	/* The same where the step is the only one of its segment and the records are those of a batch, as it was parsed: the step need
-	 * not have records made of them. What it hands on as it is may stay in the batch, without the rest (*in_place), with input 0
-	 * and the route that it is to take; else `out` is what it makes of them. NULL for kinds that take runs alone. */
+	/* The same where the step is the only one of its segment and the records are those of a batch, as it was parsed, with route 0: the
+	 * step need not have records made of them. What it hands on as it is may stay in the batch, without the rest (*in_place), with
+	 * the route that it is to take; else `out` is what it makes of them. NULL for kinds that take runs alone. */
 	bool (*process_batch)(struct step *step, struct wire_batch *batch, struct step_time time, struct run *out,
 			      bool *in_place, struct failure *failure);
 	/* A timer of one of its TIMERS states is due, and gone from the state: appends to `out` what the step makes of it. The timer's

@@ -252,7 +252,8 @@ static struct wire_record message_of(const struct record *record)
 	return (struct wire_record){
 	    .payload = record->payload,
 	    .timestamp = record->timestamp,
-	    .header_count = (uint16_t)record->header_count,
+	    .headers = record->headers,
+	    .header_count = record->header_count,
 	};
 }
 
@@ -297,7 +298,7 @@ static bool run_measure(struct call *call, uint64_t *size)
 		if (decorated && !decorate(call, &run->records[i]))
 			return refuse_memory(call);
 		struct wire_record message = message_of(&run->records[i]);
-		*size += wire_record_size(&message, run->records[i].headers, true);
+		*size += wire_record_size(&message, WIRE_MESSAGE);
 	}
 	return true;
 }
@@ -311,7 +312,7 @@ static void run_put(const struct call *call, struct wire_writer *writer)
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct wire_record message = message_of(&run->records[i]);
 		bytes += message.payload.size;
-		wire_put_record(writer, &message, run->records[i].headers, true);
+		wire_put_record(writer, &message, WIRE_MESSAGE);
 	}
 	count(call, false, run->count, bytes);
 }
@@ -334,13 +335,13 @@ static bool reply_batch(struct call *call)
 	uint64_t size = 0, bytes = 0;
 
 	for (uint32_t i = 0; i < batch->count; i++) {
-		size += wire_record_size(&batch->records[i], batch->headers, true);
+		size += wire_record_size(&batch->records[i], WIRE_MESSAGE);
 		bytes += batch->records[i].payload.size;
 	}
 	if (!reply_begin(call, size))
 		return false;
 	for (uint32_t i = 0; i < batch->count; i++)
-		wire_put_record(call->reply, &batch->records[i], batch->headers, true);
+		wire_put_record(call->reply, &batch->records[i], WIRE_MESSAGE);
 	count(call, false, batch->count, bytes);
 	return !call->reply->overflow || refuse_size(call);
 }

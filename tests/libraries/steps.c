@@ -176,6 +176,28 @@ static int routes(struct step *step, const struct bridge_run *run)
 	return BRIDGE_OK;
 }
 
+/* Forwards each record, and says what it shows then. */
+static int shown(struct step *step, const struct bridge_run *run)
+{
+	int result = BRIDGE_OK;
+
+	for (uint32_t i = 0; i < run->count && result == BRIDGE_OK; i++)
+		result = step->host->forward(step->context, i, 1, 1);
+	for (uint32_t i = 0; i < run->count && result == BRIDGE_OK; i++) {
+		const struct bridge_record *record = bridge_run_record(run, i);
+		char text[128];
+		snprintf(text, sizeof(text),
+			 "%.*s: key %u %.*s, header %u %.*s, time %" PRId64 ", input %u, ordinal %u",
+			 (int)record->payload.size, (const char *)record->payload.data, record->keyed,
+			 (int)record->key.size, (const char *)record->key.data, record->header_count,
+			 record->header_count > 0 ? (int)record->headers->value.size : 0,
+			 record->header_count > 0 ? (const char *)record->headers->value.data : "", record->timestamp,
+			 record->input, record->ordinal);
+		result = emit_text(step, i, text);
+	}
+	return result;
+}
+
 /* Gives records another time and other headers. */
 static int dress(struct step *step, const struct bridge_run *run)
 {
@@ -385,6 +407,7 @@ static const struct {
     {"told", told, 0},
     {"routes", routes, 0},
     {"dress", dress, 0},
+    {"shown", shown, 0},
     {"moody", moody, 0},
     {"many", many, 0},
     {"mistakes", mistakes, 0},

@@ -8,7 +8,8 @@
  *
  * `open` loads the code, which every process of a slot does; `start` opens the step for one session, in the owner alone.
  *
- * A library sees records as structs of its own layout, made anew for every run: 80 bytes a record, none of its payload.
+ * A library sees the records of a batch where they were parsed: struct wire_record begins as its struct bridge_record. Of a run structs are
+ * made anew, 64 bytes a record, none of its payload.
  *
  * Left out: unloading a library. New code comes with a new process.
  */
@@ -150,15 +151,13 @@ static void close_gaps(struct bridge_context *context, struct run *run)
 }
 
 /* Has the library process records that it has been shown, and that stand where the context says. */
-static bool process(struct bridge_context *context, uint32_t count, struct step_time time, struct failure *failure)
+static bool process(struct bridge_context *context, const struct bridge_run *shown, struct step_time time,
+		    struct failure *failure)
 {
-	const struct bridge_run shown = {
-	    .size = sizeof(shown), .count = count, .stride = sizeof(struct bridge_record), .records = context->records};
-
 	host_begin(context, CALL_PROCESS, time, failure);
 	context->in_place = true;
 	context->kept_first = context->kept_count = 0;
-	return host_end(context, context->code->library->process(context->self, &shown));
+	return host_end(context, context->code->library->process(context->self, shown));
 }
 
 /* Hands a run to the library; what it makes of it becomes the run. */
@@ -168,10 +167,14 @@ static bool host_process(struct step *step, struct run *run, struct step_time ti
 
 	if (!show_run(context, run, failure))
 		return false;
+	const struct bridge_run shown = {.size = sizeof(shown),
+					 .count = run->count,
+					 .stride = sizeof(*context->records),
+					 .records = context->records};
 	context->in = run;
 	context->out = &context->own;
 	context->own.scratch = run->scratch;
-	bool good = process(context, run->count, time, failure);
+	bool good = process(context, &shown, time, failure);
 	context->in = context->out = NULL;
 	if (good && context->in_place)
 		close_gaps(context, run);
@@ -183,29 +186,28 @@ static bool host_process(struct step *step, struct run *run, struct step_time ti
 
 /* ---- Batches as they came --------------------------------------------------------------------------------------------------------- */
 
-_Static_assert(offsetof(struct wire_record, key) == sizeof(struct view) &&
-		   offsetof(struct bridge_record, key) == sizeof(struct bridge_bytes),
-	       "payload and key stand together, and are alike");
+#define SAME_PLACE(field)                                                                                              \
+	(offsetof(struct wire_record, field) == offsetof(struct bridge_record, field) &&                               \
+	 sizeof(((struct wire_record *)NULL)->field) == sizeof(((struct bridge_record *)NULL)->field))
 
-/* Shows the records of a batch, and makes of them what leaves if they stay where they are. */
-static void show_batch(struct bridge_context *context, struct wire_batch *batch)
+_Static_assert(SAME_PLACE(payload) && SAME_PLACE(key) && SAME_PLACE(headers) && SAME_PLACE(timestamp) &&
+		   SAME_PLACE(header_count) && SAME_PLACE(keyed) && SAME_PLACE(input) && SAME_PLACE(ordinal),
+	       "a record of a batch begins as the library sees one");
+
+/* Shows the records of a batch: as they are, or copies where they change under the library's eyes, which gives them keys. */
+static struct bridge_run show_batch(struct bridge_context *context, const struct wire_batch *batch)
 {
-	make_room(context, batch->count);
-	for (uint32_t i = 0; i < batch->count; i++) {
-		struct wire_record *record = &batch->records[i];
-		struct bridge_record *shown = &context->records[i];
-		const struct wire_header *headers =
-		    record->header_count == 0 ? NULL : batch->headers + record->first_header;
+	struct bridge_run shown = {
+	    .size = sizeof(shown), .count = batch->count, .stride = sizeof(*batch->records), .records = batch->records};
 
-		memcpy(&shown->payload, &record->payload, 2 * sizeof(shown->payload)); /* and the key */
-		shown->headers = (const struct bridge_header *)(const void *)headers;
-		shown->timestamp = record->timestamp;
-		shown->header_count = record->header_count;
-		shown->keyed = record->keyed;
-		shown->input = record->input;
-		shown->ordinal = i;
-		record->input = record->route = 0;
-	}
+	make_room(context, batch->count);
+	if (!context->code->setup.sets_keys)
+		return shown;
+	for (uint32_t i = 0; i < batch->count; i++)
+		memcpy(&context->records[i], &batch->records[i], sizeof(context->records[i]));
+	shown.stride = sizeof(*context->records);
+	shown.records = context->records;
+	return shown;
 }
 
 /* Closes the gaps between the records of a batch that stay where they are. */
@@ -222,10 +224,10 @@ static bool host_process_batch(struct step *step, struct wire_batch *batch, stru
 {
 	struct bridge_context *context = step->own;
 
-	show_batch(context, batch);
+	const struct bridge_run shown = show_batch(context, batch);
 	context->batch = batch;
 	context->out = out;
-	bool good = process(context, batch->count, time, failure);
+	bool good = process(context, &shown, time, failure);
 	context->batch = NULL;
 	context->out = NULL;
 	*in_place = good && context->in_place;

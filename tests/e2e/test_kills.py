@@ -116,7 +116,7 @@ def nobody_was_blamed(sidecar):
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize("heirs, kills", [(1, 900), (0, 120)])
+@pytest.mark.parametrize("heirs, kills", [(1, 400), (0, 120)])
 def test_kills_change_nothing(bridged, client, heirs, kills):
     sidecar = bridged(PIPELINE, slots=2, flags=[*FLAGS, "--heirs", heirs, "--restart-delay", "1ms", "--restart-delay-max", "20ms"])
     lives = Lives(sidecar, client(sidecar.unix))

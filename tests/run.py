@@ -75,9 +75,11 @@ def collect(options: argparse.Namespace) -> list[Job]:
     """All jobs that the options ask for, the long ones first."""
     jobs = []
     fixed = fixed_addresses()
+    chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
+    names = [*options.names, *(path.stem for path in chaos)]
 
     def add(kind: str, name: str, variant: str, command: list[str]) -> None:
-        if not options.names or name in options.names:
+        if not names or name in names:
             prefix = fixed if "san" in variant and kind != "e2e" else []
             jobs.append(Job(name, variant, kind, [*prefix, *command], options.timeout))
 
@@ -87,7 +89,6 @@ def collect(options: argparse.Namespace) -> list[Job]:
         command = ["setup/maven.sh", "test", "test", f"-Dtest={','.join(java)}", f"-Dbridge.size={options.java}"]
         command.append(f"-Dbridge.jvm={' '.join(flags.split())}")
         jobs.append(Job("java", "release", "java", command, options.timeout * JAVA_TIMES[options.java]))
-    chaos = sorted((TOP / "tests" / "e2e").glob("chaos*.py")) if "chaos" in options.names else []
     for variant in options.cluster:
         if not options.names or "cluster" in options.names:
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e/cluster.py"]

@@ -7,7 +7,6 @@ import io.flinkbridge.record.BridgeRecord;
 import io.flinkbridge.session.Answer;
 import io.flinkbridge.session.Batch;
 import io.flinkbridge.session.ProtocolException;
-import io.flinkbridge.session.ResultsReader;
 import io.flinkbridge.session.Session;
 import io.flinkbridge.session.SessionException;
 import io.flinkbridge.session.Timers;
@@ -116,7 +115,6 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   private final ArrayDeque<InFlight> inFlight = new ArrayDeque<>();
   private final InFlightWindow window;
   private final Batch batch;
-  private final ResultsReader results = new ResultsReader();
   private final StreamRecord<BridgeRecord> reused = new StreamRecord<>(null);
 
   private transient Session session;
@@ -496,8 +494,10 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
       case RESULTS -> {
         InFlight head = expect(answer);
         metric.bytesOut.inc(answer.size());
-        boolean isLast = emit(answer);
-        if (isLast && head.kind != InFlight.Kind.END && head.kind != InFlight.Kind.BARRIER) {
+        emit(answer);
+        if (!answer.hasMore()
+            && head.kind != InFlight.Kind.END
+            && head.kind != InFlight.Kind.BARRIER) {
           answered(head, answer);
         }
       }
@@ -549,10 +549,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     return head;
   }
 
-  /** Emits the records of a Results; returns whether it is the last of its seq. */
-  private boolean emit(Answer answer) {
-    results.over(answer);
-    for (BridgeRecord record = results.next(); record != null; record = results.next()) {
+  /** Emits the records of a Results. */
+  private void emit(Answer answer) {
+    for (BridgeRecord record : answer.records()) {
       if (record.timestamp == BridgeRecord.NO_TIMESTAMP) {
         reused.replace(record);
         reused.eraseTimestamp();
@@ -567,7 +566,6 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
         throw new ProtocolException("a record of route " + record.route + " of " + tags.size());
       }
     }
-    return !results.hasMore();
   }
 
   /**

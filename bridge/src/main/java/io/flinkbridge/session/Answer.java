@@ -3,11 +3,11 @@ package io.flinkbridge.session;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.MessageLite;
 import com.google.protobuf.Parser;
+import io.flinkbridge.record.BridgeRecord;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
 
-/**
- * One message from the worker, opened as far as its envelope: what it answers, its kind, and where
- * its content lies. Reused from message to message.
- */
+/** One message from the worker: what it answers, its kind, and its content. */
 public final class Answer {
   /** What an answer can be; the numbers are the fields of FromWorker. */
   public enum Kind {
@@ -32,46 +32,44 @@ public final class Answer {
     Kind(int field) {
       this.field = field;
     }
+
+    /** The kind that a field of the message is, if it is one. */
+    static @Nullable Kind ofTag(int tag) {
+      int field = tag >>> 3;
+      return (tag & 7) == WireReader.BYTES && field < BY_FIELD.length ? BY_FIELD[field] : null;
+    }
   }
 
-  private static final int SEQ = 1 << 3;
-  private static final int NEXT_WAKEUP = 2 << 3;
+  private static final byte[] NOTHING = new byte[0];
 
-  private final WireReader reader = new WireReader();
-  private byte[] message = new byte[0];
-  private long seq;
-  private long nextWakeup;
-  private Kind kind = Kind.ERROR;
-  private int offset;
-  private int size;
+  private final long seq;
+  private final long nextWakeup;
+  private final Kind kind;
+  private final int size;
+  private final byte[] content;
+  private final List<BridgeRecord> records;
+  private final boolean hasMore;
 
-  /** Opens the next message. */
-  Answer open(byte[] bytes) {
-    message = bytes;
-    seq = 0;
-    nextWakeup = 0;
-    size = -1;
-    reader.over(bytes, 0, bytes.length);
-    while (reader.next()) {
-      int tag = reader.tag();
-      if (tag == SEQ) {
-        seq = reader.varint();
-      } else if (tag == NEXT_WAKEUP) {
-        nextWakeup = reader.varint();
-      } else if ((tag & 7) == WireReader.BYTES
-          && tag >>> 3 < Kind.BY_FIELD.length
-          && Kind.BY_FIELD[tag >>> 3] != null) {
-        kind = Kind.BY_FIELD[tag >>> 3];
-        size = reader.skipBytes();
-        offset = reader.offset() - size;
-      } else {
-        reader.skip();
-      }
-    }
-    if (size < 0) {
-      throw new ProtocolException("a message without a kind");
-    }
-    return this;
+  /** A Results of so many bytes. */
+  Answer(long seq, long nextWakeup, int size, List<BridgeRecord> records, boolean hasMore) {
+    this.seq = seq;
+    this.nextWakeup = nextWakeup;
+    this.kind = Kind.RESULTS;
+    this.size = size;
+    this.content = NOTHING;
+    this.records = records;
+    this.hasMore = hasMore;
+  }
+
+  /** Anything else, as its bytes. */
+  Answer(long seq, long nextWakeup, Kind kind, byte[] content) {
+    this.seq = seq;
+    this.nextWakeup = nextWakeup;
+    this.kind = kind;
+    this.size = content.length;
+    this.content = content;
+    this.records = List.of();
+    this.hasMore = false;
   }
 
   /** Of the message that this answers. */
@@ -88,23 +86,30 @@ public final class Answer {
     return kind;
   }
 
-  /** The array that the content lies in. */
-  public byte[] array() {
-    return message;
-  }
-
-  public int offset() {
-    return offset;
-  }
-
+  /** How many bytes its content took. */
   public int size() {
     return size;
+  }
+
+  /** The records of Results. They have arrays of their own, so they may outlive the answer. */
+  public List<BridgeRecord> records() {
+    return records;
+  }
+
+  /** Whether further Results of this seq follow. */
+  public boolean hasMore() {
+    return hasMore;
+  }
+
+  /** The bytes of what is not Results. */
+  byte[] content() {
+    return content;
   }
 
   /** The content as a generated class has it; for what comes seldom. */
   public <T extends MessageLite> T parse(Parser<T> parser) {
     try {
-      return parser.parseFrom(message, offset, size);
+      return parser.parseFrom(content);
     } catch (InvalidProtocolBufferException e) {
       throw new ProtocolException(kind + ": " + e.getMessage());
     }

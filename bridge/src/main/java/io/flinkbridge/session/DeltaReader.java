@@ -30,21 +30,21 @@ public final class DeltaReader {
 
   /** Begins with a StateDelta. */
   public void over(Answer answer) {
-    array = answer.array();
-    checkSum(answer.offset(), answer.size());
-    delta.over(array, answer.offset(), answer.size());
+    array = answer.content();
+    checkSum();
+    delta.over(array, 0, array.length);
   }
 
   /** Entries stand behind one another, the checksum behind them: as the worker writes it. */
-  private void checkSum(int offset, int size) {
-    int end = offset + size;
+  private void checkSum() {
+    int end = array.length;
     int sumAt = end - 9;
     long sum = 0;
-    if (sumAt >= offset && array[sumAt] == CHECKSUM) {
+    if (sumAt >= 0 && array[sumAt] == CHECKSUM) {
       sum = LittleEndian.getLong(array, sumAt + 1);
       end = sumAt;
     }
-    if (XXH3.hashBytes(array, offset, end - offset) != sum) {
+    if (XXH3.hashBytes(array, 0, end) != sum) {
       throw new ProtocolException("a StateDelta whose checksum is wrong");
     }
   }

@@ -9,8 +9,7 @@ import java.io.InputStream;
 import java.io.OutputStream;
 
 /**
- * The one method of the contract for messages that are bytes already: gRPC copies them from the
- * array to the socket's buffer, and back.
+ * A message as it goes: bytes already, which gRPC copies from their array into the socket's buffer.
  */
 final class Outgoing {
   private static final MethodDescriptor.Marshaller<Outgoing> OUT =
@@ -26,34 +25,13 @@ final class Outgoing {
         }
       };
 
-  private static final MethodDescriptor.Marshaller<byte[]> IN =
-      new MethodDescriptor.Marshaller<>() {
-        @Override
-        public InputStream stream(byte[] message) {
-          throw new UnsupportedOperationException("sidecars send these");
-        }
-
-        @Override
-        public byte[] parse(InputStream stream) {
-          try {
-            byte[] message =
-                new byte[stream.available()]; // all of it: gRPC's streams know their length
-            if (stream.readNBytes(message, 0, message.length) != message.length
-                || stream.read() >= 0) {
-              throw new ProtocolException("a message of another length than it says");
-            }
-            return message;
-          } catch (IOException e) {
-            throw new ProtocolException(String.valueOf(e.getMessage()));
-          }
-        }
-      };
-
-  static final MethodDescriptor<Outgoing, byte[]> METHOD =
-      MethodDescriptor.newBuilder(OUT, IN)
-          .setType(MethodDescriptor.MethodType.BIDI_STREAMING)
-          .setFullMethodName("flink_bridge.FlinkBridge/Session")
-          .build();
+  /** The method for one session, whose answers are read by this reader. */
+  static MethodDescriptor<Outgoing, Object> method(AnswerReader reader) {
+    return MethodDescriptor.newBuilder(OUT, reader)
+        .setType(MethodDescriptor.MethodType.BIDI_STREAMING)
+        .setFullMethodName("flink_bridge.FlinkBridge/Session")
+        .build();
+  }
 
   private final byte[] array;
   private final int offset;

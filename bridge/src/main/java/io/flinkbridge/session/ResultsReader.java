@@ -9,7 +9,7 @@ import org.jspecify.annotations.Nullable;
  * Reads the records of a Results, one by one. A record gets arrays of its own, so it may outlive
  * the message.
  */
-public final class ResultsReader {
+final class ResultsReader {
   private static final byte[] NOTHING = new byte[0];
   private static final int RECORD = 1 << 3 | WireReader.BYTES;
   private static final int MORE = 2 << 3;
@@ -25,15 +25,15 @@ public final class ResultsReader {
   private byte[] array = NOTHING;
   private boolean hasMore;
 
-  /** Begins with a Results. */
-  public void over(Answer answer) {
-    array = answer.array();
-    results.over(array, answer.offset(), answer.size());
+  /** Begins with a Results in a part of an array. */
+  void over(byte[] bytes, int offset, int size) {
+    array = bytes;
+    results.over(array, offset, size);
     hasMore = false;
   }
 
   /** The next record, or null at the end. */
-  public @Nullable BridgeRecord next() {
+  @Nullable BridgeRecord next() {
     while (results.next()) {
       int tag = results.tag();
       if (tag == RECORD) {
@@ -49,7 +49,7 @@ public final class ResultsReader {
   }
 
   /** At the end: whether further Results of this seq follow. */
-  public boolean hasMore() {
+  boolean hasMore() {
     return hasMore;
   }
 

@@ -33,10 +33,10 @@ import org.jspecify.annotations.Nullable;
  * One Session stream. It numbers and times what is sent, and keeps what has come until somebody
  * asks for it.
  *
- * <p>All methods belong to one thread (the task's). gRPC's threads only put what comes into {@link
- * #inbox} and run the wake-up; they never see state of a session. Each session has a connection of
- * its own: over a shared one, HTTP/2's window of the connection would let a session whose results
- * nobody takes hold up all others.
+ * <p>All methods belong to one thread (the task's). gRPC's threads only read what comes, put it
+ * into {@link #inbox} and run the wake-up; they never see state of a session. Each session has a
+ * connection of its own: over a shared one, HTTP/2's window of the connection would let a session
+ * whose results nobody takes hold up all others.
  *
  * <p>A message is copied out of its array while {@code sendMessage} runs, if the transport is
  * ready; before that it may be kept for later, and so gets an array of its own.
@@ -56,10 +56,9 @@ public final class Session implements AutoCloseable {
   private final String address;
   private final LongSupplier clock;
   private final ManagedChannel channel;
-  private final ClientCall<Outgoing, byte[]> call;
+  private final ClientCall<Outgoing, Object> call;
   private final LinkedBlockingQueue<Object> inbox = new LinkedBlockingQueue<>();
   private final AtomicBoolean isAwake = new AtomicBoolean();
-  private final Answer answer = new Answer();
   private volatile Runnable wakeup = NOBODY;
   private long seq;
   private long time;
@@ -89,7 +88,9 @@ public final class Session implements AutoCloseable {
     }
     channel = builder.build();
     call =
-        channel.newCall(Outgoing.METHOD, CallOptions.DEFAULT.withOnReadyThreshold(ON_READY_BYTES));
+        channel.newCall(
+            Outgoing.method(new AnswerReader()),
+            CallOptions.DEFAULT.withOnReadyThreshold(ON_READY_BYTES));
     call.start(new Listener(), new Metadata());
     call.request(MESSAGES_AHEAD);
   }
@@ -209,8 +210,8 @@ public final class Session implements AutoCloseable {
   // ---- What comes ----
 
   /**
-   * The next answer, or null when there is none now; it is good until the next poll. Throws when
-   * the session is over, with what the sidecar last said.
+   * The next answer, or null when there is none now. Throws when the session is over, with what the
+   * sidecar last said.
    */
   public @Nullable Answer poll() throws SessionException {
     isAwake.set(false);
@@ -275,7 +276,10 @@ public final class Session implements AutoCloseable {
       throw new SessionException(describe(status, lastError));
     }
     call.request(1);
-    answer.open((byte[]) next);
+    if (next instanceof ProtocolException damage) {
+      throw damage;
+    }
+    Answer answer = (Answer) next;
     if (answer.kind() == Answer.Kind.ERROR) {
       lastError = answer.parse(Error.parser());
     }
@@ -297,9 +301,8 @@ public final class Session implements AutoCloseable {
     for (Object news : inbox) {
       if (news instanceof Status ended) {
         status = ended;
-      } else if (news instanceof byte[] message) {
-        Answer unread = new Answer().open(message);
-        error = unread.kind() == Answer.Kind.ERROR ? unread.parse(Error.parser()) : error;
+      } else if (news instanceof Answer answer && answer.kind() == Answer.Kind.ERROR) {
+        error = answer.parse(Error.parser());
       }
     }
     return status == null ? null : describe(status, error);
@@ -376,9 +379,9 @@ public final class Session implements AutoCloseable {
   }
 
   /** gRPC's side: puts what comes into the inbox. */
-  private final class Listener extends ClientCall.Listener<byte[]> {
+  private final class Listener extends ClientCall.Listener<Object> {
     @Override
-    public void onMessage(byte[] message) {
+    public void onMessage(Object message) {
       lastArrival = System.nanoTime();
       put(message);
     }

@@ -1,18 +1,21 @@
 package io.flinkbridge.session;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertNull;
-import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.google.protobuf.ByteString;
 import flink_bridge.FlinkBridgeOuterClass.FromWorker;
 import flink_bridge.FlinkBridgeOuterClass.Record;
 import flink_bridge.FlinkBridgeOuterClass.Results;
+import flink_bridge.FlinkBridgeOuterClass.StateDelta;
+import flink_bridge.FlinkBridgeOuterClass.StateEntry;
 import flink_bridge.FlinkBridgeOuterClass.ToWorker;
 import io.flinkbridge.record.BridgeRecord;
 import io.flinkbridge.record.Headers;
 import io.flinkbridge.record.KeyHash;
+import java.io.ByteArrayInputStream;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -90,8 +93,9 @@ final class WireTest {
 
   @Test
   void resultsAreReadAsTheGeneratedClassesWriteThem() {
-    ResultsReader reader = new ResultsReader();
-    Answer answer = new Answer();
+    AnswerReader reader = new AnswerReader();
+    List<List<BridgeRecord>> read = new ArrayList<>();
+    List<Results> written = new ArrayList<>();
     for (int round = 1; round <= 100; round++) {
       Results.Builder results = Results.newBuilder().setMore(random.nextBoolean());
       for (int i = random.nextInt(10); i > 0; i--) {
@@ -108,26 +112,44 @@ final class WireTest {
         }
         results.addRecords(record);
       }
-      answer.open(
-          FromWorker.newBuilder()
-              .setSeq(round)
-              .setNextWakeupMs(number())
-              .setResults(results)
-              .build()
-              .toByteArray());
+      long wakeup = number();
+      Answer answer =
+          answer(
+              reader,
+              FromWorker.newBuilder()
+                  .setSeq(round)
+                  .setNextWakeupMs(wakeup)
+                  .setResults(results)
+                  .build()
+                  .toByteArray());
+      assertEquals(Answer.Kind.RESULTS, answer.kind());
       assertEquals(round, answer.seq());
-      reader.over(answer);
-      for (Record record : results.getRecordsList()) {
-        BridgeRecord read = reader.next();
-        assertEquals(record.getPayload(), ByteString.copyFrom(read.payload), "seed " + seed);
-        assertEquals(record.getHeadersMap(), read.headers.toMap());
-        assertEquals(record.getTimestamp(), read.timestamp);
-        assertEquals(record.getRoute(), read.route);
-        assertEquals(record.hasKey(), read.key != null);
-        assertEquals(record.getKeyHash(), read.keyHash);
-      }
-      assertNull(reader.next());
-      assertEquals(results.getMore(), reader.hasMore());
+      assertEquals(wakeup, answer.nextWakeup());
+      assertEquals(results.build().getSerializedSize(), answer.size());
+      assertEquals(results.getMore(), answer.hasMore());
+      read.add(answer.records());
+      written.add(results.build());
+    }
+    for (int i = 0; i < read.size(); i++) { // all of them have outlived their messages
+      assertRecords(written.get(i).getRecordsList(), read.get(i));
+    }
+  }
+
+  /** What a session gets in place of such a message. */
+  private static Answer answer(AnswerReader reader, byte[] message) {
+    return assertInstanceOf(Answer.class, reader.parse(new ByteArrayInputStream(message)));
+  }
+
+  private void assertRecords(List<Record> written, List<BridgeRecord> read) {
+    assertEquals(written.size(), read.size());
+    for (int i = 0; i < written.size(); i++) {
+      assertEquals(
+          written.get(i).getPayload(), ByteString.copyFrom(read.get(i).payload), "seed " + seed);
+      assertEquals(written.get(i).getHeadersMap(), read.get(i).headers.toMap());
+      assertEquals(written.get(i).getTimestamp(), read.get(i).timestamp);
+      assertEquals(written.get(i).getRoute(), read.get(i).route);
+      assertEquals(written.get(i).hasKey(), read.get(i).key != null);
+      assertEquals(written.get(i).getKeyHash(), read.get(i).keyHash);
     }
   }
 
@@ -149,27 +171,53 @@ final class WireTest {
                             .setKeyHash(7)))
             .build()
             .toByteArray();
+    AnswerReader reader = new AnswerReader();
     int refused = 0;
     for (int round = 0; round < 20_000; round++) {
       byte[] bad = Arrays.copyOf(good, random.nextInt(good.length) + 1);
       for (int i = random.nextInt(3); i >= 0; i--) {
         bad[random.nextInt(bad.length)] = (byte) random.nextInt();
       }
-      try {
-        Answer answer = new Answer().open(bad);
-        if (answer.kind() == Answer.Kind.RESULTS) {
-          ResultsReader reader = new ResultsReader();
-          reader.over(answer);
-          BridgeRecord record = reader.next();
-          while (record != null) {
-            record = reader.next();
-          }
-        }
-      } catch (ProtocolException e) {
+      Object read = reader.parse(new ByteArrayInputStream(bad));
+      if (read instanceof ProtocolException) {
         refused++;
+      } else {
+        assertInstanceOf(Answer.class, read);
       }
     }
     assertTrue(refused > 1000);
-    assertThrows(ProtocolException.class, () -> new Answer().open(new byte[0]));
+    Object empty = reader.parse(new ByteArrayInputStream(new byte[0]));
+    assertTrue(
+        assertInstanceOf(ProtocolException.class, empty)
+            .getMessage()
+            .endsWith("a message without a kind"));
+  }
+
+  @Test
+  void answersOfAnySizeAreReadByOneReader() {
+    AnswerReader reader = new AnswerReader();
+    for (int size : new int[] {0, 1, 5_000, 300_000, 7, 3 << 20, 100, 1 << 20}) {
+      byte[] bytes = new byte[size];
+      random.nextBytes(bytes);
+      StateDelta delta =
+          StateDelta.newBuilder()
+              .addEntries(StateEntry.newBuilder().setValue(ByteString.copyFrom(bytes)))
+              .build();
+      Answer told =
+          answer(
+              reader,
+              FromWorker.newBuilder().setSeq(size).setStateDelta(delta).build().toByteArray());
+      Record record = Record.newBuilder().setPayload(ByteString.copyFrom(bytes)).build();
+      Answer results =
+          answer(
+              reader,
+              FromWorker.newBuilder()
+                  .setResults(Results.newBuilder().addRecords(record))
+                  .build()
+                  .toByteArray());
+      assertRecords(List.of(record), results.records());
+      assertEquals(size, told.seq());
+      assertArrayEquals(delta.toByteArray(), told.content());
+    }
   }
 }

@@ -9,7 +9,7 @@ inside the job, between the times at which 30 % and 95 % of its records had come
 would do as well, but has the noise of both, and more compiled code in the second.) In every round each engine runs once, and ratios are of
 runs of the same round; what is printed is their median.
 
---quick has the goals that need no PyFlink, with the C step, at 100 bytes and parallelism 1, in some five minutes of a machine that does
+--quick has the goals that need no PyFlink, with the C step, at 100 bytes and parallelism 1, in some ten minutes of a machine that does
 nothing else.
 
 Lines are `name<TAB>value<TAB>unit`: first every figure for itself (`native_ratio.stateless.c.100b.p1`), at the end the headlines, each the
@@ -243,7 +243,7 @@ def parse() -> argparse.Namespace:
     numbers = lambda text: [int(word) for word in text.split(",")]  # noqa: E731
     names = lambda text: text.split(",")  # noqa: E731
     parts = [part for parts in PARTS.values() for part in parts]
-    parser.add_argument("--quick", action="store_true", help="the goals that need no PyFlink, with the C step, in about five minutes")
+    parser.add_argument("--quick", action="store_true", help="the goals that need no PyFlink, with the C step, in about ten minutes")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of one run; those of PyFlink are twice as long")
     parser.add_argument("--sizes", type=numbers)

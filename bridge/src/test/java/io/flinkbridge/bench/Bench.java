@@ -81,6 +81,9 @@ public final class Bench {
     config.set(TaskManagerOptions.NETWORK_MEMORY_MIN, MemorySize.ofMebiBytes(64));
     config.set(TaskManagerOptions.NETWORK_MEMORY_MAX, MemorySize.ofMebiBytes(64));
     config.set(TaskManagerOptions.MANAGED_MEMORY_SIZE, MemorySize.ofMebiBytes(64));
+    // Readers look for it here, not in the job. Else a finished source waits for its fetchers, for
+    // half a minute at times.
+    config.set(SourceReaderOptions.SOURCE_READER_CLOSE_TIMEOUT, 200L);
     MiniCluster cluster =
         new MiniCluster(
             new MiniClusterConfiguration.Builder()
@@ -114,8 +117,6 @@ public final class Bench {
     config.set(ExecutionOptions.RUNTIME_MODE, RuntimeExecutionMode.STREAMING);
     config.set(PipelineOptions.OBJECT_REUSE, true);
     config.set(RestartStrategyOptions.RESTART_STRATEGY, "none");
-    // Else a finished source waits for its fetchers, for half a minute at times.
-    config.set(SourceReaderOptions.SOURCE_READER_CLOSE_TIMEOUT, 200L);
     int checkpoint = job.path("checkpoint_ms").asInt();
     if (checkpoint > 0) {
       config.set(CheckpointingOptions.CHECKPOINTING_INTERVAL, Duration.ofMillis(checkpoint));

@@ -20,20 +20,22 @@
  * (filter, route, key_by) leaves the payload as it came, to the letter. */
 enum payload_state { PAYLOAD_BYTES, PAYLOAD_VALUE, PAYLOAD_BOTH };
 
+/* It begins as a library sees a record (struct bridge_record of worker/hosts/bridge_step.h). */
 struct record {
 	struct view payload; /* BYTES, BOTH: the payload. VALUE: what it was before, for messages only */
-	jv value;            /* VALUE, BOTH: owned by the record */
-	uint8_t state;       /* enum payload_state */
-	uint8_t form;        /* enum payload_form the value was read as, and is written as */
-	bool keyed;
 	struct view key;
+	const struct wire_header *headers; /* immutable: shared by copies */
+	int64_t timestamp;                 /* ms */
+	uint32_t header_count;
+	uint32_t keyed;  /* 1: has a key */
+	uint32_t route;  /* input on the way in, route on the way out */
+	uint32_t origin; /* index of the input record in its batch that this came from */
+	/* What a library does not see. */
 	int32_t key_hash;
 	uint32_t key_group;
-	int64_t timestamp;                 /* ms */
-	uint32_t route;                    /* input on the way in, route on the way out */
-	uint32_t origin;                   /* index of the input record in its batch that this came from */
-	const struct wire_header *headers; /* immutable: shared by copies */
-	uint32_t header_count;
+	jv value;      /* VALUE, BOTH: owned by the record */
+	uint8_t state; /* enum payload_state */
+	uint8_t form;  /* enum payload_form the value was read as, and is written as */
 };
 
 /* Memory that lives as long as the unit at hand: bytes that steps make. Reset, not freed, between units. */

@@ -8,8 +8,8 @@
  *
  * `open` loads the code, which every process of a slot does; `start` opens the step for one session, in the owner alone.
  *
- * A library sees the records of a batch where they were parsed: struct wire_record begins as its struct bridge_record. Of a run structs are
- * made anew, 64 bytes a record, none of its payload.
+ * A library sees records where they stand, for struct record and struct wire_record begin as its struct bridge_record; copies only where it
+ * changes them itself, by giving keys or routes.
  *
  * Left out: unloading a library. New code comes with a new process.
  */
@@ -104,30 +104,41 @@ static void make_room(struct bridge_context *context, uint32_t count)
 	context->record_room = count;
 }
 
-/* Shows one record to the library. */
-static void show_record(const struct record *record, struct bridge_record *shown)
+#define SAME_PLACE(type, field, shown)                                                                                 \
+	(offsetof(struct type, field) == offsetof(struct bridge_record, shown) &&                                      \
+	 sizeof(((struct type *)NULL)->field) == sizeof(((struct bridge_record *)NULL)->shown))
+#define BEGINS_AS_SHOWN(type, from, index)                                                                             \
+	(SAME_PLACE(type, payload, payload) && SAME_PLACE(type, key, key) && SAME_PLACE(type, headers, headers) &&     \
+	 SAME_PLACE(type, timestamp, timestamp) && SAME_PLACE(type, header_count, header_count) &&                     \
+	 SAME_PLACE(type, keyed, keyed) && SAME_PLACE(type, from, input) && SAME_PLACE(type, index, ordinal))
+
+_Static_assert(BEGINS_AS_SHOWN(record, route, origin), "a record of a run begins as the library sees one");
+_Static_assert(BEGINS_AS_SHOWN(wire_record, input, ordinal), "a record of a batch begins as the library sees one");
+
+/* Shows records to the library: as they stand, or copies where they are going to change under its eyes. */
+static struct bridge_run show(struct bridge_context *context, const void *records, size_t stride, uint32_t count,
+			      bool changing)
 {
-	shown->payload = (struct bridge_bytes){record->payload.data, record->payload.size};
-	shown->key = (struct bridge_bytes){record->key.data, record->key.size};
-	shown->headers = (const struct bridge_header *)(const void *)record->headers;
-	shown->timestamp = record->timestamp;
-	shown->header_count = record->header_count;
-	shown->keyed = record->keyed;
-	shown->input = record->route;
-	shown->ordinal = record->origin;
+	make_room(context, count);
+	for (uint32_t i = 0; i < count && changing; i++)
+		memcpy(&context->records[i], (const uint8_t *)records + i * stride, sizeof(context->records[i]));
+	return (struct bridge_run){
+	    .size = sizeof(struct bridge_run),
+	    .count = count,
+	    .stride = changing ? sizeof(*context->records) : stride,
+	    .records = changing ? context->records : records,
+	};
 }
 
-/* Shows all records of a run, their payloads as bytes. */
-static bool show_run(struct bridge_context *context, struct run *run, struct failure *failure)
+/* Makes bytes of all payloads of a run. */
+static bool need_bytes(struct run *run, struct failure *failure)
 {
 	const char *why;
 
-	make_room(context, run->count);
 	for (uint32_t i = 0; i < run->count; i++) {
 		struct record *record = &run->records[i];
 		if (record->state == PAYLOAD_VALUE && !record_need_bytes(record, run->scratch, &why))
 			return failure_set(failure, record->origin, "%s", why);
-		show_record(record, &context->records[i]);
 	}
 	return true;
 }
@@ -165,12 +176,11 @@ static bool host_process(struct step *step, struct run *run, struct step_time ti
 {
 	struct bridge_context *context = step->own;
 
-	if (!show_run(context, run, failure))
+	if (!need_bytes(run, failure))
 		return false;
-	const struct bridge_run shown = {.size = sizeof(shown),
-					 .count = run->count,
-					 .stride = sizeof(*context->records),
-					 .records = context->records};
+	const struct bridge_setup *setup = &context->code->setup;
+	const struct bridge_run shown =
+	    show(context, run->records, sizeof(*run->records), run->count, setup->sets_keys || setup->route_count > 0);
 	context->in = run;
 	context->out = &context->own;
 	context->own.scratch = run->scratch;
@@ -186,30 +196,6 @@ static bool host_process(struct step *step, struct run *run, struct step_time ti
 
 /* ---- Batches as they came --------------------------------------------------------------------------------------------------------- */
 
-#define SAME_PLACE(field)                                                                                              \
-	(offsetof(struct wire_record, field) == offsetof(struct bridge_record, field) &&                               \
-	 sizeof(((struct wire_record *)NULL)->field) == sizeof(((struct bridge_record *)NULL)->field))
-
-_Static_assert(SAME_PLACE(payload) && SAME_PLACE(key) && SAME_PLACE(headers) && SAME_PLACE(timestamp) &&
-		   SAME_PLACE(header_count) && SAME_PLACE(keyed) && SAME_PLACE(input) && SAME_PLACE(ordinal),
-	       "a record of a batch begins as the library sees one");
-
-/* Shows the records of a batch: as they are, or copies where they change under the library's eyes, which gives them keys. */
-static struct bridge_run show_batch(struct bridge_context *context, const struct wire_batch *batch)
-{
-	struct bridge_run shown = {
-	    .size = sizeof(shown), .count = batch->count, .stride = sizeof(*batch->records), .records = batch->records};
-
-	make_room(context, batch->count);
-	if (!context->code->setup.sets_keys)
-		return shown;
-	for (uint32_t i = 0; i < batch->count; i++)
-		memcpy(&context->records[i], &batch->records[i], sizeof(context->records[i]));
-	shown.stride = sizeof(*context->records);
-	shown.records = context->records;
-	return shown;
-}
-
 /* Closes the gaps between the records of a batch that stay where they are. */
 static void close_batch_gaps(const struct bridge_context *context, struct wire_batch *batch)
 {
@@ -224,7 +210,8 @@ static bool host_process_batch(struct step *step, struct wire_batch *batch, stru
 {
 	struct bridge_context *context = step->own;
 
-	const struct bridge_run shown = show_batch(context, batch);
+	const struct bridge_run shown =
+	    show(context, batch->records, sizeof(*batch->records), batch->count, context->code->setup.sets_keys);
 	context->batch = batch;
 	context->out = out;
 	bool good = process(context, &shown, time, failure);

@@ -50,7 +50,7 @@ struct bridge_context {
 	struct wire_batch *batch;      /* or these, as they came */
 	struct run *out;               /* where what is emitted goes */
 	struct run own;                /* process: that is this one */
-	struct bridge_record *records; /* those of `in`, as the library sees them */
+	struct bridge_record *records; /* copies of them, where those change that the library would see */
 	uint32_t record_room;
 	/* While nothing is emitted and records are forwarded in their order, they stay where they are: the first so many, and behind a gap
 	 * the indices of the others. */

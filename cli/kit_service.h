@@ -18,8 +18,8 @@ struct kit_services {
 	struct {
 		const char *name;
 		pid_t pid;
-		pid_t
-		    reader; /* who puts the rest of its standard output into the log, so that it never waits; 0: nobody yet */
+		/* Who puts the rest of its standard output into the log, so that it never waits; 0: nobody yet. */
+		pid_t reader;
 	} list[KIT_SERVICES_MAX];
 	size_t count;
 	/* Variables that they have set, and what these were before (NULL: nothing). */

@@ -148,8 +148,8 @@ struct subtask {
 	grpc_slice answer_message;
 	uint32_t answer_at;
 	bool answering, answer_more;
-	bool
-	    waiting; /* the answer at hand was not looked into yet: the outlet is held, or the state it brings has to wait */
+	/* The answer at hand was not looked into yet: the outlet is held, or the state that it brings has to wait. */
+	bool waiting;
 	struct outlet outlet;
 	bool dirty;
 	struct subtask *next_dirty;
@@ -270,8 +270,8 @@ struct sink_writer {
 	struct sink sink; /* a copy: --output may have changed it */
 	struct watch_item item;
 	bool waits, pollable;
-	struct sink_writer
-	    *through;    /* the writer whose buffer takes its lines: itself, or the first on the same output */
+	/* The writer whose buffer takes its lines: itself, or the first on the same output. */
+	struct sink_writer *through;
 	uint8_t *buffer; /* start to end is not written yet */
 	size_t start, end, capacity;
 	struct aligner aligner;

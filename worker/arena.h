@@ -71,8 +71,8 @@ struct arena {
 	const char *broken; /* with ARENA_BROKEN: words */
 	uint64_t units;     /* committed by this process */
 	uint64_t undone; /* rollbacks, undos to a mark, sessions dropped: what was read before may be different now */
-	bool
-	    is_file; /* to be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it */
+	/* To be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it. */
+	bool is_file;
 	bool extents_freed;                     /* a bit of `freed` is set */
 	uint64_t huge_at;                       /* offset of what arena_make_huge was last asked for */
 	uint32_t own_logged[SLOT_CHANNELS_MAX]; /* the records that cover a session's words (A7) */

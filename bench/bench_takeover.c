@@ -64,6 +64,9 @@ enum {
 };
 #define PATIENCE_NS UINT64_C(60000000000)
 #define QUIET_NS UINT64_C(100000000)
+#define SETTLE_NS                                                                                                      \
+	UINT64_C(                                                                                                      \
+	    6000000000) /* after the state was made: by then heirs have it in huge pages, as far as there are any */
 
 static const char pipeline[] =
     "name: takeover\n"
@@ -430,7 +433,7 @@ static void fill(uint64_t state_bytes)
 
 static void nap(uint64_t ns)
 {
-	nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
+	nanosleep(&(struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)}, NULL);
 }
 
 /* How long a process has waited for a processor although it could have run, in ns. */
@@ -509,6 +512,14 @@ static bool nothing(struct event *event)
 	return true;
 }
 
+/* Nothing, for as long as heirs need to come to rest. */
+static bool settle(struct event *event)
+{
+	event->began_ns = clock_ns();
+	nap(SETTLE_NS);
+	return true;
+}
+
 static void *event_thread(void *argument)
 {
 	struct event *event = argument;
@@ -555,10 +566,11 @@ static struct medians measure(uint64_t state_bytes)
 {
 	static double first_commit[ROUNDS_MAX], takeover[ROUNDS_MAX], reloaded[ROUNDS_MAX], quiet[ROUNDS_MAX];
 	struct event death = {.happen = take_over, .chance = 7}, code = {.happen = reload, .chance = 8},
-		     none = {.happen = nothing};
+		     none = {.happen = nothing}, rest = {.happen = settle};
 	sidecar_start(state_bytes, "s", "1MiB");
 	session_open(0);
 	fill(state_bytes);
+	load_through(&rest);
 	for (unsigned i = 0; i < rounds; i++) {
 		takeover[i] = load_through(&death);
 		first_commit[i] = death.value;

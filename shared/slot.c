@@ -28,14 +28,26 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shared/control.h"
 #include "shared/log.h"
 
 #define CHANNELS_MAGIC UINT64_C(0x314c4e4e41484346) /* "FCHANNL1" */
 
 enum { LAYOUT_VERSION = 1 };
 
-/* Bytes of arena that an heir maps at a time. */
-#define PREMAP_PIECE (UINT64_C(16) << 20)
+/* For how long an heir maps arena at a time. */
+#define PREMAP_NS UINT64_C(1000000)
+
+/* An arena that has grown by this much since an heir last looked is being filled; who fills it is not to wait for huge pages. */
+#define PREMAP_FILLING (UINT64_C(8) << 20)
+
+/* How many huge pages in a row are refused before a walk asks for no more: memory is in pieces, or there are none at all. */
+enum { PREMAP_REFUSED_MAX = 8 };
+
+/* The system's own number, which older headers do not have. */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 /* Bytes of a file that are allocated at a time: milliseconds even where the file system has to write them. */
 #define FILE_PIECE (UINT64_C(16) << 20)
@@ -421,31 +433,67 @@ int slot_attach_worker(struct slot_memory *memory)
 	return 0;
 }
 
+bool slot_make_huge(void *at)
+{
+	return madvise(at, SLOT_HUGE_PAGE, MADV_COLLAPSE) == 0;
+}
+
+/* Finds what the arena holds from where the walk has come to. What is a hole stays one: to touch it would take memory
+ * for it. So the end of what was found before counts only while the arena has not shrunk. False when there is no more. */
+static bool premap_find(struct slot_memory *memory, uint64_t held)
+{
+	if (memory->premap_at < memory->premap_end && held >= memory->premap_held)
+		return true;
+	off_t from = lseek(memory->arena_fd, (off_t)memory->premap_at, SEEK_DATA);
+	off_t to = from < 0 ? from : lseek(memory->arena_fd, from, SEEK_HOLE);
+	if (from < 0 || to <= from)
+		return false;
+	memory->premap_at = (uint64_t)from;
+	memory->premap_end = (uint64_t)to;
+	memory->premap_held = held;
+	return true;
+}
+
+/* Maps what was found as far as a huge page goes. */
+static void premap_step(struct slot_memory *memory)
+{
+	uint64_t next = memory->premap_at / SLOT_HUGE_PAGE * SLOT_HUGE_PAGE + SLOT_HUGE_PAGE;
+	uint8_t *at = (uint8_t *)memory->arena + memory->premap_at;
+
+	if (next > memory->premap_end)
+		next = memory->premap_end;
+	if (next - memory->premap_at == SLOT_HUGE_PAGE && !memory->premap_filling &&
+	    memory->premap_refused < PREMAP_REFUSED_MAX)
+		memory->premap_refused = slot_make_huge(at) ? 0 : memory->premap_refused + 1;
+#ifdef MADV_POPULATE_WRITE
+	madvise(at, next - memory->premap_at, MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
+#endif
+	memory->premap_at = next;
+}
+
 bool slot_premap(struct slot_memory *memory)
 {
 	struct stat status;
-	uint64_t left = PREMAP_PIECE;
-	off_t from = 0;
+	const uint64_t until = clock_ns() + PREMAP_NS;
 
+	if (fstat(memory->arena_fd, &status) != 0)
+		return false;
+	const uint64_t held = (uint64_t)status.st_blocks * 512;
 	if (memory->premap_at == 0) { /* else a walk is under way */
-		if (fstat(memory->arena_fd, &status) != 0 || (uint64_t)status.st_blocks * 512 == memory->premapped)
+		if (held == memory->premapped && !memory->premap_filling)
 			return false;
-		memory->premapped = (uint64_t)status.st_blocks * 512;
+		memory->premap_filling = held >= memory->premapped + PREMAP_FILLING;
+		memory->premapped = held;
+		memory->premap_end = 0;
+		memory->premap_refused = 0;
 	}
-	/* What is a hole stays one: to touch it would take memory for it. */
-	while (left > 0 && (from = lseek(memory->arena_fd, (off_t)memory->premap_at, SEEK_DATA)) >= 0) {
-		off_t to = lseek(memory->arena_fd, from, SEEK_HOLE);
-		if (to <= from)
+	do {
+		if (!premap_find(memory, held)) {
+			memory->premap_at = 0;
 			break;
-		uint64_t size = (uint64_t)(to - from) < left ? (uint64_t)(to - from) : left;
-#ifdef MADV_POPULATE_WRITE
-		madvise((uint8_t *)memory->arena + from, size, MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
-#endif
-		left -= size;
-		memory->premap_at = (uint64_t)from + size;
-	}
-	if (left > 0)
-		memory->premap_at = 0;
+		}
+		premap_step(memory);
+	} while (clock_ns() < until);
 	return true;
 }
 

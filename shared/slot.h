@@ -106,6 +106,10 @@ struct slot_memory {
 	void *arena;               /* sizes.arena bytes; NULL where not mapped */
 	uint64_t premapped;        /* bytes that the arena had when slot_premap last began */
 	uint64_t premap_at;        /* how far it has come; 0: it is through */
+	uint64_t premap_end;       /* of the data that it is in */
+	uint64_t premap_held;      /* bytes that the arena had when that was found */
+	bool premap_filling;       /* the arena grew fast before: it has small pages as yet */
+	uint32_t premap_refused;   /* huge pages, in a row, in this walk */
 	uint64_t renewed; /* bytes of the file that slot_memory_renew has allocated so far; 0: none is under way */
 	pthread_mutex_t *owner; /* NULL where not mapped */
 };
@@ -156,9 +160,14 @@ void channel_set_state(struct slot_memory *memory, uint32_t channel, uint32_t ep
  * DONTDUMP on all three. 0, or -1 with errno. */
 int slot_attach_worker(struct slot_memory *memory);
 
+/* Puts the SLOT_HUGE_PAGE bytes of a mapping from a multiple of as many on into one huge page, in about a millisecond, during which other
+ * processes that touch them wait. False when there is none to be had: not now, or not on this system or of this kind of memory. */
+bool slot_make_huge(void *at);
+
 /* Has the kernel fill in this process's page tables for what the arena holds, so that an heir does not fault on each page when it is
- * in a hurry: a piece of 16 MiB at a time, in a millisecond or two, for while it does that it does not wait for the slot. Begins only when the
- * arena has grown since it last did; whether there was something to do. premap_at says whether there is more. */
+ * in a hurry, and makes huge pages of what is full: their tables take no time to make, nor to take apart when a process ends. For a millisecond or
+ * two at a time, in which it does not wait for the slot. Begins only when the arena has grown since it last did; whether there was something
+ * to do. premap_at says whether there is more. */
 bool slot_premap(struct slot_memory *memory);
 
 /* Waits for the owner mutex for so many ms. SLOT_FREE: nobody has had it. SLOT_ORPHANED: its last holder died. The caller then either

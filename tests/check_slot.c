@@ -42,19 +42,24 @@ static int count_fds(void)
 	return count;
 }
 
-/* A second handle of the same memory, as a forked process has it; both can be attached in one process. */
-static struct slot_memory clone_memory(void)
+/* A second handle of a memory, as a forked process has it; both can be attached in one process. */
+static struct slot_memory clone_of(const struct slot_memory *whose)
 {
-	struct slot_memory clone = memory;
-	clone.channels_fd = dup(memory.channels_fd);
-	clone.arena_fd = dup(memory.arena_fd);
-	clone.owner_fd = dup(memory.owner_fd);
-	clone.worker_bell = dup(memory.worker_bell);
+	struct slot_memory clone = *whose;
+	clone.channels_fd = dup(whose->channels_fd);
+	clone.arena_fd = dup(whose->arena_fd);
+	clone.owner_fd = dup(whose->owner_fd);
+	clone.worker_bell = dup(whose->worker_bell);
 	clone.owner = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	clone.owner = mmap((uint8_t *)clone.owner + 4096, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 			   clone.owner_fd, 0);
 	ck_assert_ptr_ne(clone.owner, MAP_FAILED);
 	return clone;
+}
+
+static struct slot_memory clone_memory(void)
+{
+	return clone_of(&memory);
 }
 
 /* Bytes of memory that the channels take up. */
@@ -323,22 +328,29 @@ START_TEST(an_owner_keeps_no_descriptor_but_its_doorbell)
 }
 END_TEST
 
-/* Bytes of a mapping that this process has page tables for. */
-static uint64_t resident(const void *address)
+/* A field of /proc/self/smaps for the mapping at an address, in bytes. */
+static uint64_t mapped(const void *address, const char *field)
 {
 	char line[256];
 	unsigned long from, to, kib = 0;
 	bool inside = false;
+	const size_t length = strlen(field);
 	FILE *file = fopen("/proc/self/smaps", "r");
 	ck_assert_ptr_nonnull(file);
 	while (fgets(line, sizeof(line), file) != NULL) {
 		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
 			inside = from <= (uintptr_t)address && (uintptr_t)address < to;
-		else if (inside && sscanf(line, "Rss: %lu kB", &kib) == 1)
+		else if (inside && strncmp(line, field, length) == 0 && sscanf(line + length, ": %lu kB", &kib) == 1)
 			break;
 	}
 	fclose(file);
 	return kib * 1024;
+}
+
+/* Bytes of a mapping that this process has page tables for. */
+static uint64_t resident(const void *address)
+{
+	return mapped(address, "Rss");
 }
 
 /* An heir maps what is there, and takes no memory for what is not; and looks again only when there is more. */
@@ -359,6 +371,80 @@ START_TEST(an_heir_maps_what_the_arena_holds)
 	ck_assert_uint_eq(resident(memory.arena), 5 * 4096);
 	ck_assert_uint_eq(memory.premap_at, 0);
 	slot_memory_destroy(&owner);
+}
+END_TEST
+
+/* Memory with room for some huge pages, mapped by its owner, who writes to all of it. */
+static struct slot_memory large_memory(struct slot_memory *owner, uint64_t pages)
+{
+	struct slot_memory heir;
+	struct slot_sizes large = sizes;
+	large.arena = pages * SLOT_HUGE_PAGE;
+	ck_assert_int_eq(slot_memory_create(&heir, 0, &large, -1), 0);
+	*owner = clone_of(&heir);
+	ck_assert_int_eq(slot_attach_worker(&heir), 0);
+	ck_assert_int_eq(slot_attach_worker(owner), 0);
+	memset(owner->arena, 5, large.arena);
+	return heir;
+}
+
+/* An heir looks at the arena, and walks through all of it. */
+static void walk(struct slot_memory *heir)
+{
+	do
+		ck_assert(slot_premap(heir));
+	while (heir->premap_at != 0);
+}
+
+/* What is full becomes huge pages where the system has them, with what it held, and what is not stays as it is. */
+START_TEST(an_heir_makes_huge_pages_of_what_is_full)
+{
+	struct slot_memory owner, heir = large_memory(&owner, 4);
+	uint8_t *arena = owner.arena;
+	ck_assert_int_eq(madvise(arena + 3 * SLOT_HUGE_PAGE + 4096, 4096, MADV_REMOVE), 0);
+	walk(&heir);
+	ck_assert_uint_eq(resident(heir.arena), 4 * SLOT_HUGE_PAGE - 4096);
+	const uint64_t huge = mapped(heir.arena, "ShmemPmdMapped");
+	ck_assert_uint_le(huge, 3 * SLOT_HUGE_PAGE);
+	ck_assert_uint_ge(huge, heir.premap_refused < 3 ? SLOT_HUGE_PAGE : 0); /* memory in pieces may refuse some */
+	for (uint64_t i = 0; i < 4 * SLOT_HUGE_PAGE; i++)
+		ck_assert(arena[i] == (i / 4096 == 3 * SLOT_HUGE_PAGE / 4096 + 1 ? 0 : 5));
+	slot_memory_destroy(&owner);
+	slot_memory_destroy(&heir);
+}
+END_TEST
+
+/* Nobody has to wait for huge pages while the arena is being filled: they are made at the look after that. */
+START_TEST(an_heir_only_maps_while_the_arena_is_filled)
+{
+	struct slot_memory owner, heir = large_memory(&owner, 32);
+	walk(&heir);
+	ck_assert_uint_eq(resident(heir.arena), heir.sizes.arena);
+	ck_assert_uint_eq(mapped(heir.arena, "ShmemPmdMapped"), 0);
+	walk(&heir);
+	ck_assert_uint_eq(resident(heir.arena), heir.sizes.arena);
+	ck_assert(mapped(heir.arena, "ShmemPmdMapped") > 0 || heir.premap_refused >= 8);
+	ck_assert(!slot_premap(&heir));
+	slot_memory_destroy(&owner);
+	slot_memory_destroy(&heir);
+}
+END_TEST
+
+/* What is given back while an heir maps the arena is not taken again. */
+START_TEST(an_heir_takes_no_memory_for_what_was_given_back)
+{
+	struct slot_memory owner, heir = large_memory(&owner, 32);
+	struct stat before, after;
+	ck_assert(slot_premap(&heir));
+	ck_assert_int_eq(madvise((uint8_t *)owner.arena + 8 * SLOT_HUGE_PAGE, 24 * SLOT_HUGE_PAGE, MADV_REMOVE), 0);
+	ck_assert_int_eq(fstat(heir.arena_fd, &before), 0);
+	while (heir.premap_at != 0)
+		ck_assert(slot_premap(&heir));
+	ck_assert_int_eq(fstat(heir.arena_fd, &after), 0);
+	ck_assert_int_eq(after.st_blocks, before.st_blocks);
+	ck_assert_uint_eq((uint64_t)after.st_blocks * 512, 8 * SLOT_HUGE_PAGE);
+	slot_memory_destroy(&owner);
+	slot_memory_destroy(&heir);
 }
 END_TEST
 
@@ -749,6 +835,9 @@ static Suite *slot_suite(void)
 	tcase_add_test(tests, the_front_keeps_one_descriptor_and_no_owner_page);
 	tcase_add_test(tests, an_owner_keeps_no_descriptor_but_its_doorbell);
 	tcase_add_test(tests, an_heir_maps_what_the_arena_holds);
+	tcase_add_test(tests, an_heir_makes_huge_pages_of_what_is_full);
+	tcase_add_test(tests, an_heir_only_maps_while_the_arena_is_filled);
+	tcase_add_test(tests, an_heir_takes_no_memory_for_what_was_given_back);
 	tcase_add_test(tests, renewed_memory_is_fresh_and_apart_from_the_old);
 	tcase_add_test(tests, a_renewed_file_is_made_in_pieces);
 	tcase_add_test(tests, whoever_is_not_meant_leaves_the_slot_orphaned);

@@ -184,11 +184,6 @@ bool arena_idle(struct arena *arena)
 	return false;
 }
 
-/* The system's own number, which older headers do not have. */
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 /* A mapping begins at a multiple of the size of huge pages, so offsets are as good as addresses. */
 void arena_make_huge(struct arena *arena, const void *at)
 {
@@ -197,7 +192,7 @@ void arena_make_huge(struct arena *arena, const void *at)
 	if (page == arena->huge_at || page + SLOT_HUGE_PAGE > arena->size)
 		return;
 	arena->huge_at = page;
-	(void)madvise(arena->base + page, SLOT_HUGE_PAGE, MADV_COLLAPSE);
+	(void)slot_make_huge(arena->base + page);
 }
 
 /* ---- Blocks -------------------------------------------------------------------------------------------------------- */

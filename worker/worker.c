@@ -44,7 +44,7 @@
 
 /* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over; and how long it leaves the
  * processor to others between two pieces. */
-enum { PREMAP_SOON_MS = 1000, PREMAP_LATE_MS = 32000, PREMAP_PAUSE_MS = 1 };
+enum { PREMAP_FILLING_MS = 100, PREMAP_SOON_MS = 1000, PREMAP_LATE_MS = 32000, PREMAP_PAUSE_MS = 1 };
 
 struct worker {
 	struct sidecar *sidecar;
@@ -176,6 +176,8 @@ static enum slot_wait wait_in_mutex(struct worker *worker)
 		said |= !more;
 		if (more)
 			patience_ms = PREMAP_PAUSE_MS;
+		else if (worker->memory->premap_filling)
+			patience_ms = PREMAP_FILLING_MS;
 		else if (mapped || patience_ms < PREMAP_SOON_MS)
 			patience_ms = PREMAP_SOON_MS;
 		else if (patience_ms < PREMAP_LATE_MS)

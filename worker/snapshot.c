@@ -454,9 +454,8 @@ static void coming_read(struct snapshot *snapshot, struct wire_reader *reader, c
 	if (coming->is == COMING_UNKNOWN)
 		return;
 	coming->handle = map[entry->state];
-	struct state_entry soon = {.state = coming->handle, .key = entry->key, .sub = entry->sub_key};
 	if (coming->handle < state_count(snapshot->store))
-		state_restore_ahead(snapshot->store, &soon);
+		state_restore_ahead(snapshot->store, coming->handle, entry->key, entry->sub_key);
 	else if (coming->handle != SNAPSHOT_DROPPED)
 		arena_set_broken(snapshot->arena, "what a restored state is now cannot be");
 }

@@ -655,12 +655,11 @@ void state_ahead(struct state *state, struct view key)
 }
 
 /* Asks for what the table has where an entry will be. */
-void state_restore_ahead(struct state_store *store, const struct state_entry *entry)
+void state_restore_ahead(struct state_store *store, uint32_t state, struct view key, struct view sub)
 {
-	if (entry->state >= store->state_count || store->states[entry->state]->spec.kind == STATE_LIST)
+	if (state >= store->state_count || store->states[state]->spec.kind == STATE_LIST)
 		return;
-	const struct state *state = store->states[entry->state];
-	state_ahead_hash(store, hash_of(state, mix_of(entry->key), entry->sub, false));
+	state_ahead_hash(store, hash_of(store->states[state], mix_of(key), sub, false));
 }
 
 /* ---- Looking ----------------------------------------------------------------------------------------------------------- */

@@ -176,8 +176,8 @@ enum state_result state_restore(struct state_store *store, const struct state_en
 /* Makes room in the table for so many entries in all, by some steps; as good as free while it is empty. False when all is done. */
 bool state_reserve(struct state_store *store, uint64_t entries, uint32_t steps);
 
-/* As state_ahead, of an entry that will be restored STATE_AHEAD calls from now. Looks at its state, key and sub alone. */
-void state_restore_ahead(struct state_store *store, const struct state_entry *entry);
+/* As state_ahead, of an entry that will be restored STATE_AHEAD calls from now. */
+void state_restore_ahead(struct state_store *store, uint32_t state, struct view key, struct view sub);
 
 /* ---- Looking ---- */
 

@@ -222,17 +222,25 @@ static inline struct view entry_sub(const struct entry *entry)
 	return (struct view){entry->bytes + entry->key_size, entry->sub_size};
 }
 
-/* Offset of prefix and value in an entry. */
+/* Offset of prefix and value in an entry with so many bytes of key and sub. */
+static inline uint32_t prefix_offset(uint32_t names, uint32_t flags)
+{
+	return ((uint32_t)sizeof(struct entry) + names + ((flags & ENTRY_ODD) ? 4 : 0) + 7) & ~7U;
+}
+
+static inline uint32_t value_offset(uint32_t names, uint32_t flags)
+{
+	return prefix_offset(names, flags) + ((flags & ENTRY_PREFIX) ? 8 : 0);
+}
+
 static inline uint32_t entry_prefix_offset(const struct entry *entry)
 {
-	uint32_t end =
-	    (uint32_t)sizeof(*entry) + entry->key_size + entry->sub_size + ((entry->flags & ENTRY_ODD) ? 4 : 0);
-	return (end + 7) & ~7U;
+	return prefix_offset((uint32_t)entry->key_size + entry->sub_size, entry->flags);
 }
 
 static inline uint32_t entry_value_offset(const struct entry *entry)
 {
-	return entry_prefix_offset(entry) + ((entry->flags & ENTRY_PREFIX) ? 8 : 0);
+	return value_offset((uint32_t)entry->key_size + entry->sub_size, entry->flags);
 }
 
 static inline uint32_t *entry_prefix(struct entry *entry)

@@ -594,34 +594,36 @@ static void count_live(struct state *state, const struct entry *entry, bool live
 		handle->value_bytes -= entry->value_size;
 }
 
-/* Fills a new block as an entry of the current key. */
+/* Makes a new block an entry of the current key. Its head is written where it is, never copied: a copy would read what has just been written in
+ * smaller pieces, and a processor does that only when all stores before are done, entries' first touch of their memory among them. */
 static struct entry *entry_create(struct state *state, uint32_t hash, struct view sub, uint8_t flags, size_t room)
 {
 	struct state_store *store = state->store;
-	struct entry head = {
+	uint32_t key_size = (uint32_t)store->key.size & 0xffffff;
+
+	if (store->key_hash != (int32_t)(uint32_t)store->key_mix)
+		flags |= ENTRY_ODD;
+	size_t size =
+	    value_offset(key_size + (uint32_t)sub.size, flags) + (room < sizeof(arena_ref) ? sizeof(arena_ref) : room);
+	arena_ref ref = block_alloc(store, size);
+	if (ref == 0)
+		return NULL;
+	struct entry *entry = arena_at(store->arena, ref);
+	*entry = (struct entry){
+	    .logged = arena_log_fresh(store->arena, entry),
 	    .hash = hash,
 	    .state = state->index,
 	    .key_group = (uint16_t)store->key_group,
 	    .sub_size = (uint16_t)sub.size,
 	    .flags = flags,
 	    .magic = ENTRY_MAGIC,
-	    .key_size = (uint32_t)store->key.size & 0xffffff,
+	    .key_size = key_size,
+	    .block = heap_class_of(size) & 0xff,
 	};
-
-	if (store->key_hash != (int32_t)(uint32_t)store->key_mix)
-		head.flags |= ENTRY_ODD;
-	size_t size = entry_value_offset(&head) + (room < sizeof(arena_ref) ? sizeof(arena_ref) : room);
-	arena_ref ref = block_alloc(store, size);
-	if (ref == 0)
-		return NULL;
-	struct entry *entry = arena_at(store->arena, ref);
-	head.block = heap_class_of(size) & 0xff;
-	head.logged = arena_log_fresh(store->arena, entry);
-	*entry = head;
 	memcpy(entry->bytes, store->key.data, store->key.size);
 	if (sub.size > 0)
 		memcpy(entry->bytes + store->key.size, sub.data, sub.size);
-	if ((head.flags & ENTRY_ODD) != 0)
+	if ((flags & ENTRY_ODD) != 0)
 		memcpy(entry->bytes + store->key.size + sub.size, &store->key_hash, sizeof(store->key_hash));
 	return entry;
 }

@@ -77,6 +77,8 @@ static const char *check_bounds(const struct state_store *store, const struct st
 /* Stores a value as it travelled: with the time that it was written. */
 static bool store_travelled(struct state *state, struct entry *entry, struct view value)
 {
+	if (!state->has_ttl)
+		return entry_store(state, entry, value, true);
 	uint8_t *to = entry_resize(state, entry, value.size, true);
 
 	if (to == NULL)

@@ -266,11 +266,18 @@ def send_keyed(session, key, timestamp=0, **event):
 
 
 def kill_owner(sidecar):
-    def look():
-        slot = sidecar.stats_json("slots")["slots"][0]
-        return slot["pid"] if slot["heirs"] == 1 else 0  # between two owners that is 0, too
+    """Once it has an heir; until its end is noted, so that the next call means another one."""
 
-    os.kill(wait_until(look, "an owner and an heir"), signal.SIGKILL)
+    def slot():
+        return sidecar.stats_json("slots")["slots"][0]
+
+    def look():
+        now = slot()
+        return now["pid"] if now["heirs"] == 1 else 0  # between two owners that is 0, too
+
+    killed = wait_until(look, "an owner and an heir")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: slot()["pid"] != killed, "its end to be noted")
 
 
 def test_a_class_remembers_by_key_and_outlives_its_worker(python, client):
@@ -338,7 +345,7 @@ def test_workers_that_are_killed_at_any_time_count_everything_once(python, clien
             kill_owner(sidecar)
     for seq, number, keys in sent:
         assert payloads(session.results(seq)) == counts.of(keys, str(number))
-    assert sidecar.stats_json("slots")["slots"][0]["restarts"] >= 6
+    wait_until(lambda: sidecar.stats_json("slots")["slots"][0]["restarts"] >= 6, "another process for each that was killed")
 
 
 def test_state_of_python_steps_goes_with_a_checkpoint(python, client):

@@ -11,7 +11,7 @@
 
 enum { IGNORE_CYCLES = 0, DEBIAN_BUILDS = 99 };
 
-bool locks_unwatched(void)
+void locks_unwatched(void)
 {
 	for (int build = 1; build <= DEBIAN_BUILDS; build++) {
 		char space[16], name[96];
@@ -23,8 +23,7 @@ bool locks_unwatched(void)
 			void (*set_mode)(int);
 			memcpy(&set_mode, &found, sizeof(set_mode));
 			set_mode(IGNORE_CYCLES);
-			return true;
+			return;
 		}
 	}
-	return false;
 }

@@ -2,13 +2,11 @@
 #ifndef SHARED_LOCKS_H
 #define SHARED_LOCKS_H
 
-#include <stdbool.h>
-
 /*
  * Has Abseil's mutexes of this process no longer keep a graph of who holds what while waiting for what, and look for
- * circles in it at every lock. False where there is no such search to end: a library built for release has none, but
- * Debian's is built without NDEBUG. For any process, before it starts threads that use gRPC.
+ * circles in it at every lock. A library built for release has no such search, but Debian's is built without NDEBUG. For any
+ * process, before it starts threads that use gRPC.
  */
-bool locks_unwatched(void);
+void locks_unwatched(void);
 
 #endif

@@ -64,9 +64,8 @@ enum {
 };
 #define PATIENCE_NS UINT64_C(60000000000)
 #define QUIET_NS UINT64_C(100000000)
-#define SETTLE_NS                                                                                                      \
-	UINT64_C(                                                                                                      \
-	    6000000000) /* after the state was made: by then heirs have it in huge pages, as far as there are any */
+/* After the state was made: by then heirs have it in huge pages, as far as there are any. */
+#define SETTLE_NS UINT64_C(6000000000)
 
 static const char pipeline[] =
     "name: takeover\n"

@@ -166,8 +166,9 @@ bool slot_make_huge(void *at);
 
 /* Has the kernel fill in this process's page tables for what the arena holds, so that an heir does not fault on each page when it is
  * in a hurry, and makes huge pages of what is full: their tables take no time to make, nor to take apart when a process ends. For a millisecond or
- * two at a time, in which it does not wait for the slot. Begins only when the arena has grown since it last did; whether there was something
- * to do. premap_at says whether there is more. */
+ * two at a time, in which it does not wait for the slot. While the arena grows fast (premap_filling: to be called again soon) it makes none, for
+ * whoever fills it would wait for them. Begins only when the arena has changed since it last did, or was being filled then; whether there was
+ * something to do. premap_at says whether there is more. */
 bool slot_premap(struct slot_memory *memory);
 
 /* Waits for the owner mutex for so many ms. SLOT_FREE: nobody has had it. SLOT_ORPHANED: its last holder died. The caller then either

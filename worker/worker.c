@@ -42,8 +42,8 @@
 #include "worker/wakes.h"
 #include "worker/worker.h"
 
-/* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over; and how long it leaves the
- * processor to others between two pieces. */
+/* How often an heir looks whether the arena has grown, so that it has mapped what it may have to take over: while it is being filled, and
+ * else; and how long it leaves the processor to others between two pieces. */
 enum { PREMAP_FILLING_MS = 100, PREMAP_SOON_MS = 1000, PREMAP_LATE_MS = 32000, PREMAP_PAUSE_MS = 1 };
 
 struct worker {

@@ -140,7 +140,7 @@ class Runner:
             environment = dict(os.environ, **SANITIZERS, TMPDIR=scratch, BRIDGE_BUILD=f"build/{job.variant}", LC_ALL="C.UTF-8")
             environment["PYTHONPATH"] = str(TOP / "worker" / "hosts" / "python" / "package")
             if job.kind in ("unit", "threaded"):
-                environment |= {"CK_TAP_LOG_FILE_NAME": str(report), "CK_DEFAULT_TIMEOUT": "60"}
+                environment |= {"CK_TAP_LOG_FILE_NAME": str(report), "CK_DEFAULT_TIMEOUT": "60", "CK_TIMEOUT_MULTIPLIER": "4"}
             report_flags = {"e2e": [f"--junitxml={report}"], "cases": ["--junit", str(report)]}
             command = [*job.command, *report_flags.get(job.kind, [])]
             if job.kind == "java":
@@ -283,7 +283,7 @@ def main() -> int:
         parser.add_argument(f"--{kind}", type=lambda text: text.split(","), default=[], metavar="VARIANT,...")
     parser.add_argument("--java", choices=["small", "full", "chaos"])
     parser.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 2))
-    parser.add_argument("--timeout", type=float, default=600, help="seconds after which a job hangs; single tests have limits of their own")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds after which a job hangs; single tests have limits of their own")
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     jobs = collect(options)

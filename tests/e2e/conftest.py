@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import queue
+import random
 import re
 import shutil
 import signal
@@ -39,7 +40,7 @@ BRIDGED = BUILD / "bridged"
 BRIDGECTL = BUILD / "bridgectl"
 PROTO = TOP / "build" / "e2e_proto"
 SANITIZED = "san" in BUILD.name
-PATIENCE = 60.0 if SANITIZED else 20.0  # seconds; for what must come, never as a measure
+PATIENCE = 120.0 if SANITIZED else 60.0  # seconds; for what must come, never as a measure
 
 SANITIZER_REPORT = re.compile(r"(ERROR|WARNING): (Address|Leak|Thread)Sanitizer|runtime error:|this should never happen")
 BIG = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
@@ -48,7 +49,7 @@ BIG = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length",
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(240 if SANITIZED else 60))
+            item.add_marker(pytest.mark.timeout(PATIENCE * 4))
 
 
 def pytest_configure(config):
@@ -99,11 +100,23 @@ def wait_until(condition, what, patience=PATIENCE):
         time.sleep(0.01)
 
 
+HELD_PORTS = []
+
+
 def free_port():
-    """A TCP port on the loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port on the loopback that nobody listens on, and that is this process's until it ends.
+
+    It is below those that the kernel gives to clients, who may come in between; and a name in the abstract namespace keeps other tests off.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        claim = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            claim.bind(f"\0flink-bridge-tests-{port}")
+            probe.bind(("127.0.0.1", port))
+            HELD_PORTS.append(claim)
+            return port
+        claim.close()
 
 
 # ---- Looking at processes --------------------------------------------------------------------------------------------
@@ -135,8 +148,10 @@ def alive(pid):
 
 
 def fd_count(pid):
-    """Open file descriptors of a process."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """Open file descriptors of a process; none when it has ended."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return 0
 
 
 def memory_kib(pid, field="Pss"):
@@ -250,6 +265,15 @@ class Sidecar:
         """Waits for the supervisor's word that the front listens and every worker is ready."""
         self.wait_for_log(r"serving pipeline")
 
+    def wait_until_whole(self):
+        """Waits until behind each worker its heirs wait, too, which are forked once it serves: nobody is to come any more."""
+        heirs = int(next(row["value"] for row in self.stats_json("config")["flags"] if row["flag"] == "heirs"))
+
+        def look():
+            return all(slot["state"] == "ready" and slot["heirs"] == heirs for slot in self.stats_json("slots")["slots"])
+
+        wait_until(look, lambda: f"a worker in each slot and {heirs} behind it:\n{self.stats('slots')}")
+
     def stats(self, command):
         """What the stats socket answers to a line."""
         with socket.socket(socket.AF_UNIX) as connection:
@@ -279,7 +303,7 @@ class Sidecar:
 
     def fds(self):
         """Descriptors open in all of its processes."""
-        return sum(fd_count(pid) for pid in self.processes() if alive(pid))
+        return sum(map(fd_count, self.processes()))
 
     def pss_kib(self):
         """Memory of all of its processes, shared pages shared out."""

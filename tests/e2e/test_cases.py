@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from conftest import BRIDGECTL, TOP
+from conftest import BRIDGECTL, PATIENCE, TOP
 
 SHOP = """\
 name: shop
@@ -35,7 +35,7 @@ def cases(tmp_path):
         path = tmp_path / "x.test.yaml"
         if text is not None:
             path.write_text(text)
-        done = subprocess.run([str(BRIDGECTL), "test", str(path), *flags], capture_output=True, text=True, timeout=100)
+        done = subprocess.run([str(BRIDGECTL), "test", str(path), *flags], capture_output=True, text=True, timeout=PATIENCE * 2)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 

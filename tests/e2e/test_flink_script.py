@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from conftest import PATIENCE
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 PORTS = ("FLINK_PORT", "RPC_PORT", "KAFKA_PORT", "CONTROLLER_PORT")
@@ -16,7 +17,7 @@ PORTS = ("FLINK_PORT", "RPC_PORT", "KAFKA_PORT", "CONTROLLER_PORT")
 def flink(command: str, folder: pathlib.Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """One run of the script, whose cluster would live in a folder."""
     environment = {**os.environ, "FLINK_FOLDER": str(folder), **variables}
-    return subprocess.run([str(TOP / "bridge" / "flink.sh"), command], capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run([str(TOP / "bridge" / "flink.sh"), command], capture_output=True, text=True, env=environment, timeout=PATIENCE)
 
 
 def birth(pid: int) -> str:

@@ -115,7 +115,7 @@ def nobody_was_blamed(sidecar):
     return counters
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(PATIENCE * 10)
 @pytest.mark.parametrize("heirs, kills", [(1, 900), (0, 120)])
 def test_kills_change_nothing(bridged, client, heirs, kills):
     sidecar = bridged(PIPELINE, slots=2, flags=[*FLAGS, "--heirs", heirs, "--restart-delay", "1ms", "--restart-delay-max", "20ms"])
@@ -169,7 +169,7 @@ class Reloader:
         return find_key(reload, "state") == "done"
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(PATIENCE * 10)
 @pytest.mark.parametrize("heirs, reloads", [(1, 25), (0, 8)])
 def test_reloads_change_nothing(bridged, client, heirs, reloads):
     """New code again and again, under load: frames in flight are neither lost nor doubled."""

@@ -76,7 +76,6 @@ def test_a_deadly_record_fails_the_session_by_default(bridged, client):
     assert "workers died of this input" in caught.value.details()
 
 
-@pytest.mark.timeout(120)
 def test_a_loop_is_ended(bridged, client):
     """A step that does not come back is ended by the watchdog, and the record passed over."""
     sidecar = bridged(LETTERS, flags=["--unit-cpu-limit", "300ms"])

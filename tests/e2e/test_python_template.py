@@ -256,7 +256,7 @@ def test_nothing_is_left_of_a_supervisor_that_is_killed(python):
     wait_until(lambda: not any(alive(pid) for pid in left), "all to end")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(PATIENCE * 10)
 def test_workers_out_of_a_template_can_die_all_the_time(python, client):
     """Each death is answered by another process, and everything is counted once."""
     sidecar = python(COUNTING, pipeline("name: count, function: Count, state: { seen: value, last: list }", keyed=True))
@@ -274,7 +274,7 @@ def test_workers_out_of_a_template_can_die_all_the_time(python, client):
     assert "by itself" not in sidecar.log() and counter(sidecar, "templates") == 1
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(PATIENCE * 10)
 def test_reloads_under_load_bring_new_code(python, client, workdir):
     code = "def step(message): return 'VERSION ' + message.text()\n"
     sidecar = python(code.replace("VERSION", "0"), STEP, slots=2)

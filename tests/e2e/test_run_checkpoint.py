@@ -524,7 +524,7 @@ def check_stateful(workdir):
 
 
 @pytest.mark.parametrize("seed", range(2 * ROUNDS))
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(PATIENCE * 10)
 def test_killed_anywhere_state_counts_every_record_once(start, workdir, seed):
     """SIGKILL of bridgectl or bridged at random, started again with other slots and other parallelisms each time."""
     draw = random.Random(seed)

@@ -5,6 +5,7 @@ import json
 
 import grpc
 import pytest
+from conftest import PATIENCE
 from wire_pipeline import AFTER, BUNDLE, BY_USER, DOUBLE, FAN, INT64_MAX, INT64_MIN, PIPELINE, SAME, SEGMENTS, SPLIT, UPPER
 
 METHODS = ("ProcessMessage", "ProcessWatermark", "AddToWindow", "TriggerWindow")
@@ -24,7 +25,7 @@ def refused(call, *arguments, **options):
 
 def raw(one, method, data, **options):
     """A call with any bytes for a request; the reply stays bytes."""
-    return one.channel.unary_unary(f"/flink_worker.FlinkWorkerService/{method}")(data, timeout=20, **options)
+    return one.channel.unary_unary(f"/flink_worker.FlinkWorkerService/{method}")(data, timeout=PATIENCE, **options)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_many_calls_on_one_connection(one, proto):
     for i in range(300):
         message = proto.worker.Message(payload=str(i).encode())
         calls.append(one.worker.ProcessMessage.future(proto.worker.ProcessMessageRequest(message=message, segment_id=SAME)))
-    assert [payloads(call.result(timeout=20).messages) for call in calls] == [[str(i).encode()] for i in range(300)]
+    assert [payloads(call.result(timeout=PATIENCE).messages) for call in calls] == [[str(i).encode()] for i in range(300)]
 
 
 def test_key_and_route_are_headers(one):
@@ -112,7 +113,7 @@ def test_a_watermark_never_fails(one):
 
 def test_a_watermark_with_headers(one, proto):
     request = proto.worker.ProcessWatermarkRequest(timestamp=1, headers={"a": "b"}, segment_id=SAME)
-    assert list(one.worker.ProcessWatermark(request, timeout=20).messages) == []
+    assert list(one.worker.ProcessWatermark(request, timeout=PATIENCE).messages) == []
 
 
 def test_a_batch_closes_by_size(one):
@@ -317,7 +318,7 @@ def test_unknown_fields_are_skipped(one, proto):
 
 def test_unknown_methods(one):
     for path in ("/flink_worker.FlinkWorkerService/Nothing", "/nobody.Service/ProcessMessage"):
-        code, _ = refused(one.channel.unary_unary(path), b"", timeout=20)
+        code, _ = refused(one.channel.unary_unary(path), b"", timeout=PATIENCE)
         assert code == grpc.StatusCode.UNIMPLEMENTED
 
 

@@ -83,13 +83,16 @@ static bool client_send(struct client *client)
 	return true;
 }
 
-/* Works an answer out. False when there is no memory for it. */
+/* Works an answer out: of what there is now, for whoever asks may have been served already by an owner that is not noted yet. False when
+ * there is no memory for it. */
 static bool client_answer(struct stats_server *server, struct client *client, const char *line)
 {
 	FILE *out = open_memstream(&client->answer, &client->answer_size);
 
 	if (out == NULL)
 		return false;
+	for (uint32_t i = 0; i < server->supervisor->keeper_count; i++)
+		keeper_see(server->supervisor, &server->supervisor->keepers[i]);
 	stats_answer(server->supervisor, line, out);
 	counter_add(&server->supervisor->sidecar->control.control->counters.stats_requests, 1);
 	client->answer_sent = 0;

@@ -506,7 +506,7 @@ static const char *hear(int fd, const char *until)
 
 	for (text[0] = '\0'; until == NULL || strstr(text, until) == NULL;) {
 		struct pollfd wait = {.fd = fd, .events = POLLIN};
-		ck_assert_msg(poll(&wait, 1, 20000) == 1, "no answer; so far: %s", text);
+		ck_assert_msg(poll(&wait, 1, 60000) == 1, "no answer; so far: %s", text);
 		ssize_t got = read(fd, text + used, sizeof(text) - 1 - used);
 		if (got <= 0)
 			break;
@@ -565,6 +565,37 @@ START_TEST(it_answers_while_front_and_workers_hang)
 	kill(sut_worker_pid(0), SIGCONT);
 	kill(sut_worker_pid(1), SIGCONT);
 	sut_stop();
+}
+END_TEST
+
+/* Two things wait when the supervisor comes to look: an heir has taken over, and somebody who was served by it asks who the owner is. */
+START_TEST(what_has_happened_is_told_to_who_asks_then)
+{
+	char owner[32];
+
+	serve(1);
+	struct worker_page *page = control_worker(&sut.sidecar.control, 0);
+	struct life *heir = &page->lives[1];
+	WAIT_UNTIL(atomic_load(&heir->number) == 2 && atomic_load(&heir->state) == LIFE_WAITING);
+	int fd = dial();
+	say(fd, "version\n");
+	hear(fd, "\n\n");
+	kill(sut.supervisor, SIGSTOP);
+	WAIT_UNTIL(process_is_in_state(sut.supervisor, "T"));
+	atomic_store(&heir->predecessor, 1);
+	atomic_store(&page->owner, 2);
+	atomic_store(&heir->state, LIFE_OWNER);
+	doorbell_ring(sut.sidecar.control.supervisor_bell);
+	say(fd, "slots json\n");
+	shutdown(fd, SHUT_WR);
+	kill(sut.supervisor, SIGCONT);
+	snprintf(owner, sizeof(owner), "\"pid\":%d,", (int)atomic_load(&heir->pid));
+	const char *text = hear(fd, NULL);
+	assert_has(text, owner);
+	close(fd);
+	kill(sut.supervisor, SIGKILL); /* the old owner lives, which cannot be */
+	ck_assert_int_eq(sut_wait(), 1000 + SIGKILL);
+	WAIT_UNTIL(sut_nobody_left());
 }
 END_TEST
 
@@ -699,6 +730,7 @@ static Suite *stats_suite(void)
 	tcase_add_checked_fixture(server, NULL, clean);
 	tcase_add_test(server, a_connection_takes_one_command_after_another);
 	tcase_add_test(server, it_answers_while_front_and_workers_hang);
+	tcase_add_test(server, what_has_happened_is_told_to_who_asks_then);
 	tcase_add_test(server, who_does_not_read_is_dropped_in_time);
 	tcase_add_test(server, who_never_stops_asking_does_not_hold_the_supervisor_up);
 	tcase_add_test(server, bad_clients_hurt_nobody);

@@ -56,16 +56,20 @@ def run(*flags, timeout=PATIENCE):
 
 
 class InFlight:
-    """A call that is at work in a worker."""
+    """A call that is at work in a worker. A short one may be over before that is seen, on a busy machine: then another is made."""
 
     def __init__(self, sidecar, client, payload, index=0):
-        self.future = client.worker.ProcessMessage.future(
-            client.proto.worker.ProcessMessageRequest(message=client.proto.worker.Message(payload=payload), segment_id=0),
-            timeout=PATIENCE * 2,
-            metadata=(("bridge-slot", str(index)),),
-        )
-        wait_until(lambda: slot(sidecar, index)["busy_ns"] > 0 or self.future.done(), "the call to be at work")
-        assert not self.future.done(), self.future.code()
+        request = client.proto.worker.ProcessMessageRequest(message=client.proto.worker.Message(payload=payload), segment_id=0)
+
+        def is_at_work():
+            if self.future.done():
+                assert self.future.code() == grpc.StatusCode.OK, self.future.code()
+                self.future = client.worker.ProcessMessage.future(request, timeout=PATIENCE * 2, metadata=metadata)
+            return slot(sidecar, index)["busy_ns"] > 0
+
+        metadata = (("bridge-slot", str(index)),)
+        self.future = client.worker.ProcessMessage.future(request, timeout=PATIENCE * 2, metadata=metadata)
+        wait_until(is_at_work, "the call to be at work")
 
     def status(self):
         with contextlib.suppress(grpc.RpcError):
@@ -79,22 +83,23 @@ class InFlight:
 def test_a_killed_worker_is_taken_over_from_and_its_calls_are_answered(bridged, client):
     sidecar = bridged(PIPELINE, slots=2)
     hurt, other = client(sidecar.unix, metadata=[("bridge-slot", "0")]), client(sidecar.tcp, metadata=[("bridge-slot", "1")])
-    call = InFlight(sidecar, hurt, SHORT, 0)
     before = [slot(sidecar, 0)["pid"], slot(sidecar, 1)["pid"], front_pid(sidecar)]
+    call = InFlight(sidecar, hurt, SHORT, 0)
     os.kill(before[0], signal.SIGKILL)
     assert other.process(0, b"fine")[0].payload == b"FINE"
     assert call.status() == grpc.StatusCode.OK
     assert hurt.process(0, b"back")[0].payload == b"BACK"
+    wait_until(lambda: slot(sidecar, 0)["last_death"] == "signal 9 (Killed)", "its end to be noted")
     after = [slot(sidecar, 0)["pid"], slot(sidecar, 1)["pid"], front_pid(sidecar)]
     assert after[0] != before[0] and after[1:] == before[1:]
-    assert slot(sidecar, 0)["generation"] == 1 and slot(sidecar, 0)["last_death"] == "signal 9 (Killed)"
+    assert slot(sidecar, 0)["generation"] == 1
     assert counters(sidecar)["takeovers"] == 1 and counters(sidecar)["deaths_blamed"] == 0
     sidecar.wait_for_log(r'worker 0 \(pid \d+, process 1\) died of signal 9 \(Killed\) .* segment "\w+", step "shout", seq \d+, record 0')
 
 
 def test_a_worker_that_hangs_harms_no_other_slot(bridged, client):
     """More calls than the front holds at once are given up by their callers: the front must not keep their places."""
-    sidecar = bridged(PIPELINE, slots=2, flags=["--unit-cpu-limit", "1s", "--restart-delay", "1ms", "--drain-timeout", "200ms", "--stop-grace", "200ms"])
+    sidecar = bridged(PIPELINE, slots=2, flags=["--restart-delay", "1ms"])
     hung, other = client(sidecar.unix, metadata=[("bridge-slot", "0")]), client(sidecar.tcp, metadata=[("bridge-slot", "1")])
     call = InFlight(sidecar, hung, LONG, 0)
     request = hung.proto.worker.ProcessMessageRequest(message=hung.proto.worker.Message(payload=b"x"), segment_id=0)
@@ -102,7 +107,11 @@ def test_a_worker_that_hangs_harms_no_other_slot(bridged, client):
     assert {future.exception(PATIENCE).code() for future in given_up} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     assert other.process(0, b"fine")[0].payload == b"FINE"
     assert not call.future.done()
-    assert call.status() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+    killed = []
+    for _ in range(2):  # the second one is careful: then the call is to blame
+        killed.append(wait_until(lambda: (row := slot(sidecar, 0))["busy_ns"] > 0 and row["pid"] not in killed and row["pid"], "it to be at work"))
+        os.kill(killed[-1], signal.SIGABRT)
+    assert call.status() == grpc.StatusCode.INTERNAL
     assert hung.process(0, b"back")[0].payload == b"BACK"
     wait_until(lambda: sidecar.stats_json("stats")["front"]["unary_in_flight"] == 0, "the places to be free")
 
@@ -115,7 +124,7 @@ def test_a_killed_worker_ends_no_session(bridged, client):
     dead = slot(sidecar, hurt.ack.open_ack.slot)["pid"]
     os.kill(dead, signal.SIGKILL)
     assert hurt.exchange(b"c") == [b"C"] and other.exchange(b"d") == [b"D"]
-    assert slot(sidecar, hurt.ack.open_ack.slot)["pid"] != dead
+    wait_until(lambda: slot(sidecar, hurt.ack.open_ack.slot)["pid"] not in (0, dead), "another owner to be noted")
     assert hurt.finish()[0] == other.finish()[0] == grpc.StatusCode.OK
 
 
@@ -138,7 +147,7 @@ def test_a_killed_front_is_replaced_and_the_workers_stay(bridged, client):
 
 def test_nothing_outlives_a_killed_supervisor_and_the_next_one_tidies_up(bridged, client):
     sidecar = bridged(PIPELINE, slots=2)
-    wait_until(lambda: [slot(sidecar, i)["heirs"] for i in range(2)] == [1, 1], "both heirs to wait")
+    sidecar.wait_until_whole()
     children = descendants(sidecar.pid)
     assert len(children) == 5
     sidecar.process.kill()
@@ -279,8 +288,9 @@ def test_too_little_memory_is_refused_at_start(compile, workdir):
 
 
 def test_all_slots_there_can_be(bridged, client):
-    sidecar = bridged(PIPELINE, slots=128, flags=["--message-max", "64KiB", "--unary-message-max", "64KiB", "--window-bytes", "1MiB"])
-    assert client(sidecar.unix, metadata=[("bridge-slot", "127")]).process(0, b"last")[0].payload == b"LAST"
+    same = PIPELINE[: PIPELINE.index("    kind: map")] + "    kind: passthrough\nsinks:\n  out: { kind: discard }\n"  # which loads at once
+    sidecar = bridged(same, slots=128, flags=["--message-max", "64KiB", "--unary-message-max", "64KiB", "--window-bytes", "1MiB"])
+    assert client(sidecar.unix, metadata=[("bridge-slot", "127")]).process(0, b"last")[0].payload == b"last"
     assert len(sidecar.stats_json("slots")["slots"]) == 128
 
 
@@ -397,8 +407,12 @@ def test_sessions_and_counters_are_seen(bridged, client):
     assert seen["bytes_in"] > 0 and seen["messages_in"] >= 2
     (step,) = sidecar.stats_json("segments")["steps"]
     assert (step["step"], step["kind"], step["records_in"], step["records_out"]) == ("shout", "map", 3, 3)
-    segment = sidecar.stats_json("stats")["segments"][0]
-    assert segment["worker"]["latency"]["count"] >= 1 and segment["front"]["latency"]["count"] >= 1
+
+    def latencies():
+        segment = sidecar.stats_json("stats")["segments"][0]
+        return segment["worker"]["latency"]["count"] >= 1 and segment["front"]["latency"]["count"] >= 1
+
+    wait_until(latencies, "what it took to be counted")
     assert session.finish()[0] == grpc.StatusCode.OK
     wait_until(lambda: sidecar.stats_json("sessions") == {"sessions": []}, "the session to be gone")
 
@@ -411,13 +425,19 @@ def ticks(pid):
 
 def test_an_idle_supervisor_takes_no_cpu(bridged):
     sidecar = bridged(PIPELINE, slots=4)
-    before = ticks(sidecar.pid)
-    time.sleep(1)  # the time that is measured, not a wait for something
-    assert ticks(sidecar.pid) - before <= 1
+    sidecar.wait_until_whole()
+
+    def rests():
+        before = ticks(sidecar.pid)
+        time.sleep(1)  # the time that is measured, not a wait for something
+        return ticks(sidecar.pid) - before <= 1
+
+    wait_until(rests, "it to come to rest")
 
 
 def test_clients_of_the_stats_socket_that_behave_badly(bridged):
     sidecar = bridged(PIPELINE)
+    sidecar.wait_until_whole()
     fds = sidecar.fds()
     greedy = socket.socket(socket.AF_UNIX)
     greedy.connect(sidecar.stats_path)

@@ -7,7 +7,7 @@ import uuid
 
 import grpc
 import pytest
-from conftest import alive, next_token, wait_until
+from conftest import PATIENCE, alive, next_token, wait_until
 from state_table import key_group
 from wire_pipeline import AFTER, BUNDLE, BY_USER, DOUBLE, FAN, INT64_MAX, INT64_MIN, PIPELINE, SAME, SEGMENTS, SPLIT, UPPER
 
@@ -55,7 +55,7 @@ def refusal(one, sidecar, segment=SAME, **fields):
 def raw(one, *messages):
     """A stream of any bytes; returns what came back and the status."""
     call = one.channel.stream_stream("/flink_bridge.FlinkBridge/Session", response_deserializer=one.proto.bridge.FromWorker.FromString)(
-        iter(messages), timeout=20
+        iter(messages), timeout=PATIENCE
     )
     answers = []
     try:
@@ -493,7 +493,7 @@ def test_an_open_waits_for_a_slot(sidecar, client):
 
 
 def test_an_open_does_not_wait_for_ever(bridged, client):
-    sidecar = bridged(PIPELINE, flags=["--open-wait", "50ms"])
+    sidecar = bridged(PIPELINE, flags=["--open-wait", "1s"])
     holder = client(sidecar.unix).session(sidecar, SAME, allocation_id="a")
     code, words = refusal(client(sidecar.unix), sidecar, UPPER, allocation_id="b")
     assert code == EXHAUSTED and "slot" in words
@@ -502,7 +502,7 @@ def test_an_open_does_not_wait_for_ever(bridged, client):
 
 def test_an_open_does_not_wait_for_ever_under_load(bridged, client):
     """What ends a wait is the clock, not a moment without traffic."""
-    sidecar = bridged(PIPELINE, flags=["--open-wait", "50ms"])
+    sidecar = bridged(PIPELINE, flags=["--open-wait", "1s"])
     one = client(sidecar.unix)
     holder = one.session(sidecar, SAME, allocation_id="a")
     busy, over, done = client(sidecar.tcp), threading.Event(), []

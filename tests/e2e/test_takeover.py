@@ -33,7 +33,7 @@ ENDLESS = PIPELINE.replace("ascii_upcase", 'if . == "endless" then last(range(1e
 
 def refused(*flags):
     """What a bridged says that does not start."""
-    run = subprocess.run([BRIDGED, *flags], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([BRIDGED, *flags], capture_output=True, text=True, timeout=PATIENCE)
     assert run.returncode == 1, run.stderr
     return run.stderr
 
@@ -76,12 +76,6 @@ def wait_for_heirs(sidecar, slots=1, heirs=1):
     wait_until(look, lambda: f"heirs:\n{sidecar.stats('slots')}")
 
 
-def heir_pid(sidecar, index=0):
-    """The process that waits behind a slot's owner."""
-    name = f"bridged-h{index}"
-    return next(pid for pid in sidecar.processes()[1:] if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == name)
-
-
 @pytest.mark.parametrize(("victims", "heirs"), [("owner", 1), ("heir", 1), ("both", 1), ("owner", 0)])
 def test_whoever_is_killed_the_session_goes_on(bridged, client, victims, heirs):
     """Twenty times in the middle of a stream; every message is answered once, in order."""
@@ -94,7 +88,7 @@ def test_whoever_is_killed_the_session_goes_on(bridged, client, victims, heirs):
             session.send_records(b"r%d" % sent)
             sent += 1
         pids = {"owner": [slot(sidecar)["pid"]], "heir": [], "both": [slot(sidecar)["pid"]]}[victims]
-        pids += [heir_pid(sidecar)] if victims in ("heir", "both") else []
+        pids += [slot(sidecar)["heir_pid"]] if victims in ("heir", "both") else []
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         got += [record.payload for _ in range(10) for record in session.results()]
@@ -109,19 +103,19 @@ def test_whoever_is_killed_the_session_goes_on(bridged, client, victims, heirs):
 
 def test_a_stopped_worker_is_taken_over_from(bridged, client):
     """One that was woken and does not wake up, and one that was stopped at work."""
-    sidecar = bridged(PIPELINE, flags=["--unit-wall-limit", "300ms"])
+    sidecar = bridged(PIPELINE, flags=["--unit-wall-limit", "1s"])
     session = client(sidecar.unix).session(sidecar)
     for n in range(3):
         wait_for_heirs(sidecar)
         stopped = slot(sidecar)["pid"]
         os.kill(stopped, signal.SIGSTOP)
         assert session.exchange(b"a") == [b"A"]
-        assert slot(sidecar)["pid"] != stopped
+        wait_until(lambda: slot(sidecar)["pid"] not in (0, stopped), "another owner to be noted")
         wait_until(lambda: counters(sidecar)["watchdog_kills"] == n + 1, "the watchdog's count")
 
 
 def test_a_worker_that_never_gets_on_is_killed_and_the_slot_goes_on(bridged, client):
-    sidecar = bridged(ENDLESS, slots=2, flags=["--unit-cpu-limit", "100ms", "--restart-delay", "1ms"])
+    sidecar = bridged(ENDLESS, slots=2, flags=["--unit-cpu-limit", "300ms", "--restart-delay", "1ms"])
     hurt, other = client(sidecar.unix, metadata=[("bridge-slot", "0")]), client(sidecar.tcp, metadata=[("bridge-slot", "1")])
     request = hurt.proto.worker.ProcessMessageRequest(message=hurt.proto.worker.Message(payload=b"endless"), segment_id=0)
     call = hurt.worker.ProcessMessage.future(request, timeout=PATIENCE, metadata=hurt.metadata)
@@ -130,7 +124,7 @@ def test_a_worker_that_never_gets_on_is_killed_and_the_slot_goes_on(bridged, cli
     assert hurt.process(0, b"back")[0].payload == b"BACK"
     assert counters(sidecar)["watchdog_kills"] >= 2
     assert slot(sidecar, 1)["process"] == 1
-    sidecar.wait_for_log(r"worker 0 \(pid \d+\) has been at one unit of work for .* of processor time, and --unit-cpu-limit is 100ms")
+    sidecar.wait_for_log(r"worker 0 \(pid \d+\) has been at one unit of work for .* of processor time, and --unit-cpu-limit is 300ms")
 
 
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer's own mappings count as the worker's")
@@ -192,7 +186,7 @@ def test_deaths_are_listed(bridged, client, bridgectl):
 
 def test_deaths_show_the_input_that_a_careful_worker_had_in_hand(bridged, client, bridgectl):
     """The first death is over a message of three records; the second, of a careful worker, is over one record, with its first bytes."""
-    sidecar = bridged(ENDLESS, flags=["--unit-cpu-limit", "100ms", "--restart-delay", "1ms"])
+    sidecar = bridged(ENDLESS, flags=["--unit-cpu-limit", "300ms", "--restart-delay", "1ms"])
     session = client(sidecar.unix).session(sidecar)
     session.send_records(*(session.proto.Record(payload=p, key=b"k\x1b") for p in (b"a", b"endless", b"b")))
     assert session.end()[0] == grpc.StatusCode.INTERNAL
@@ -274,7 +268,7 @@ def test_what_cannot_be_reloaded_changes_nothing(bridged, client, reload, bridge
     assert slot(sidecar)["pid"] != owner and counters(sidecar)["reloads"] == 1
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(PATIENCE * 10)
 def test_reloads_under_load_change_nothing(bridged, client):
     """New code every 50 ms, and workers restarted in between, while sessions with all kinds of state are at work."""
     sidecar = bridged(LIVES, slots=2, flags=["--session-ring", "256KiB", "--message-max", "65472"])

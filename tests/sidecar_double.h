@@ -331,7 +331,7 @@ static inline const char *sut_log(void)
 #define WAIT_UNTIL(condition)                                                                                          \
 	do {                                                                                                           \
 		for (int turns_ = 0; !(condition); turns_++) {                                                         \
-			ck_assert_msg(turns_ < 20000, "never: %s; log:\n%s", #condition, sut_log());                   \
+			ck_assert_msg(turns_ < 60000, "never: %s; log:\n%s", #condition, sut_log());                   \
 			nanosleep(&(struct timespec){0, 1000000}, NULL);                                               \
 		}                                                                                                      \
 	} while (0)

@@ -21,7 +21,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.extension.RegisterExtension;
 
 /** Segments in a job that is written in Java. */
-@Timeout(60)
+@Timeout(300)
 class BridgeSegmentTest {
   @RegisterExtension static final MiniClusterExtension CLUSTER = new MiniClusterExtension();
 

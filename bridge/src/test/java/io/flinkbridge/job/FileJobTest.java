@@ -30,7 +30,7 @@ import org.junit.jupiter.api.extension.RegisterExtension;
 import org.junit.jupiter.api.io.TempDir;
 
 /** Whole pipelines on a MiniCluster with a real sidecar, from files and generators into files. */
-@Timeout(60)
+@Timeout(300)
 class FileJobTest {
   private static final int SLOTS = 2;
 

@@ -27,7 +27,7 @@ import org.junit.jupiter.api.Timeout;
  * which waits for its own window meanwhile, while barriers come every few milliseconds. Nothing is
  * lost, doubled or overtaken.
  */
-@Timeout(value = 120, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+@Timeout(value = 300, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 final class ChainTest {
   private static final int RECORDS = 30_000;
   private static final AtomicLong CHECKPOINTS = new AtomicLong();

@@ -51,7 +51,7 @@ import org.junit.jupiter.api.Timeout;
  * test is about. Order, barriers, the end and a lost sidecar are in {@link ProtocolTest}, state in
  * {@link KeyedStateTest}, two operators in one chain in {@link ChainTest}.
  */
-@Timeout(120)
+@Timeout(300)
 final class FlinkRulesTest {
   private static final StateDeclaration VALUE =
       StateDeclaration.newBuilder()

@@ -56,7 +56,7 @@ import org.junit.jupiter.api.Timeout;
  * What the operator does when the sidecar is late, lost, or wrong; with a sidecar that is all of
  * that on demand.
  */
-@Timeout(60)
+@Timeout(300)
 final class ProtocolTest {
   private static final byte[] KEY = "key".getBytes(StandardCharsets.UTF_8);
 
@@ -544,12 +544,12 @@ final class ProtocolTest {
             Harness.of(
                 sidecar
                     .settings(false)
-                    .with(Segments.waiting(Duration.ofSeconds(10), Duration.ofMillis(200))))) {
-      harness.open();
+                    .with(Segments.waiting(Duration.ofMinutes(1), Duration.ofSeconds(5))))) {
+      harness.open(); // within that time, too
       harness.getProcessingTimeService().quiesce(); // Flink's timers do not fire any more
       harness.processElement(record("x"));
       Exception e = assertThrows(Exception.class, harness::endInput);
-      assertTrue(messages(e).contains("has not answered for 200 ms"), messages(e));
+      assertTrue(messages(e).contains("has not answered for 5000 ms"), messages(e));
     }
   }
 

@@ -30,7 +30,7 @@ import org.junit.jupiter.api.Timeout;
  * The operator with a real sidecar: routes, lists without keys, ticks, zombies, and a sidecar that
  * dies or comes late.
  */
-@Timeout(120)
+@Timeout(300)
 final class SidecarTest {
   private static final String PIPELINE =
       """

@@ -1,6 +1,8 @@
 package io.flinkbridge.testing;
 
 import java.io.IOException;
+import java.net.BindException;
+import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -9,6 +11,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AdminClientConfig;
@@ -25,7 +28,7 @@ import org.apache.kafka.common.Uuid;
  * that nobody holds one.
  */
 public final class KafkaBroker implements AutoCloseable {
-  private static final long PATIENCE_MS = 60_000;
+  private static final long PATIENCE_MS = 180_000;
 
   private final Path directory;
   private final int port;
@@ -131,10 +134,20 @@ public final class KafkaBroker implements AutoCloseable {
     }
   }
 
-  /** A TCP port on the loopback that nobody listens on just now. */
+  /**
+   * A TCP port on the loopback that nobody listens on just now: below those that the kernel gives
+   * to clients, who come and go while the broker starts.
+   */
   private static int freePort() throws IOException {
-    try (ServerSocket socket = new ServerSocket(0)) {
-      return socket.getLocalPort();
+    for (int tries = 0; ; tries++) {
+      int port = ThreadLocalRandom.current().nextInt(10_000, 32_000);
+      try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+        return socket.getLocalPort();
+      } catch (BindException e) {
+        if (tries == 100) {
+          throw e;
+        }
+      }
     }
   }
 

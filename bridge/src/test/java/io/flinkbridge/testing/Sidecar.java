@@ -16,7 +16,9 @@ import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
+import java.util.OptionalLong;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
 import java.util.stream.Stream;
 import org.yaml.snakeyaml.Yaml;
@@ -27,7 +29,7 @@ import org.yaml.snakeyaml.Yaml;
  * system property {@code bridge.root}, variant {@code bridge.variant}.
  */
 public final class Sidecar implements AutoCloseable {
-  private static final Duration PATIENCE = Duration.ofSeconds(30);
+  private static final Duration PATIENCE = Duration.ofSeconds(120);
 
   private final Path folder;
   private final Path descriptor;
@@ -203,12 +205,16 @@ public final class Sidecar implements AutoCloseable {
    * none just now.
    */
   public long pid(String role) {
+    return find(role)
+        .orElseThrow(() -> new IllegalStateException("bridged has no " + role + " just now"));
+  }
+
+  private OptionalLong find(String role) {
     return process
         .descendants()
         .filter(child -> roleOf(child.pid()).equals(role))
         .mapToLong(ProcessHandle::pid)
-        .findFirst()
-        .orElseThrow(() -> new IllegalStateException("bridged has no " + role + " just now"));
+        .findFirst();
   }
 
   public long supervisorPid() {
@@ -250,18 +256,25 @@ public final class Sidecar implements AutoCloseable {
 
   /** Kills the worker of a slot, once there is one and an heir behind it; the heir takes over. */
   public void killWorker(int slot) throws IOException {
-    waitUntil("an heir of slot " + slot, () -> has("heir " + slot) && has("worker " + slot));
-    signal("KILL", pid("worker " + slot));
+    waitUntil("an heir of slot " + slot, () -> find("heir " + slot).isPresent());
+    kill("worker " + slot);
   }
 
-  private boolean has(String role) {
-    return process.descendants().anyMatch(child -> roleOf(child.pid()).equals(role));
+  /** Kills a child once it is there; it may die by itself meanwhile. */
+  private void kill(String role) throws IOException {
+    AtomicReference<OptionalLong> pid = new AtomicReference<>();
+    waitUntil(
+        "a " + role,
+        () -> {
+          pid.set(find(role));
+          return pid.get().isPresent();
+        });
+    signal("KILL", pid.get().getAsLong());
   }
 
   /** Kills the front: all sessions end, and the supervisor starts another. */
   public void killFront() throws IOException {
-    waitUntil("a front", () -> has("front"));
-    signal("KILL", pid("front"));
+    kill("front");
   }
 
   /** Kills the supervisor, and with it everything. */

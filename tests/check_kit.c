@@ -334,7 +334,7 @@ END_TEST
 /* Runs a case of the file. */
 static struct kit_outcome ran(size_t index, bool update, struct kit_edits *edits, struct kit_file **file)
 {
-	struct kit_run_options options = {.patience_ms = 20000, .update = update};
+	struct kit_run_options options = {.patience_ms = 60000, .update = update};
 
 	*file = read_cases();
 	return kit_run(*file, &(*file)->cases[index], &options, edits);

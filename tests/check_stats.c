@@ -395,7 +395,7 @@ START_TEST(health_tells_what_is_wrong)
 	struct child *owner = keeper->owner;
 	keeper->owner = NULL;
 	owner->state = CHILD_DOWN;
-	keeper->orphaned_ns = clock_ns();
+	keeper->orphaned_ns = UINT64_MAX; /* a moment ago, however long the test takes */
 	strcpy(keeper->last_death, "signal 11 (Segmentation fault)");
 	ck_assert_str_eq(text_at(answer_json("health json"), "status"), "SERVING");
 	keeper->orphaned_ns = 1;

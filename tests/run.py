@@ -101,7 +101,7 @@ def collect(options: argparse.Namespace) -> list[Job]:
             add("e2e", f"{path.parent.name}_{path.stem}", variant, command)
     for variant in options.cases:
         for folder in sorted({path.parent for path in (TOP / "examples").rglob("*.test.yaml")}):
-            add("cases", folder.name, variant, [f"build/{variant}/bridgectl", "test", "--quiet", str(folder.relative_to(TOP))])
+            add("cases", folder.name, variant, [f"build/{variant}/bridgectl", "test", "--quiet", "--timeout", "60s", str(folder.relative_to(TOP))])
     for kind, variants in (("unit", options.unit), ("threaded", options.threaded)):
         for variant in variants:
             for source in sorted((TOP / "tests").glob("check_*.c")):

@@ -78,7 +78,7 @@ steps:
 sinks:
   out: {{ kind: file, path: out.txt, from: mood }}
 {failed}"""
-PATIENT = 20 if SANITIZED else 1  # other records have to be done within these limits
+PATIENT = 20 if SANITIZED else 3  # other records have to be done within these limits
 LIMITS = f"sidecar: {{ unit-cpu-limit: {300 * PATIENT}ms, unit-wall-limit: {500 * PATIENT}ms, capture: captures }}\n"
 WAYS = {"segv": "code", "abort": "code", "exit": "code", "loop": "watchdog", "sleep": "watchdog"}
 

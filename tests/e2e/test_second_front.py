@@ -28,7 +28,7 @@ def front_of(sidecar):
 
 def kill_front(sidecar):
     """Kills the front and waits for the next one."""
-    before = front_of(sidecar)
+    before = wait_until(lambda: front_of(sidecar), "a front that serves")
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: front_of(sidecar) not in (False, before), "the next front to serve")
 

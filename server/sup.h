@@ -60,7 +60,9 @@ struct unit_mark {
 struct watch {
 	bool known;
 	struct unit_mark mark;
-	uint64_t seen_ns, ran_ns, waited_ns; /* when, and the times of the process then */
+	uint64_t begun_ran_ns;                 /* how long the process had run when the unit was first seen */
+	uint64_t wall_ns;                      /* how long it has been at it since, without what is not its own doing */
+	uint64_t looked_ns, ran_ns, waited_ns; /* the last look, and the times of the process then */
 };
 
 /* What the supervisor keeps of one slot. */

@@ -2,8 +2,9 @@
  * The watchdog: a worker that does not get on with its unit of work is killed, and its successor blames the input for it.
  *
  * A unit has a limit of processor time, and a longer one of time as such, from which the time is taken off that the process was
- * ready to run and did not get a processor: a busy machine is nobody's fault. A process that was stopped, sleeps for good, or was
- * woken and does not wake up comes under the second one.
+ * ready to run and did not get a processor: a busy machine is nobody's fault. Nor is one that stood still, as virtual ones do: a look
+ * that comes late counts for no more than two. A process that was stopped, sleeps for good, or was woken and does not wake up comes
+ * under the second one.
  *
  * What a unit is: as long as the progress words stand still, it is one and the same. They are looked at by a timer, a few times per
  * limit; so a limit may be passed by one look. There is no timer while all workers sleep: whoever wakes one, and whoever wakes
@@ -107,6 +108,22 @@ static void kill_it(struct supervisor *supervisor, struct keeper *keeper, uint64
 	keeper->watch.known = false;
 }
 
+/* How much of the time since the last look is the process's own doing. */
+static uint64_t own_time(const struct supervisor *supervisor, const struct keeper *keeper, uint64_t now, uint64_t ran,
+			 uint64_t waited)
+{
+	const struct watch *watch = &keeper->watch;
+	uint64_t passed = now - watch->looked_ns, away = waited - watch->waited_ns;
+	uint64_t most = 2 * look_every(&supervisor->sidecar->config);
+
+	/* A wait for a processor is booked when it is over. */
+	if (ran == watch->ran_ns && away == 0 && process_is_in_state(keeper->owner->pid, "R"))
+		return 0;
+	uint64_t own = away < passed ? passed - away : 0;
+	own /= passed < most ? 1 : passed / most;
+	return own < most ? own : most;
+}
+
 /* Judges one worker. */
 static void look_at(struct supervisor *supervisor, struct keeper *keeper, uint64_t now)
 {
@@ -121,12 +138,19 @@ static void look_at(struct supervisor *supervisor, struct keeper *keeper, uint64
 	}
 	struct unit_mark mark = mark_of(supervisor, keeper);
 	if (!watch->known || memcmp(&mark, &watch->mark, sizeof(mark)) != 0) {
-		*watch =
-		    (struct watch){.known = true, .mark = mark, .seen_ns = now, .ran_ns = ran, .waited_ns = waited};
+		*watch = (struct watch){.known = true,
+					.mark = mark,
+					.begun_ran_ns = ran,
+					.looked_ns = now,
+					.ran_ns = ran,
+					.waited_ns = waited};
 		return;
 	}
-	uint64_t cpu = ran - watch->ran_ns, away = waited - watch->waited_ns, wall = now - watch->seen_ns;
-	wall = wall > away ? wall - away : 0;
+	watch->wall_ns += own_time(supervisor, keeper, now, ran, waited);
+	watch->looked_ns = now;
+	watch->ran_ns = ran;
+	watch->waited_ns = waited;
+	uint64_t cpu = ran - watch->begun_ran_ns, wall = watch->wall_ns;
 	if (config->unit_cpu_limit_ms != 0 && cpu > config->unit_cpu_limit_ms * 1000000)
 		kill_it(supervisor, keeper, cpu, " of processor time", "--unit-cpu-limit", config->unit_cpu_limit_ms);
 	else if (config->unit_wall_limit_ms != 0 && wall > config->unit_wall_limit_ms * 1000000)

@@ -445,6 +445,46 @@ START_TEST(who_was_rung_for_and_does_not_wake_up_is_killed)
 }
 END_TEST
 
+/* A machine that stands still for an hour counts for two looks; a worker that sleeps through as many as the limit has is killed. */
+START_TEST(who_is_looked_at_late_is_not_killed_for_it)
+{
+	static struct supervisor supervisor;
+	static struct sidecar sidecar = {.config = {.slots = 1, .unit_wall_limit_ms = 800}};
+	const uint64_t look = 100000000, hour = UINT64_C(3600) * 1000000000;
+	struct keeper *keeper = &supervisor.keepers[0];
+	struct birth birth = {.number = 1};
+	uint64_t now = clock_ns();
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	WAIT_UNTIL(process_is_in_state(pid, "S"));
+	ck_assert_int_eq(control_create(&sidecar.control, 1, 1, 1), 0);
+	supervisor.sidecar = &sidecar;
+	keepers_init(&supervisor);
+	keeper->lives[0].state = CHILD_UP;
+	keeper->lives[0].pid = pid;
+	keeper->lives[0].number = 1;
+	keeper->owner = &keeper->lives[0];
+	life_begin(&control_worker(&sidecar.control, 0)->lives[0], &birth, pid);
+	watchdog_turn(&supervisor, now);         /* begins to look, */
+	watchdog_turn(&supervisor, now += look); /* sees it, */
+	watchdog_turn(&supervisor, now += hour); /* and comes late */
+	for (int i = 0; i < 6; i++) {
+		ck_assert(!keeper->lives[0].killed);
+		watchdog_turn(&supervisor, now += look);
+	}
+	ck_assert(!keeper->lives[0].killed);
+	watchdog_turn(&supervisor, now += look);
+	ck_assert(keeper->lives[0].killed);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	control_destroy(&sidecar.control);
+}
+END_TEST
+
 START_TEST(the_same_later_is_no_end_but_waits)
 {
 	sut_create(1);
@@ -874,6 +914,7 @@ static Suite *supervisor_suite(void)
 	tcase_add_test(tests, memory_that_one_after_the_other_dies_of_is_given_up);
 	tcase_add_test(tests, who_does_not_get_on_is_killed_and_blamed);
 	tcase_add_test(tests, who_was_rung_for_and_does_not_wake_up_is_killed);
+	tcase_add_test(tests, who_is_looked_at_late_is_not_killed_for_it);
 	tcase_add_test(tests, the_same_later_is_no_end_but_waits);
 	tcase_add_test(tests, a_start_that_never_ends_fails);
 	tcase_add_test(tests, a_stop_is_bounded);

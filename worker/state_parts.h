@@ -21,6 +21,7 @@
 #ifndef WORKER_STATE_PARTS_H
 #define WORKER_STATE_PARTS_H
 
+#include <stddef.h>
 #include <string.h>
 
 #include "worker/arena_log.h"
@@ -65,6 +66,15 @@ struct entry {
 	uint8_t bytes[];
 };
 _Static_assert(sizeof(struct entry) == 32, "a key of 8 bytes and a value of 24 make one cache line");
+
+/* Of an entry's head, the eight bytes that say what it is: state, key group, size of sub, flags, magic. Read at once. */
+static inline uint64_t entry_what(const struct entry *entry)
+{
+	uint64_t what;
+
+	memcpy(&what, (const uint8_t *)entry + offsetof(struct entry, state), sizeof(what));
+	return what;
+}
 
 /* Before a value that has a block of its own. */
 struct large {
@@ -142,6 +152,7 @@ struct state {
 	struct handle *handle;
 	uint64_t salt; /* keeps the hashes of different states apart */
 	uint64_t largest_key, largest_value;
+	uint64_t what_value; /* entry_what of its entries without a sub that are no roots */
 	uint16_t index;
 	bool opened; /* by this process: the spec's names are its own */
 	bool has_ttl;
@@ -295,7 +306,14 @@ static inline struct entry *entry_at(struct state_store *store, arena_ref ref)
 /* Says where in a bucket the marks are, before anything else is done with a store. */
 void table_marks_init(struct state_store *store);
 
-/* The hash that an entry was put under. */
+/* Says what a state's entries say of themselves, once its index is known. */
+void table_what_init(struct state *state);
+
+/* The hash that an entry is put under: of its key, which state it is in, and what it is under there. The first for entries without a sub. */
+static inline uint32_t hash_of_value(const struct state *state, uint64_t key_mix)
+{
+	return (uint32_t)((key_mix ^ state->salt) * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
 uint32_t hash_of(const struct state *state, uint64_t key_mix, struct view sub, bool root);
 
 /* The entry of the current key, also a removed one; NULL: there is none, or trouble. The first for entries without a sub. */

@@ -293,7 +293,6 @@ bool entry_store(struct state *state, struct entry *entry, struct view value, bo
 
 /* ---- Table --------------------------------------------------------------------------------------------------------- */
 
-/* The hash of an entry: of its key, which state it is in, and what it is under there. */
 uint32_t hash_of(const struct state *state, uint64_t key_mix, struct view sub, bool root)
 {
 	uint64_t hash = key_mix ^ state->salt;
@@ -387,19 +386,36 @@ static inline bool bytes_equal(const uint8_t *a, const uint8_t *b, size_t size)
 	return x == y;
 }
 
-/* Whether an entry is the one of a state, the current key and a sub. */
-static inline bool entry_is(const struct state *state, const struct entry *entry, struct view sub, bool root)
+/* Which bits of what an entry says of itself matter to whoever looks for it; one byte of a sub; a root. */
+static const struct entry what_matters = {
+    .state = UINT16_MAX, .sub_size = UINT16_MAX, .flags = ENTRY_ROOT, .magic = UINT8_MAX};
+static const struct entry what_byte = {.sub_size = 1}, what_root = {.flags = ENTRY_ROOT};
+
+void table_what_init(struct state *state)
+{
+	const struct entry wanted = {.state = state->index, .magic = ENTRY_MAGIC};
+	state->what_value = entry_what(&wanted);
+}
+
+/* What an entry of a state says of itself. By sums: written field by field, it could not be read at once without a wait. */
+static inline uint64_t what_of(const struct state *state, size_t sub_size, bool root)
+{
+	return state->what_value + (uint16_t)sub_size * entry_what(&what_byte) + (root ? entry_what(&what_root) : 0);
+}
+
+/* Whether an entry with the right hash is the one of the current key and a sub. */
+static inline bool entry_is(const struct state *state, const struct entry *entry, uint64_t what, struct view sub)
 {
 	struct view key = state->store->key;
 
-	return entry->state == state->index && entry->key_size == key.size && entry->sub_size == sub.size &&
-	       ((entry->flags & ENTRY_ROOT) != 0) == root && entry_is_sound(state->store->arena, entry) &&
-	       bytes_equal(entry->bytes, key.data, key.size) &&
+	return (entry_what(entry) & entry_what(&what_matters)) == what && entry->key_size == key.size &&
+	       entry_is_sound(state->store->arena, entry) && bytes_equal(entry->bytes, key.data, key.size) &&
 	       (sub.size == 0 || memcmp(entry->bytes + key.size, sub.data, sub.size) == 0);
 }
 
-/* Finds an entry. A chain that is longer than there are entries is damage. */
-static inline struct entry *find(const struct state *state, uint32_t hash, struct view sub, bool root)
+/* Finds an entry. A chain that is longer than there are entries is damage. Compiled twice, once for values: nothing is done more often. */
+static inline __attribute__((always_inline)) struct entry *find(const struct state *state, uint32_t hash, uint64_t what,
+								struct view sub)
 {
 	struct state_store *store = state->store;
 	struct arena *arena = store->arena;
@@ -411,13 +427,19 @@ static inline struct entry *find(const struct state *state, uint32_t hash, struc
 	if (bucket == NULL || !bucket_may_have(*bucket, mark_of(store, hash)))
 		return NULL;
 	arena_ref ref = bucket_first(store, *bucket);
+	if (arena_can_be(arena, ref, sizeof(struct entry))) {
+		/* Every third time or so it is the second: no branch for that, either. */
+		const struct entry *first = arena_at(arena, ref);
+		uint32_t others = first->hash != hash;
+		ref ^= (ref ^ first->next) & (0 - others);
+	}
 	for (uint64_t left = store->words->entries; ref != 0; left--) {
 		struct entry *entry = arena_at(arena, ref);
 		if (__builtin_expect(!arena_can_be(arena, ref, sizeof(*entry)) || left == 0, 0)) {
 			arena_set_broken(arena, "a bucket of the state leads astray");
 			return NULL;
 		}
-		if (entry->hash == hash && entry_is(state, entry, sub, root))
+		if (entry->hash == hash && entry_is(state, entry, what, sub))
 			return entry;
 		ref = entry->next;
 	}
@@ -426,12 +448,21 @@ static inline struct entry *find(const struct state *state, uint32_t hash, struc
 
 struct entry *table_find(const struct state *state, uint32_t hash, struct view sub, bool root)
 {
-	return find(state, hash, sub, root);
+	return find(state, hash, what_of(state, sub.size, root), sub);
 }
 
 struct entry *table_find_value(const struct state *state, uint32_t hash)
 {
-	return find(state, hash, (struct view){0}, false);
+	return find(state, hash, state->what_value, (struct view){0});
+}
+
+/* An entry to look at before it is known whether there is one: without a branch, since nobody could guess it. What is no reference leads to
+ * the arena's head. */
+static inline const struct entry *entry_maybe(const struct arena *arena, arena_ref ref)
+{
+	uint64_t offset = (uint64_t)ref * ARENA_UNIT;
+
+	return (const struct entry *)(arena->base + (offset + sizeof(struct entry) <= arena->size ? offset : 0));
 }
 
 /* Asks the caches for what three keys will need: the bucket of this one; the first entry in the bucket of one that was asked for some
@@ -448,17 +479,16 @@ void state_ahead_hash(struct state_store *store, uint32_t hash)
 		return;
 	own->bucket = bucket_at(store, bucket_of(hash, count));
 	__builtin_prefetch(own->bucket);
-	arena_ref first = 0;
-	if (then->bucket != NULL && bucket_may_have(*then->bucket, mark_of(store, then->hash)))
-		first = bucket_first(store, *then->bucket);
-	if (arena_can_be(arena, first, sizeof(struct entry))) {
-		then->first = arena_at(arena, first);
+	if (then->bucket != NULL) {
+		uint32_t bucket = *then->bucket, may_have = bucket_may_have(bucket, mark_of(store, then->hash));
+		then->first = entry_maybe(arena, bucket_first(store, bucket) & (0 - may_have));
 		__builtin_prefetch(then->first, 1);
 	}
 	then = &store->ahead[(at + AHEAD_SECOND) % STATE_AHEAD];
-	if (then->first != NULL && then->first->hash != then->hash &&
-	    arena_can_be(arena, then->first->next, sizeof(struct entry)))
-		__builtin_prefetch(arena_at(arena, then->first->next), 1);
+	if (then->first != NULL) {
+		uint32_t others = then->first->hash != then->hash;
+		__builtin_prefetch(entry_maybe(arena, then->first->next & (0 - others)), 1);
+	}
 }
 
 /* Asks the caches for what splits of the next buckets will need: they come in order, but their entries lie anywhere. */

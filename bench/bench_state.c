@@ -2,6 +2,9 @@
  * How fast the state is: updates of values of 24 bytes under random keys of 8 bytes, through the state API, in units of 128 as a
  * worker commits them. Prints `name<TAB>value<TAB>unit`, and writes build/bench/state.json.
  *
+ * The arena is in the memory of a slot, and beside this process, its owner, is another with an heir's part: once the keys are there it makes huge
+ * pages of what is full, as heirs do when state no longer grows fast. `_small_pages` is what was measured before that.
+ *
  * The cost of the undo log is the same work by a program that was built without it (bench_state_without_log), in turns with this one,
  * because machines have slow phases. Each figure is the best of several rounds: other processes only ever make one slower.
  *
@@ -11,20 +14,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench/bench.h"
 #include "shared/keygroup.h"
 #include "shared/log.h"
+#include "shared/slot.h"
 #include "worker/state.h"
 
 enum { UNIT = 128, VALUE = 24, KEY = 8, CHANNEL = 1, ROUNDS = 5, RATIO_ROUNDS = 5, RATIO_KEYS = 1000000 };
 
 /* What was measured, for the file. */
 static struct figure {
-	char name[48];
+	char name[64];
 	double value;
 	const char *unit;
 } figures[32];
@@ -54,10 +57,11 @@ static void write_json(const char *path)
 	fclose(file);
 }
 
-/* An arena with one value per key. */
+/* A slot whose arena has one value per key. */
 struct rig {
+	struct slot_memory memory;
 	struct arena arena;
-	uint64_t bytes;
+	int heir, heir_asked, heir_answers; /* process, and the ends of its pipes that are ours */
 	struct state_store *store;
 	struct state *state;
 	uint64_t keys;
@@ -110,15 +114,63 @@ static void unit_of(struct rig *rig, const struct run_keys *run, unsigned count)
 	arena_commit(&rig->arena);
 }
 
-/* Makes an arena with so many keys. */
+/* An heir, as far as it matters here: each time it is asked, it does with the arena what heirs do, and answers. Ends with its pipe. */
+static void be_heir(struct slot_memory *memory, int asked, int answers)
+{
+	char word;
+
+	CHECK(slot_attach_worker(memory) == 0);
+	while (read(asked, &word, 1) == 1) {
+		while (slot_premap(memory))
+			;
+		CHECK(write(answers, &word, 1) == 1);
+	}
+	_exit(0);
+}
+
+/* Starts it, before the arena is mapped here: owners' children do not have it. */
+static void heir_start(struct rig *rig)
+{
+	int asked[2], answers[2];
+
+	CHECK(pipe(asked) == 0 && pipe(answers) == 0);
+	rig->heir = fork();
+	CHECK(rig->heir >= 0);
+	if (rig->heir == 0) {
+		close(asked[1]);
+		be_heir(&rig->memory, asked[0], answers[1]);
+	}
+	close(asked[0]);
+	close(answers[1]);
+	rig->heir_asked = asked[1];
+	rig->heir_answers = answers[0];
+}
+
+/* Has it make huge pages of what is full. */
+static void heir_walks(const struct rig *rig)
+{
+	char word = 0;
+
+	CHECK(write(rig->heir_asked, &word, 1) == 1 && read(rig->heir_answers, &word, 1) == 1);
+}
+
+/* Makes a slot for so many keys. */
 static struct rig rig_create(uint64_t keys)
 {
-	struct rig rig = {.keys = keys, .bytes = arena_size_for(keys * 72 + (64 << 20)), .chance = 1};
+	struct rig rig = {.keys = keys, .chance = 1};
+	const struct slot_sizes sizes = {
+	    .channel_count = CHANNEL + 1,
+	    .unary_ring = 1 << 16,
+	    .session_ring = 1 << 16,
+	    .arena = arena_size_for(keys * 72 + (64 << 20)),
+	};
 	char why[128];
-	void *memory = mmap(NULL, rig.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (memory == MAP_FAILED)
-		fatal("cannot map %lu bytes", (unsigned long)rig.bytes);
-	if (arena_open(&rig.arena, memory, rig.bytes, 0, why) != ARENA_OK)
+	if (slot_memory_create(&rig.memory, 0, &sizes, -1) != 0)
+		fatal("cannot have %lu bytes", (unsigned long)sizes.arena);
+	heir_start(&rig);
+	if (slot_attach_worker(&rig.memory) != 0)
+		fatal("cannot map %lu bytes", (unsigned long)sizes.arena);
+	if (arena_open(&rig.arena, rig.memory.arena, sizes.arena, 0, why) != ARENA_OK)
 		fatalx("%s", why);
 	return rig;
 }
@@ -145,7 +197,10 @@ static double rig_fill(struct rig *rig)
 static void rig_destroy(struct rig *rig)
 {
 	state_store_destroy(rig->store);
-	munmap(rig->arena.base, rig->bytes);
+	close(rig->heir_asked);
+	close(rig->heir_answers);
+	CHECK(waitpid(rig->heir, NULL, 0) == rig->heir);
+	slot_memory_destroy(&rig->memory);
 }
 
 /* One round of updates; ns each. The keys are drawn beforehand, as a batch brings them. */
@@ -161,22 +216,32 @@ static double round_of(struct rig *rig)
 	return (double)(now_ns() - start) / (UNITS * UNIT);
 }
 
+/* Reports the best of some rounds. */
+static void report_rounds(struct rig *rig, const char *size, const char *pages)
+{
+	char name[64];
+	double best = 1e9;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		double ns = round_of(rig);
+		best = ns < best ? ns : best;
+	}
+	snprintf(name, sizeof(name), "state_updates_per_s_%s%s", size, pages);
+	report(name, 1e9 / best, "updates/s");
+}
+
 /* Updates a second with so many keys, if the memory allows. */
 static void measure_updates(const char *size, uint64_t keys)
 {
-	char name[48];
-	double best = 1e9;
+	char name[64];
 	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	if (arena_size_for(keys * 80) > memory / 2)
 		return;
 	struct rig rig = rig_create(keys);
 	double insert = rig_fill(&rig);
-	for (int i = 0; i < ROUNDS; i++) {
-		double ns = round_of(&rig);
-		best = ns < best ? ns : best;
-	}
-	snprintf(name, sizeof(name), "state_updates_per_s_%s", size);
-	report(name, 1e9 / best, "updates/s");
+	report_rounds(&rig, size, "_small_pages");
+	heir_walks(&rig);
+	report_rounds(&rig, size, "");
 	snprintf(name, sizeof(name), "state_inserts_per_s_%s", size);
 	report(name, 1e9 / insert, "inserts/s");
 	if (keys == RATIO_KEYS)
@@ -225,6 +290,7 @@ int main(int argc, char **argv)
 	if (argc == 3 && strcmp(argv[1], "updates") == 0) {
 		struct rig rig = rig_create(strtoull(argv[2], NULL, 10));
 		rig_fill(&rig);
+		heir_walks(&rig);
 		for (int i = 0; i < ROUNDS; i++)
 			printf("%.3f\n", round_of(&rig));
 		rig_destroy(&rig);

@@ -30,10 +30,9 @@ static uint32_t murmur_hash(uint32_t code)
 	code *= 0xc2b2ae35;
 	code ^= code >> 16;
 
-	/* Java takes the absolute value, and 0 for the one int that has none. */
-	if (code <= INT32_MAX)
-		return code;
-	return code == UINT32_C(0x80000000) ? 0 : 0 - code;
+	/* Java takes the absolute value, and 0 for the one int that has none. No branch: nobody could guess the sign of a hash. */
+	uint32_t sign = 0 - (code >> 31);
+	return ((code ^ sign) - sign) & INT32_MAX;
 }
 
 int32_t key_hash_of(struct view key)
@@ -44,6 +43,9 @@ int32_t key_hash_of(struct view key)
 
 uint32_t key_group_of(int32_t key_hash, uint32_t max_parallelism)
 {
+	uint32_t hash = murmur_hash((uint32_t)key_hash);
+
 	CHECK(max_parallelism > 0);
-	return murmur_hash((uint32_t)key_hash) % max_parallelism;
+	/* Most are a power of two, as Flink's own default is, and dividing takes as long as all the rest. */
+	return (max_parallelism & (max_parallelism - 1)) == 0 ? hash & (max_parallelism - 1) : hash % max_parallelism;
 }

@@ -438,6 +438,15 @@ bool slot_make_huge(void *at)
 	return madvise(at, SLOT_HUGE_PAGE, MADV_COLLAPSE) == 0;
 }
 
+void slot_populate(void *at, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+	(void)madvise(at, bytes, MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
+#else
+	(void)at, (void)bytes;
+#endif
+}
+
 /* Finds what the arena holds from where the walk has come to. What is a hole stays one: to touch it would take memory
  * for it. So the end of what was found before counts only while the arena has not shrunk. False when there is no more. */
 static bool premap_find(struct slot_memory *memory, uint64_t held)
@@ -465,9 +474,7 @@ static void premap_step(struct slot_memory *memory)
 	if (next - memory->premap_at == SLOT_HUGE_PAGE && !memory->premap_filling &&
 	    memory->premap_refused < PREMAP_REFUSED_MAX)
 		memory->premap_refused = slot_make_huge(at) ? 0 : memory->premap_refused + 1;
-#ifdef MADV_POPULATE_WRITE
-	madvise(at, next - memory->premap_at, MADV_POPULATE_WRITE); /* EINVAL: an old kernel */
-#endif
+	slot_populate(at, next - memory->premap_at);
 	memory->premap_at = next;
 }
 

@@ -164,6 +164,10 @@ int slot_attach_worker(struct slot_memory *memory);
  * processes that touch them wait. False when there is none to be had: not now, or not on this system or of this kind of memory. */
 bool slot_make_huge(void *at);
 
+/* Has the kernel fill in this process's page tables for so many bytes from a page on, and take memory for them where there is none yet, without a fault
+ * for each page. Nothing on an old kernel. */
+void slot_populate(void *at, size_t bytes);
+
 /* Has the kernel fill in this process's page tables for what the arena holds, so that an heir does not fault on each page when it is
  * in a hurry, and makes huge pages of what is full: their tables take no time to make, nor to take apart when a process ends. For a millisecond or
  * two at a time, in which it does not wait for the slot. While the arena grows fast (premap_filling: to be called again soon) it makes none, for

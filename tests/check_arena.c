@@ -611,6 +611,85 @@ START_TEST(a_file_gets_no_holes)
 }
 END_TEST
 
+/* An arena as slots have it: large, and mapped where huge pages can be. */
+static void setup_large(void)
+{
+	char why[128];
+	bytes = arena_size_for(96 << 20);
+	fd = memfd_create("arena", MFD_CLOEXEC);
+	ck_assert_int_eq(ftruncate(fd, (off_t)bytes), 0);
+	uint8_t *room =
+	    mmap(NULL, bytes + SLOT_HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ck_assert_ptr_ne(room, MAP_FAILED);
+	room += SLOT_HUGE_PAGE - (uintptr_t)room % SLOT_HUGE_PAGE;
+	memory = mmap(room, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	ck_assert_ptr_eq(memory, room);
+	ck_assert_int_eq(arena_open(&arena, memory, bytes, 7, why), ARENA_OK);
+}
+
+/* Takes what is left of what blocks are cut from, and one block more: the bytes of extents that the session grew by. */
+static uint64_t grow(void)
+{
+	const struct session_core *core = &arena_words(&arena, CHANNEL)->core;
+	uint64_t before = core->extents;
+	while (core->extents == before)
+		block_of(HEAP_CLASS_MAX, 'a');
+	return (core->extents - before) * ARENA_EXTENT;
+}
+
+START_TEST(what_is_filled_grows_by_huge_pages)
+{
+	for (int i = 0; i < 3; i++)
+		ck_assert_uint_eq(grow(), ARENA_EXTENT);
+	arena.filling = true;
+	while (grow() == ARENA_EXTENT) /* small as yet */
+		ck_assert_uint_le(arena_session_usage(&arena, CHANNEL).extents, 10 * ARENA_EXTENT);
+	const struct session_core *core = &arena_words(&arena, CHANNEL)->core;
+	ck_assert_uint_eq(((uint64_t)core->bump_end * ARENA_UNIT) % SLOT_HUGE_PAGE, 0);
+	arena_commit(&arena);
+	for (int i = 0; i < 20; i++) { /* in both ways of asking */
+		while ((core->bump_end - core->bump) * ARENA_UNIT >= HEAP_CLASS_MAX)
+			block_of(HEAP_CLASS_MAX, 'b');
+		uint64_t used = memory_used();
+		ck_assert_uint_ne(arena_alloc(&arena, CHANNEL, HEAP_CLASS_MAX), 0);
+		ck_assert_uint_ge(memory_used(), used + SLOT_HUGE_PAGE); /* all of it, and nothing written */
+		if (i % 2 == 0) {
+			arena_commit(&arena);
+			take_over();
+			arena.filling = true;
+		}
+	}
+	arena_rollback(&arena);
+	arena.filling = false;
+	ck_assert_uint_eq(grow(), ARENA_EXTENT);
+	/* The next is no page's first. */
+	arena.filling = true;
+	ck_assert_uint_eq(grow(), ARENA_EXTENT);
+	ck_assert_uint_eq(grow(), SLOT_HUGE_PAGE);
+}
+END_TEST
+
+START_TEST(what_is_filled_takes_the_last_extent_too)
+{
+	arena.filling = true;
+	uint64_t grown = 0;
+	while (grown < arena_usage(&arena).limit)
+		grown += grow();
+	while (arena_alloc(&arena, CHANNEL, 16) != 0)
+		;
+	ck_assert_int_eq(arena.trouble, ARENA_FULL);
+	ck_assert_uint_eq(arena_session_usage(&arena, CHANNEL).extents, arena_usage(&arena).limit);
+}
+END_TEST
+
+START_TEST(a_file_is_filled_by_extents)
+{
+	arena.filling = arena.is_file = true;
+	for (int i = 0; i < 20; i++)
+		ck_assert_uint_eq(grow(), ARENA_EXTENT);
+}
+END_TEST
+
 /* ---- Taking over ------------------------------------------------------------------------------------------------------- */
 
 START_TEST(sizes_are_checked)
@@ -917,6 +996,12 @@ static Suite *arena_suite(void)
 	tcase_add_test(tests, dropping_a_session_is_part_of_a_unit);
 	tcase_add_test(tests, freed_memory_goes_back_in_pieces);
 	tcase_add_test(tests, a_file_gets_no_holes);
+	suite_add_tcase(suite, tests);
+	tests = tcase_create("filling");
+	tcase_add_checked_fixture(tests, setup_large, teardown);
+	tcase_add_test(tests, what_is_filled_grows_by_huge_pages);
+	tcase_add_test(tests, what_is_filled_takes_the_last_extent_too);
+	tcase_add_test(tests, a_file_is_filled_by_extents);
 	suite_add_tcase(suite, tests);
 	tests = tcase_create("takeover");
 	tcase_add_checked_fixture(tests, setup, teardown);

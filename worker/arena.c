@@ -12,10 +12,11 @@
 #include "worker/arena_log.h"
 
 enum {
-	ARENA_VERSION = 2,
+	ARENA_VERSION = 3,
 	SESSIONS_FROM = 4096,
 	LOG_MIN = 1 << 20,
 	LOG_MAX = (8 << ARENA_COUNT_BITS) - 4096, /* so that its records can be counted: none is smaller than 8 bytes */
+	ALIGNED_FROM = 64 << 20,                  /* bytes of arenas whose extents begin with a huge page */
 	WHY_SIZE = 128,
 };
 #define ARENA_MAGIC UINT64_C(0x616e657261736c74)
@@ -28,7 +29,7 @@ _Static_assert(sizeof(struct arena_session) % 64 == 0, "sessions share no cache 
 
 /* Where everything is in an arena of some size. */
 struct layout {
-	uint64_t extents_from, log_from, blocks_from;
+	uint64_t extents_from, log_from, log_to, blocks_from;
 	uint32_t extent_count;
 };
 
@@ -47,7 +48,8 @@ static bool layout_of(uint64_t size, struct layout *layout)
 	log = log < LOG_MIN ? LOG_MIN : log > LOG_MAX ? LOG_MAX : log / 4096 * 4096;
 	layout->extents_from = SESSIONS_FROM + round_up(sizeof(struct arena_session) * SLOT_CHANNELS_MAX, 4096);
 	layout->log_from = layout->extents_from + round_up(size / ARENA_EXTENT, 4096);
-	layout->blocks_from = round_up(layout->log_from + log, 4096);
+	layout->log_to = round_up(layout->log_from + log, 4096);
+	layout->blocks_from = round_up(layout->log_to, size >= ALIGNED_FROM ? SLOT_HUGE_PAGE : 4096);
 	if (size < layout->blocks_from + ARENA_EXTENT)
 		return false;
 	layout->extent_count = (uint32_t)((size - layout->blocks_from) / ARENA_EXTENT);
@@ -299,7 +301,7 @@ static bool check_sessions(const struct arena *arena, char *why)
 		bool unused = core->bump == 0 && core->bump_end == 0;
 		if (core->extents > arena->extent_count || core->blocks > arena->size ||
 		    (!unused && (core->bump < from || core->bump > core->bump_end || core->bump_end > end ||
-				 core->bump_end - core->bump > ARENA_EXTENT / ARENA_UNIT))) {
+				 core->bump_end - core->bump > SLOT_HUGE_PAGE / ARENA_UNIT))) {
 			snprintf(why, WHY_SIZE, "what channel %u has in the arena cannot be", i);
 			return false;
 		}
@@ -329,8 +331,8 @@ enum arena_result arena_open(struct arena *arena, void *base, uint64_t size, uin
 	    .head = base,
 	    .extents = (uint8_t *)base + layout.extents_from,
 	    .log_records = (uint64_t *)((uint8_t *)base + layout.log_from),
-	    .log_end = (uint8_t *)base + layout.blocks_from,
-	    .log_data = (uint8_t *)base + layout.blocks_from,
+	    .log_end = (uint8_t *)base + layout.log_to,
+	    .log_data = (uint8_t *)base + layout.log_to,
 	    .blocks_from = layout.blocks_from,
 	    .extent_count = layout.extent_count,
 	};

@@ -73,8 +73,13 @@ struct arena {
 	uint64_t undone; /* rollbacks, undos to a mark, sessions dropped: what was read before may be different now */
 	/* To be set after arena_open where memory is a file on a disk: arena_idle punches no holes into it. */
 	bool is_file;
-	bool extents_freed;                     /* a bit of `freed` is set */
-	uint64_t huge_at;                       /* offset of what arena_make_huge was last asked for */
+	bool extents_freed; /* a bit of `freed` is set */
+	uint64_t huge_at;   /* offset of what arena_make_huge was last asked for */
+	bool filling; /* set by whoever writes much new state for a while: memory for it is asked for by huge pages */
+	struct arena_asking {
+		uint64_t huge_ns, small_ns; /* what it took when it was last done in one way or the other */
+		uint32_t pages;
+	} asking;
 	uint32_t own_logged[SLOT_CHANNELS_MAX]; /* the records that cover a session's words (A7) */
 	uint32_t core_logged[SLOT_CHANNELS_MAX];
 	uint64_t freed[ARENA_FREED_WORDS]; /* extents freed within this unit: not to be handed out again in it (A2) */

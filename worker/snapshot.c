@@ -497,15 +497,19 @@ enum snapshot_result snapshot_chunk(struct snapshot *snapshot, struct view body,
 	wire_reader_init(&reader, (struct view){body.data + words->chunk_offset, body.size - words->chunk_offset});
 	const uint8_t *behind = reader.at;
 	uint64_t left = snapshot->chunk.count - words->chunk_entries, todo = left < limit ? left : limit;
+	snapshot->arena->filling = true;
 	for (uint64_t read = 0; snapshot->count < todo; snapshot->count++) {
 		for (; read < todo && read < snapshot->count + (uint64_t)STATE_AHEAD && !troubled(snapshot); read++)
 			coming_read(snapshot, &reader, map, &coming[read % STATE_AHEAD]);
 		result = coming_take(snapshot, &coming[snapshot->count % STATE_AHEAD]);
 		if (result != SNAPSHOT_DONE)
-			return result;
+			break;
 		behind = coming[snapshot->count % STATE_AHEAD].behind;
 		words->chunk_entries++;
 	}
+	snapshot->arena->filling = false;
+	if (result != SNAPSHOT_DONE)
+		return result;
 	return chunk_went(snapshot, (uint64_t)(behind - body.data));
 }
 

@@ -269,7 +269,7 @@ static enum snapshot_result entry_check(struct snapshot *snapshot, const struct 
 
 /* Puts a whole entry into the store. */
 static enum snapshot_result entry_put(struct snapshot *snapshot, const struct wire_entry *entry, uint32_t handle,
-				      struct view value)
+				      struct view value, struct state_hashes hashes)
 {
 	const char *why = "it is none";
 	struct state_entry whole = {
@@ -279,6 +279,7 @@ static enum snapshot_result entry_put(struct snapshot *snapshot, const struct wi
 	    .key = entry->key,
 	    .sub = entry->sub_key,
 	    .value = value,
+	    .hashes = hashes,
 	};
 	enum state_result result = state_restore(snapshot->store, &whole, &why);
 	if (troubled(snapshot))
@@ -370,13 +371,15 @@ static enum snapshot_result part_take(struct snapshot *snapshot, const struct wi
 		memcpy(whole + before, entry->value.data, entry->value.size);
 	enum snapshot_result result = SNAPSHOT_TROUBLE;
 	if (!troubled(snapshot))
-		result = entry_put(snapshot, entry, handle, (struct view){whole, before + entry->value.size});
+		result = entry_put(snapshot, entry, handle, (struct view){whole, before + entry->value.size},
+				   (struct state_hashes){0});
 	free(whole);
 	return result;
 }
 
 /* Takes one entry of a chunk, whose state is this handle now. */
-static enum snapshot_result entry_take(struct snapshot *snapshot, const struct wire_entry *entry, uint32_t handle)
+static enum snapshot_result entry_take(struct snapshot *snapshot, const struct wire_entry *entry, uint32_t handle,
+				       struct state_hashes hashes)
 {
 	struct snapshot_words *words = snapshot->words;
 	if (words->parts_first != 0 && identity_of(entry) != words->parts_identity)
@@ -395,7 +398,8 @@ static enum snapshot_result entry_take(struct snapshot *snapshot, const struct w
 		return result;
 	if (words->parts_first != 0)
 		return part_take(snapshot, entry, handle);
-	return entry->more ? part_keep(snapshot, entry, handle) : entry_put(snapshot, entry, handle, entry->value);
+	return entry->more ? part_keep(snapshot, entry, handle)
+			   : entry_put(snapshot, entry, handle, entry->value, hashes);
 }
 
 /* ---- Restoring: chunks ---- */
@@ -436,6 +440,7 @@ static enum snapshot_result chunk_went(struct snapshot *snapshot, uint64_t offse
 /* An entry that has been read, and will be taken when the table has been fetched from memory. */
 struct coming {
 	struct wire_entry entry;
+	struct state_hashes hashes;
 	const uint8_t *behind; /* where the reader was then */
 	enum { COMING_GOOD, COMING_MALFORMED, COMING_UNKNOWN } is;
 	uint32_t handle;
@@ -455,7 +460,7 @@ static void coming_read(struct snapshot *snapshot, struct wire_reader *reader, c
 		return;
 	coming->handle = map[entry->state];
 	if (coming->handle < state_count(snapshot->store))
-		state_restore_ahead(snapshot->store, coming->handle, entry->key, entry->sub_key);
+		coming->hashes = state_restore_ahead(snapshot->store, coming->handle, entry->key, entry->sub_key);
 	else if (coming->handle != SNAPSHOT_DROPPED)
 		arena_set_broken(snapshot->arena, "what a restored state is now cannot be");
 }
@@ -474,7 +479,7 @@ static enum snapshot_result coming_take(struct snapshot *snapshot, const struct 
 			      "entry %" PRIu32 " of the RestoreChunk is of state %" PRIu32
 			      "; the checkpoint's manifest has %" PRIu32,
 			      words->chunk_entries, coming->entry.state, words->map_count);
-	return entry_take(snapshot, &coming->entry, coming->handle);
+	return entry_take(snapshot, &coming->entry, coming->handle, coming->hashes);
 }
 
 enum snapshot_result snapshot_chunk(struct snapshot *snapshot, struct view body, uint32_t limit)

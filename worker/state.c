@@ -212,13 +212,18 @@ static inline __attribute__((flatten)) uint64_t mix_of(struct view key)
 	return XXH3_64bits(key.size > 0 ? key.data : (const uint8_t *)"", key.size);
 }
 
-/* Sets the current key. */
-void state_key(struct state_store *store, struct view key, int32_t key_hash, uint32_t key_group)
+void state_key_mixed(struct state_store *store, struct view key, int32_t key_hash, uint32_t key_group, uint64_t key_mix)
 {
 	store->key = key.size > 0 ? key : (struct view){(const uint8_t *)"", 0};
 	store->key_hash = key_hash;
 	store->key_group = key_group;
-	store->key_mix = mix_of(key);
+	store->key_mix = key_mix;
+}
+
+/* Sets the current key. */
+void state_key(struct state_store *store, struct view key, int32_t key_hash, uint32_t key_group)
+{
+	state_key_mixed(store, key, key_hash, key_group, mix_of(key));
 }
 
 /* Time is what it is said to be: with a unit that is rolled back it goes back, too. */
@@ -658,11 +663,14 @@ void state_ahead(struct state *state, struct view key)
 }
 
 /* Asks for what the table has where an entry will be. */
-void state_restore_ahead(struct state_store *store, uint32_t state, struct view key, struct view sub)
+struct state_hashes state_restore_ahead(struct state_store *store, uint32_t state, struct view key, struct view sub)
 {
 	if (state >= store->state_count || store->states[state]->spec.kind == STATE_LIST)
-		return;
-	state_ahead_hash(store, hash_of(store->states[state], mix_of(key), sub, false));
+		return (struct state_hashes){0};
+	uint64_t mix = mix_of(key);
+	uint32_t hash = hash_of(store->states[state], mix, sub, false);
+	state_ahead_hash(store, hash);
+	return (struct state_hashes){.key_mix = mix, .hash = hash, .known = true};
 }
 
 /* ---- Looking ----------------------------------------------------------------------------------------------------------- */

@@ -144,6 +144,13 @@ int64_t state_timer_first(const struct state *state, enum state_time domain);
 
 /* ---- Snapshot and restore: entries as they travel ---- */
 
+/* What finding an entry takes of hashing, where it was done ahead. */
+struct state_hashes {
+	uint64_t key_mix;
+	uint32_t hash;
+	bool known;
+};
+
 /* One entry: of a VALUE (sub empty), of a MAP (sub is the user key), a piece of a LIST (sub is its place), or a timer (sub is domain,
  * time and tag). What sub and value hold of a LIST and a timer is this module's, and part of the savepoint format (version below). */
 struct state_entry {
@@ -152,6 +159,7 @@ struct state_entry {
 	int32_t key_hash;
 	bool removed; /* then value is empty */
 	struct view key, sub, value;
+	struct state_hashes hashes; /* of an entry to be restored: what state_restore_ahead gave; or zero */
 };
 
 enum { STATE_FORMAT_VERSION = 1 };
@@ -176,8 +184,8 @@ enum state_result state_restore(struct state_store *store, const struct state_en
 /* Makes room in the table for so many entries in all, by some steps; as good as free while it is empty. False when all is done. */
 bool state_reserve(struct state_store *store, uint64_t entries, uint32_t steps);
 
-/* As state_ahead, of an entry that will be restored STATE_AHEAD calls from now. */
-void state_restore_ahead(struct state_store *store, uint32_t state, struct view key, struct view sub);
+/* As state_ahead, of an entry that will be restored STATE_AHEAD calls from now, as long as `key` and `sub` stay as they are. */
+struct state_hashes state_restore_ahead(struct state_store *store, uint32_t state, struct view key, struct view sub);
 
 /* ---- Looking ---- */
 

@@ -386,6 +386,10 @@ bool dirty_purge(struct state_store *store, uint32_t limit);
 
 /* ---- Kinds ---- */
 
+/* Sets the current key, whose hash is known (state.c). */
+void state_key_mixed(struct state_store *store, struct view key, int32_t key_hash, uint32_t key_group,
+		     uint64_t key_mix);
+
 /* Bytes of time before a step's value. */
 static inline uint32_t time_size(const struct state *state)
 {

@@ -92,7 +92,8 @@ static bool store_travelled(struct state *state, struct entry *entry, struct vie
 static enum state_result restore_entry(struct state *state, const struct state_entry *from, const char **why)
 {
 	enum state_kind kind = state->spec.kind;
-	uint32_t hash = hash_of(state, state->store->key_mix, from->sub, false);
+	uint32_t hash =
+	    from->hashes.known ? from->hashes.hash : hash_of(state, state->store->key_mix, from->sub, false);
 
 	if (table_find(state, hash, from->sub, false) != NULL) {
 		*why = "an entry is there already";
@@ -123,7 +124,10 @@ enum state_result state_restore(struct state_store *store, const struct state_en
 	*why = "";
 	struct state *state = store->states[entry->state];
 	store->restored++;
-	state_key(store, entry->key, entry->key_hash, entry->key_group);
+	if (entry->hashes.known)
+		state_key_mixed(store, entry->key, entry->key_hash, entry->key_group, entry->hashes.key_mix);
+	else
+		state_key(store, entry->key, entry->key_hash, entry->key_group);
 	enum state_result result =
 	    state->spec.kind == STATE_LIST ? list_restore(state, entry, why) : restore_entry(state, entry, why);
 	return store->arena->trouble == ARENA_FINE ? result : STATE_TROUBLE;

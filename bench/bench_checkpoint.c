@@ -20,7 +20,7 @@
 #include "tests/spec.h"
 #include "worker/serve.h"
 
-enum { RING = 4 << 20, MESSAGE = (1 << 20) - 64, TIME = 1000, GROUPS = 128, BATCH = 128, ROUNDS = 7 };
+enum { RING = 4 << 20, MESSAGE = (1 << 20) - 64, TIME = 1000, GROUPS = 128, BATCH = 128, ROUNDS = 7, RESTORES = 5 };
 
 /* A worker's serving code with a counting segment, and this process as its front. */
 struct bench {
@@ -396,6 +396,37 @@ static void measure_ratio(struct bench *bench, uint64_t keys)
 	report("checkpoint_throughput_ratio", with / without, "ratio");
 }
 
+/* Restores so much state some times, each time into a slot of its own, and leaves it in the last; how many keys it has. The first is told by
+ * itself: under a hypervisor that takes back what lies idle, memory that is touched for the first time in a while has to come from there. */
+static uint64_t measure_restore(struct bench *bench, uint64_t bytes)
+{
+	double rates[RESTORES];
+	uint64_t keys = 0;
+
+	for (unsigned i = 0; i < RESTORES; i++) {
+		if (i > 0)
+			bench_deinit(bench);
+		bench_init(bench, arena_size_for(3 * bytes), 1 << 20);
+		open_session(bench, 1, false, 0);
+		send_batch(bench, 0, BATCH);
+		serve_all(bench);
+		barrier(bench);
+		CHECK(bench->value_size > 0);
+		keys = bytes / (19 + bench->value_size);
+		bench->spent_ns = 0;
+		open_session(bench, 2, true, keys);
+		uint64_t sent = restore(bench, keys);
+		rates[i] = (double)sent / 1e6 / ((double)bench->spent_ns / 1e9);
+		if (i == 0) {
+			report("restore_first_mb_per_s", rates[0], "MB/s");
+			report("restored_bytes_per_entry", (double)sent / (double)keys, "bytes");
+		}
+	}
+	qsort(rates, RESTORES, sizeof(rates[0]), double_compare);
+	report("restore_mb_per_s", rates[RESTORES / 2], "MB/s");
+	return keys;
+}
+
 /* Bytes of state to measure with. */
 static uint64_t state_bytes_wanted(void)
 {
@@ -418,18 +449,7 @@ int main(int argc, char **argv)
 		else
 			fatalx("unknown option %s", argv[i]);
 	}
-	bench_init(&bench, arena_size_for(3 * bytes), 1 << 20);
-	open_session(&bench, 1, false, 0);
-	send_batch(&bench, 0, BATCH);
-	serve_all(&bench);
-	barrier(&bench);
-	CHECK(bench.value_size > 0);
-	uint64_t keys = bytes / (19 + bench.value_size);
-	bench.spent_ns = 0;
-	open_session(&bench, 2, true, keys);
-	uint64_t sent = restore(&bench, keys);
-	report("restore_mb_per_s", (double)sent / 1e6 / ((double)bench.spent_ns / 1e9), "MB/s");
-	report("restore_entries_per_s", (double)keys / 1e6 / ((double)bench.spent_ns / 1e9), "M/s");
+	uint64_t keys = measure_restore(&bench, bytes);
 	measure_pause(&bench, keys);
 	measure_ratio(&bench, keys);
 	bench_deinit(&bench);

@@ -4,7 +4,7 @@ A rate says little on a machine that others use, too; what a record costs in pro
 
 import bisect
 import collections
-import pathlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +33,8 @@ NAMES = {
 }
 
 Times = dict[tuple[int, int], tuple[str, float]]
+# Between two looks, in seconds: each takes some milliseconds of the processors that are measured.
+EVERY = 0.25
 
 
 def role(name: str) -> str:
@@ -40,22 +42,52 @@ def role(name: str) -> str:
     return next((role for begin, role in NAMES.items() if name.startswith(begin)), "other")
 
 
+def stat(path: str) -> tuple[str, list[bytes]]:
+    """The name in a stat file of /proc, and what stands behind it; nothing of what has ended."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return "", []
+    try:
+        head, _, tail = os.read(file, 1024).rpartition(b")")
+    except OSError:
+        return "", []
+    finally:
+        os.close(file)
+    return head.partition(b"(")[2].decode(errors="replace"), tail.split()
+
+
+def listed(path: str) -> list[str]:
+    """The numbers in a folder of /proc, none if it is gone."""
+    try:
+        return [name for name in os.listdir(path) if name.isdecimal()]
+    except OSError:
+        return []
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session: what its leader has started, and whatever those have."""
+    found = []
+    for name in listed("/proc"):
+        _, words = stat(f"/proc/{name}/stat")
+        if words and int(words[3]) == leader:
+            found.append(int(name))
+    return found
+
+
 def times(pids: list[int]) -> Times:
     """Processor time so far of all threads of these processes, with their roles."""
     found: Times = {}
     for pid in pids:
-        for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
-            try:
-                head, _, tail = (task / "stat").read_text().rpartition(")")
-            except OSError:
-                continue
-            words = tail.split()
-            found[pid, int(task.name)] = (role(head.partition("(")[2]), (int(words[11]) + int(words[12])) * TICK)
+        for task in listed(f"/proc/{pid}/task"):
+            name, words = stat(f"/proc/{pid}/task/{task}/stat")
+            if words:
+                found[pid, int(task)] = (role(name), (int(words[11]) + int(words[12])) * TICK)
     return found
 
 
 class Sampler:
-    """Looks at processes every 50 ms while it is entered."""
+    """Looks at processes now and then while it is entered."""
 
     def __init__(self, pids: Callable[[], list[int]]) -> None:
         self._pids = pids
@@ -74,7 +106,7 @@ class Sampler:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._ended.wait(0.05):
+        while not self._ended.wait(EVERY):
             self._last |= times(self._pids())  # the time of threads that have ended stays
             total: dict[str, float] = collections.defaultdict(float)
             for name, seconds in self._last.values():

@@ -206,8 +206,7 @@ class Engine:
 
     def pids(self) -> list[int]:
         """Of all its processes."""
-        mine = subprocess.run(["ps", "-o", "pid=", "-s", str(self.child.pid)], capture_output=True, text=True)
-        return [*map(int, mine.stdout.split()), *(self.sidecar.pids() if self.sidecar else [])]
+        return [*cpu.session(self.child.pid), *(self.sidecar.pids() if self.sidecar else [])]
 
     def run(self, size: int, parallelism: int, records: int, **more: object) -> Run:
         """Runs a job over about so many records."""

@@ -44,9 +44,9 @@ def make(folder: pathlib.Path, size: int, records: int) -> list[str]:
     return paths
 
 
-def files(folder: pathlib.Path, size: int, wanted: int) -> tuple[list[str], int]:
-    """Paths of files with about so many records together, some of them repeatedly, and how many those are."""
-    each = LARGE[size] if wanted >= FILES * SMALL[size] * 4 else SMALL[size]
+def files(folder: pathlib.Path, size: int, wanted: int, many: bool = False) -> tuple[list[str], int]:
+    """Paths of files with about so many records together, some of them repeatedly, and how many those are; many: of the small ones, always."""
+    each = SMALL[size] if many or wanted < FILES * SMALL[size] * 4 else LARGE[size]
     paths = make(folder, size, each)
     count = max(4, -(-wanted // each))
     return [paths[i % FILES] for i in range(count)], count * each

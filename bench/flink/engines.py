@@ -210,7 +210,7 @@ class Engine:
 
     def run(self, size: int, parallelism: int, records: int, **more: object) -> Run:
         """Runs a job over about so many records."""
-        files, count = data.files(TOP / "build" / "bench" / "flink-data", size, records)
+        files, count = data.files(TOP / "build" / "bench" / "flink-data", size, records, many=bool(more.pop("many_files", False)))
         if "rate" in more:
             count = records
             more["records"] = records

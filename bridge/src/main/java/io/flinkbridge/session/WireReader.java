@@ -26,7 +26,9 @@ public final class WireReader {
 
   /** Begins to read a part of an array. */
   public WireReader over(byte[] array, int offset, int size) {
-    bytes = array;
+    if (bytes != array) { // as a rule the same: storing a reference is more than storing a number
+      bytes = array;
+    }
     at = offset;
     end = offset + size;
     return this;

@@ -115,7 +115,6 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
   private final ArrayDeque<InFlight> inFlight = new ArrayDeque<>();
   private final InFlightWindow window;
   private final Batch batch;
-  private final StreamRecord<BridgeRecord> reused = new StreamRecord<>(null);
 
   private transient Session session;
   private transient StateKeeper state;
@@ -549,19 +548,21 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
     return head;
   }
 
-  /** Emits the records of a Results. */
+  /**
+   * Emits the records of a Results. Each gets an element of its own: it is cheaper to make one than
+   * to store a new record into an old one, which a collector that is generational has to be told
+   * of, and whoever stands behind this operator and stores into it as well.
+   */
   private void emit(Answer answer) {
     for (BridgeRecord record : answer.records()) {
-      if (record.timestamp == BridgeRecord.NO_TIMESTAMP) {
-        reused.replace(record);
-        reused.eraseTimestamp();
-      } else {
-        reused.replace(record, record.timestamp);
-      }
+      StreamRecord<BridgeRecord> element =
+          record.timestamp == BridgeRecord.NO_TIMESTAMP
+              ? new StreamRecord<>(record)
+              : new StreamRecord<>(record, record.timestamp);
       if (tags.isEmpty()) {
-        output.collect(reused);
+        output.collect(element);
       } else if (record.route >= 0 && record.route < tags.size()) {
-        output.collect(tags.get(record.route), reused);
+        output.collect(tags.get(record.route), element);
       } else {
         throw new ProtocolException("a record of route " + record.route + " of " + tags.size());
       }

@@ -97,7 +97,8 @@ static inline const uint8_t *flag_read(const uint8_t *at, const uint8_t *end, bo
 }
 
 /* Reads the field of an entry that goes with a key. */
-static inline const uint8_t *entry_field(const uint8_t *at, const uint8_t *end, uint32_t key, struct wire_entry *entry)
+static ALWAYS_INLINE const uint8_t *entry_field(const uint8_t *at, const uint8_t *end, uint32_t key,
+						struct wire_entry *entry)
 {
 	uint32_t word = 0;
 	switch (key) {
@@ -123,11 +124,25 @@ static inline const uint8_t *entry_field(const uint8_t *at, const uint8_t *end, 
 	return wire_unknown_skip(at, end, key, ENTRY_FIELDS);
 }
 
-/* Reads an entry. */
+/* Reads the field of a key if it is the next. */
+static ALWAYS_INLINE const uint8_t *entry_next(const uint8_t *at, const uint8_t *end, uint32_t key,
+					       struct wire_entry *entry)
+{
+	return at != NULL && at < end && *at == key ? entry_field(at + 1, end, key, entry) : at;
+}
+
+/* Reads an entry. Writers put fields in the order of their numbers: each is looked for where it would then be, which is less than to jump by its
+ * key; what stands otherwise is read as it comes. */
 static inline bool entry_read(struct view bytes, struct wire_entry *entry)
 {
 	const uint8_t *at = bytes.data, *end = at + bytes.size;
 	*entry = (struct wire_entry){.key = {end, 0}, .sub_key = {end, 0}, .value = {end, 0}};
+	at = entry_next(at, end, KEY(1, WIRE_VARINT), entry);
+	at = entry_next(at, end, KEY(2, WIRE_VARINT), entry);
+	at = entry_next(at, end, KEY(3, WIRE_FIXED32), entry);
+	at = entry_next(at, end, KEY(4, WIRE_BYTES), entry);
+	at = entry_next(at, end, KEY(5, WIRE_BYTES), entry);
+	at = entry_next(at, end, KEY(6, WIRE_BYTES), entry);
 	while (at != NULL && at < end) {
 		uint32_t key;
 		at = key_read(at, end, &key);
@@ -140,6 +155,13 @@ static inline bool entry_read(struct view bytes, struct wire_entry *entry)
 bool wire_next_entry(struct wire_reader *reader, struct wire_entry *entry)
 {
 	struct wire_field field;
+	if (LIKELY(reader->at < reader->end && *reader->at == KEY(1, WIRE_BYTES) && !reader->malformed)) {
+		const uint8_t *at = bytes_read(reader->at + 1, reader->end, &field.bytes);
+		if (LIKELY(at != NULL && entry_read(field.bytes, entry))) {
+			reader->at = at;
+			return true;
+		}
+	}
 	while (wire_next(reader, &field)) {
 		if (field.number != 1)
 			continue;

@@ -575,6 +575,24 @@ START_TEST(entry_all_fields)
 }
 END_TEST
 
+/* No order of fields is asked for, and of one that comes twice the last counts. */
+START_TEST(entry_in_any_order)
+{
+	struct view body = BYTES(0x0a, 18, 0x32, 1, 'v', 0x22, 1, 'a', 0x22, 1, 'k', 0x1d, 0xfe, 0xff, 0xff, 0xff, 0x10,
+				 7, 0x08, 3, /* next: a longer key of a field */ 0x0a, 5, 0x08, 1, 0x90, 0x00, 7);
+	struct wire_reader reader;
+	struct wire_entry entry;
+	wire_reader_init(&reader, body);
+	ck_assert(wire_next_entry(&reader, &entry));
+	ck_assert(entry.state == 3 && entry.key_group == 7 && entry.key_hash == -2 && !entry.more && !entry.removed);
+	ck_assert(view_equal(entry.key, TEXT("k")) && view_equal(entry.value, TEXT("v")) && entry.sub_key.size == 0);
+	ck_assert(wire_next_entry(&reader, &entry));
+	ck_assert(entry.state == 1 && entry.key_group == 7 && entry.key.size == 0);
+	ck_assert(!wire_next_entry(&reader, &entry) && !reader.malformed);
+	must_agree(SURFACE_STATE_DELTA, body);
+}
+END_TEST
+
 /* The checksum is that of XXH3-64 over the entries alone, wherever they stand in the body. */
 START_TEST(entries_checksum)
 {
@@ -924,6 +942,7 @@ static Suite *wire_suite(void)
 	tcase_add_test(unit, unary_fields);
 	tcase_add_loop_test(unit, unary_refuses, 0, 10);
 	tcase_add_test(unit, entry_all_fields);
+	tcase_add_test(unit, entry_in_any_order);
 	tcase_add_test(unit, entries_checksum);
 	tcase_add_test(unit, entries_refuse);
 	tcase_add_test(unit, entry_parts);

@@ -52,7 +52,7 @@ arena_ref block_alloc(struct state_store *store, size_t size)
 	arena_ref block = arena_alloc(store->arena, store->channel, size);
 
 	if (block != 0)
-		words_write(store)->bytes += arena_block_size(size);
+		store->words->bytes += arena_block_size(size); /* logged with the heads of the heap */
 	return block;
 }
 
@@ -673,7 +673,7 @@ struct entry *table_insert(struct state *state, uint32_t hash, struct view sub, 
 	uint32_t marks = (*bucket ^ entry->next) | mark_of(store, hash);
 	*(uint32_t *)arena_write(store->arena, bucket, sizeof(*bucket)) = entry_ref(store, entry) | marks;
 	FAULT_POINT(table_insert);
-	struct state_words *words = words_write(store);
+	struct state_words *words = store->words; /* logged: the entry's block came from the heap */
 	words->entries++;
 	count_live(state, entry, true);
 	for (int i = 0; i < SPLITS_PER_INSERT && words->entries * 4 > (uint64_t)words->bucket_count * 3; i++) {

@@ -237,7 +237,7 @@ START_TEST(A5_a_process_killed_anywhere_leaves_whole_units)
 {
 	uint64_t last = 0;
 	struct model_dice dice = {(uint64_t)getpid()};
-	for (int round = 0; round < 300; round++) {
+	for (int round = 0; round < 300 || last == 0; round++) { /* on a busy machine few children come to anything */
 		int status;
 		pid_t pid = fork();
 		ck_assert_int_ge(pid, 0);
@@ -255,7 +255,6 @@ START_TEST(A5_a_process_killed_anywhere_leaves_whole_units)
 		ck_assert_uint_ge(*word(0), last);
 		last = *word(0);
 	}
-	ck_assert_uint_gt(last, 0);
 	ck_assert_uint_eq(arena_session_usage(&arena, CHANNEL).blocks, 0);
 }
 END_TEST

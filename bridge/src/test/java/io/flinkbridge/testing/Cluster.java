@@ -37,6 +37,9 @@ public final class Cluster implements AutoCloseable {
     configuration.setString("taskmanager.memory.network.min", "64m");
     configuration.setString("taskmanager.memory.network.max", "64m");
     configuration.setString("taskmanager.memory.managed.size", "64m");
+    // Whoever is asked may not have had a processor for a while.
+    configuration.setString("pekko.ask.timeout", "2min");
+    configuration.setString("heartbeat.timeout", "180000");
     // Of splits whose fetchers do not end at once; it is 30 s otherwise.
     configuration.setString("source.reader.close.timeout", "200");
     cluster =

@@ -75,10 +75,10 @@ struct arena {
 	bool is_file;
 	bool extents_freed; /* a bit of `freed` is set */
 	uint64_t huge_at;   /* offset of what arena_make_huge was last asked for */
-	bool filling; /* set by whoever writes much new state for a while: memory for it is asked for by huge pages */
+	bool filling; /* set by whoever writes much new state for a while: memory is asked for before it is touched */
 	struct arena_asking {
-		uint64_t huge_ns, small_ns; /* what it took when it was last done in one way or the other */
-		uint32_t pages;
+		uint64_t huge_ns, small_ns; /* what a huge page took of late, and as much memory in small ones */
+		uint32_t turns;             /* of asking, where there was a choice */
 	} asking;
 	uint32_t own_logged[SLOT_CHANNELS_MAX]; /* the records that cover a session's words (A7) */
 	uint32_t core_logged[SLOT_CHANNELS_MAX];

@@ -5,8 +5,8 @@
  * unit, which joins the other list once that unit is over (A2). Blocks are neither merged nor moved. When the extent at hand is used up, a large free block is cut up before a new extent is taken. Blocks above half
  * an extent are runs of extents of their own, and go back to the arena at once.
  *
- * A session that is being filled (a restore) grows by huge pages, whose memory is asked for at once: a fault for each small page would be a quarter of
- * the time.
+ * For a session that is being filled (a restore) memory is asked for by the extent, or by huge pages where these are quick to be had: a fault for each small
+ * page is a quarter of its time.
  *
  * What a rollback must find: list heads, the first word of a block that goes on or off a list, the extent table. All are
  * logged. The inside of an extent that nothing was cut from yet is nobody's and needs no log.
@@ -24,9 +24,9 @@ enum {
 	PUNCH_EXTENTS = 4,  /* that arena_idle gives back at a time */
 	UNITS_PER_EXTENT = ARENA_EXTENT / ARENA_UNIT,
 	PAGE_EXTENTS = SLOT_HUGE_PAGE / ARENA_EXTENT,
-	PAGES_FROM = 8,        /* extents that a session has before it grows by huge pages */
+	FILLED_FROM = 8,       /* extents that a session has before memory is asked for */
+	OTHERWISE = 32,        /* every so many times it is asked for in the way that was slower */
 	REFUSED_NS = 20000000, /* counts as slower than anything */
-	PAGES_OTHERWISE = 16   /* every so many pages are asked for in the way that was slower */
 };
 
 #define QUARTERS(low) (low) * 5 / 4, (low)*6 / 4, (low)*7 / 4, (low)*2
@@ -262,34 +262,38 @@ static uint64_t ns_of_late(uint64_t before, uint64_t now)
 	return before == 0 ? now : before - before / 4 + now / 4;
 }
 
-/* Asks the system for the memory of a huge page that nothing was cut from yet: as one, or as small pages without a fault for each. Which is quicker
- * depends on what memory is free just now, by a factor of three either way: the one that has been of late, and now and then the other. */
-static void page_ask(struct arena *arena, uint8_t *page)
+/* Whether a session is being filled, and is no small one: then memory for extents is asked for before it is touched. */
+static bool is_filled(const struct arena *arena, const struct session_core *core)
 {
-	struct arena_asking *asking = &arena->asking;
-	bool huge = asking->huge_ns <= asking->small_ns;
-	uint64_t start = clock_ns();
-
-	if (++asking->pages % PAGES_OTHERWISE == 0)
-		huge = !huge;
-	*page = 0; /* nobody's as yet */
-	bool is_huge = huge && slot_make_huge(page);
-	if (huge)
-		asking->huge_ns = ns_of_late(asking->huge_ns, is_huge ? clock_ns() - start : REFUSED_NS);
-	if (is_huge)
-		return;
-	start = clock_ns();
-	slot_populate(page, SLOT_HUGE_PAGE);
-	asking->small_ns = ns_of_late(asking->small_ns, clock_ns() - start);
+	return arena->filling && !arena->is_file && core->extents >= FILLED_FROM;
 }
 
-/* How many extents a session grows by: those of a huge page, where it is being filled, is no small one, and such are the next. */
-static uint32_t extents_to_grow_by(struct arena *arena, const struct session_core *core)
+/* Whether such a session grows by the extents of a huge page: when they are the next that are free, and it is quicker. That depends on what memory is
+ * free just now, by a factor of three either way: it is what was quicker of late, and now and then the other. */
+static bool grows_by_a_page(struct arena *arena)
 {
-	if (!arena->filling || arena->is_file || core->extents < PAGES_FROM || arena->blocks_from % SLOT_HUGE_PAGE != 0)
-		return 1;
-	uint32_t next = extents_find(arena, PAGE_EXTENTS);
-	return next != UINT32_MAX && next == arena->extent_hint && next % PAGE_EXTENTS == 0 ? PAGE_EXTENTS : 1;
+	struct arena_asking *asking = &arena->asking;
+	uint32_t next = arena->blocks_from % SLOT_HUGE_PAGE != 0 ? UINT32_MAX : extents_find(arena, PAGE_EXTENTS);
+
+	if (next == UINT32_MAX || next != arena->extent_hint || next % PAGE_EXTENTS != 0)
+		return false;
+	return (asking->huge_ns <= asking->small_ns) != (++asking->turns % OTHERWISE == 0);
+}
+
+/* Asks the system for the memory of extents that nothing was cut from yet. */
+static void memory_ask(struct arena *arena, uint8_t *memory, uint32_t extents)
+{
+	struct arena_asking *asking = &arena->asking;
+	uint64_t start = clock_ns();
+
+	*memory = 0; /* nobody's as yet */
+	if (extents == PAGE_EXTENTS) {
+		bool done = slot_make_huge(memory);
+		asking->huge_ns = ns_of_late(asking->huge_ns, done ? clock_ns() - start : REFUSED_NS);
+	} else {
+		slot_populate(memory, ARENA_EXTENT);
+		asking->small_ns = ns_of_late(asking->small_ns, (clock_ns() - start) * PAGE_EXTENTS);
+	}
 }
 
 /* Finds memory to cut blocks of `bytes` from: a large free block, or new extents. */
@@ -307,14 +311,16 @@ static bool bump_refill(struct arena *arena, uint32_t channel, uint32_t bytes)
 			return true;
 		}
 	}
-	uint32_t count = extents_to_grow_by(arena, core), extent = extents_take(arena, channel, count);
+	bool filled = is_filled(arena, core);
+	uint32_t count = filled && grows_by_a_page(arena) ? PAGE_EXTENTS : 1,
+		 extent = extents_take(arena, channel, count);
 	if (extent == UINT32_MAX)
 		return false;
 	core->bump = (uint32_t)(arena->blocks_from / ARENA_UNIT) + extent * UNITS_PER_EXTENT;
 	core->bump_end = core->bump + count * UNITS_PER_EXTENT;
 	FAULT_POINT(alloc_extent);
-	if (count == PAGE_EXTENTS)
-		page_ask(arena, arena_at(arena, core->bump));
+	if (filled)
+		memory_ask(arena, arena_at(arena, core->bump), count);
 	return true;
 }
 

@@ -120,8 +120,7 @@ static uint64_t own_time(const struct supervisor *supervisor, const struct keepe
 	if (ran == watch->ran_ns && away == 0 && process_is_in_state(keeper->owner->pid, "R"))
 		return 0;
 	uint64_t own = away < passed ? passed - away : 0;
-	own /= passed < most ? 1 : passed / most;
-	return own < most ? own : most;
+	return passed <= most ? own : (uint64_t)((double)own * (double)most / (double)passed);
 }
 
 /* Judges one worker. */

@@ -478,7 +478,7 @@ START_TEST(who_is_looked_at_late_is_not_killed_for_it)
 		watchdog_turn(&supervisor, now += look);
 	}
 	ck_assert(!keeper->lives[0].killed);
-	watchdog_turn(&supervisor, now += look);
+	watchdog_turn(&supervisor, now + look);
 	ck_assert(keeper->lives[0].killed);
 	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 	control_destroy(&sidecar.control);

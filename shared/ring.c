@@ -16,7 +16,7 @@
 
 enum {
 	LAP_MIN = 128 << 10, /* no lap is shorter than this */
-	LAP_SHARE = 4,       /* a lap ends where what is in use and the next frame are this small a part of it */
+	LAP_SHARE = 4,       /* a lap ends where what is in use is this small a part of it, if the next frame fits, too */
 	LAP_LOOK = 16 << 10, /* bytes between two looks at the head for that */
 };
 
@@ -93,12 +93,11 @@ static uint64_t load_head(const struct ring_producer *producer, memory_order ord
 	return atomic_load_explicit((_Atomic uint64_t *)&producer->peer->head, order);
 }
 
-/* Whether what is in use, by the head last seen, and a frame of `span` bytes are a small part of this lap. If so, the frame
- * fits before what is in use. */
+/* Whether what is in use, by the head last seen, is a small part of this lap, and a frame of `span` bytes fits before it. */
 static inline bool lap_is_free(const struct ring_producer *producer, uint64_t span)
 {
 	uint64_t place = producer->position & (producer->size - 1);
-	return (producer->position - producer->peer_head + span) * LAP_SHARE <= place;
+	return (producer->position - producer->peer_head) * LAP_SHARE + span <= place;
 }
 
 /* Whether to begin a new lap before the end of the ring. So one whose consumer keeps up uses its first pages again and again,

@@ -344,6 +344,19 @@ START_TEST(a_ring_that_is_kept_empty_uses_its_first_part_only)
 }
 END_TEST
 
+START_TEST(so_does_one_that_is_kept_empty_of_large_frames)
+{
+	uint64_t longest = 0;
+	for (uint64_t seq = 0; seq < 1000; seq++) {
+		push(seq, ring_size / 5);
+		pull_release(seq, ring_size / 5);
+		uint64_t place = consumer.position % ring_size;
+		longest = place > longest ? place : longest;
+	}
+	ck_assert_uint_lt(longest, ring_size * 2 / 3); /* the third frame ends behind the shortest lap */
+}
+END_TEST
+
 START_TEST(a_ring_whose_consumer_lags_is_used_to_its_end)
 {
 	uint64_t count = 0;
@@ -1097,6 +1110,7 @@ static TCase *laps_case(void)
 	TCase *tests = tcase_create("laps");
 	tcase_add_checked_fixture(tests, setup_lapped, teardown);
 	tcase_add_test(tests, a_ring_that_is_kept_empty_uses_its_first_part_only);
+	tcase_add_test(tests, so_does_one_that_is_kept_empty_of_large_frames);
 	tcase_add_test(tests, a_ring_whose_consumer_lags_is_used_to_its_end);
 	tcase_add_test(tests, a_pad_that_ends_a_lap_is_not_counted_as_fill);
 	tcase_add_test(tests, a_head_that_cannot_be_true_is_found_at_a_laps_end_too);

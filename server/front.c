@@ -23,6 +23,7 @@
 
 enum {
 	EVENTS_PER_TURN = 32,
+	BYTES_PER_TURN = 32 << 10, /* to the workers: they read them while they are in the cache */
 	LINGER_LOOKS = 60,
 	LINGER_SERVED_MAX = 64,
 	QUIET_MS = 1000, /* how long a stop waits for clients that have nothing to finish to hang up by themselves */
@@ -249,7 +250,8 @@ static void front_drain(struct front *front)
 static bool front_events(struct front *front, gpr_timespec deadline)
 {
 	int count = 0;
-	while (count < EVENTS_PER_TURN) {
+	front->turn_bytes = 0;
+	while (count < EVENTS_PER_TURN && front->turn_bytes < BYTES_PER_TURN) {
 		grpc_event event = grpc_completion_queue_next(front->queue, deadline, NULL);
 		if (event.type != GRPC_OP_COMPLETE)
 			break;

@@ -263,7 +263,8 @@ struct front {
 
 	struct slot_end slots[SLOTS_MAX];
 	uint32_t slot_count;
-	uint64_t in_flight; /* messages and calls with workers */
+	uint64_t in_flight;  /* messages and calls with workers */
+	uint64_t turn_bytes; /* of requests that this turn of the loop has put into rings */
 
 	struct session *sessions, *sessions_last; /* in the order of their arrival */
 	uint32_t sessions_waiting;                /* Opens that wait for a slot */

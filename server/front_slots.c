@@ -202,6 +202,7 @@ enum send_result channel_end_send(struct channel_end *end, struct frame header, 
 	channel_end_mark(end);
 	note_fill(end);
 	end->slot->front->in_flight++;
+	end->slot->front->turn_bytes += size;
 	return SEND_OK;
 }
 

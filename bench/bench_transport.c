@@ -6,13 +6,16 @@
  * printed is the median over the rounds, and the median of the rounds' ratios. Lines are `name<TAB>value<TAB>unit`, and the
  * same goes to build/bench/transport.json.
  *
- * With --against DIR the first side is no direct one but the worker path of another build: what a change is worth.
+ * With --against DIR the first side is no direct one but the worker path of another build: what a change is worth. With
+ * --cores C:S the client runs on core C and all processes of both sidecars on core S, so that nothing hangs on where the
+ * scheduler puts whom.
  *
- *   bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only NAME]
+ *   bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only NAME] [--cores C:S]
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +80,7 @@ static const char *bin = "build/release";
 static const char *against;   /* another build's programs, instead of the direct side */
 static const char *only = ""; /* workloads whose name begins so */
 static unsigned rounds = 15, round_ms = 300;
+static int client_core = -1, sidecar_core = -1; /* -1: wherever the scheduler puts them */
 static char topology[33];
 static FILE *json;
 
@@ -126,6 +130,18 @@ static void compile(void)
 	diagnostics_free(&diagnostics);
 }
 
+/* Keeps this process, and those that it starts from now on, on a core; nothing for -1. */
+static void stay_on(int core)
+{
+	cpu_set_t cores;
+	if (core < 0)
+		return;
+	CPU_ZERO(&cores);
+	CPU_SET(core, &cores);
+	if (sched_setaffinity(0, sizeof cores, &cores) != 0)
+		fatal("cannot run on core %d (--cores)", core);
+}
+
 /* Starts a sidecar with one slot and connects to it. */
 static void side_start(struct side *side)
 {
@@ -136,6 +152,7 @@ static void side_start(struct side *side)
 	snprintf(side->address, sizeof side->address, "%s", listen);
 	side->pid = fork();
 	if (side->pid == 0) {
+		stay_on(sidecar_core);
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		execl(program, program, "--descriptor", descriptor, "--slots", "1", "--listen", listen, "--log-level",
 		      "warn", side->direct ? "--direct" : NULL, NULL);
@@ -551,11 +568,15 @@ static void parse(int argc, char **argv)
 			rounds = (unsigned)strtoul(argv[++i], NULL, 10);
 		} else if (i + 1 < argc && strcmp(argv[i], "--round-ms") == 0) {
 			round_ms = (unsigned)strtoul(argv[++i], NULL, 10);
+		} else if (i + 1 < argc && strcmp(argv[i], "--cores") == 0 &&
+			   sscanf(argv[i + 1], "%d:%d", &client_core, &sidecar_core) == 2 && client_core >= 0 &&
+			   sidecar_core >= 0 && client_core < CPU_SETSIZE && sidecar_core < CPU_SETSIZE) {
+			i++;
 		} else {
 			fprintf(
 			    stderr,
 			    "usage: bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only "
-			    "NAME]\n");
+			    "NAME] [--cores CLIENT:SIDECAR]\n");
 			exit(2);
 		}
 	}
@@ -605,6 +626,8 @@ int main(int argc, char **argv)
 		fatal("cannot write build/bench/transport.json, or a temporary directory");
 	fputs("[", json);
 	compile();
+	stay_on(sidecar_core); /* whether there is such a core */
+	stay_on(client_core);
 	for (int i = 0; i < 2; i++)
 		side_start(&sides[i]);
 	for (int i = 0; i < 2; i++)

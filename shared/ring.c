@@ -16,7 +16,7 @@
 
 enum {
 	LAP_MIN = 128 << 10, /* no lap is shorter than this */
-	LAP_SHARE = 4,       /* a lap ends where what is in use is this small a part of it, if the next frame fits, too */
+	LAP_SHARE = 4,       /* a lap ends where what is in use is so small a part of it, if the next frame fits */
 	LAP_LOOK = 16 << 10, /* bytes between two looks at the head for that */
 };
 

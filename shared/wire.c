@@ -274,49 +274,44 @@ static enum wire_result header_append(struct wire_batch *batch, uint32_t first, 
 
 /* ---- Records ---- */
 
-/* Reads a varint without a loop, by the eight bytes from it on, or the last eight of its record, which begins at `start`. Where there are not
- * that many, it is longer, or none, wire_varint_long reads it. */
-static inline const uint8_t *varint_read_near(const uint8_t *start, const uint8_t *at, const uint8_t *end,
+/* Reads a varint without a loop, by the eight bytes from it on, if there are that many before `limit`: its groups of seven bits are moved
+ * together by eighths, quarters and halves. wire_varint_long reads one that is longer, or near the limit. */
+static inline const uint8_t *varint_read_near(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
 					      uint64_t *value)
 {
 	uint64_t word;
-	unsigned behind = 0; /* bytes that are missing to eight */
-	if (end - at < 8) {
-		if (end - start < 8)
-			return wire_varint_long(at, end, value);
-		behind = 8 - (unsigned)(end - at);
-	}
-	memcpy(&word, at - behind, sizeof(word));
-	word = behind < 8 ? le64toh(word) >> (8 * behind) : 0;
-	uint64_t stops = ~word & UINT64_C(0x8080808080808080);
-	unsigned size = stops == 0 ? 9 : ((unsigned)__builtin_ctzll(stops) + 1) / 8;
-	if (size > 8 - behind)
+	if (limit - at < 8)
 		return wire_varint_long(at, end, value);
+	memcpy(&word, at, sizeof(word));
+	word = le64toh(word);
+	uint64_t stops = ~word & UINT64_C(0x8080808080808080);
+	if (stops == 0)
+		return wire_varint_long(at, end, value);
+	at += (unsigned)__builtin_ctzll(stops) / 8 + 1;
+	if (at > end)
+		return NULL;
 	word &= (stops ^ (stops - 1)) & UINT64_C(0x7f7f7f7f7f7f7f7f);
-	word = (word & UINT64_C(0x007f007f007f007f)) | (word & UINT64_C(0x7f007f007f007f00)) >> 1;
-	word = (word & UINT64_C(0x00003fff00003fff)) | (word & UINT64_C(0x3fff00003fff0000)) >> 2;
-	*value = (word & UINT64_C(0x0fffffff)) | (word & UINT64_C(0x0fffffff00000000)) >> 4;
-	return at + size;
+	word -= (word & UINT64_C(0x7f007f007f007f00)) >> 1;
+	word -= ((word & UINT64_C(0x3fff00003fff0000)) >> 2) * 3;
+	*value = (word & UINT64_C(0x0fffffff)) | word >> 32 << 28;
+	return at;
 }
 
 /* Numbers of Record's fields go up to this. */
 enum { RECORD_FIELDS = 8 };
 
-/* Reads a field of a record that is no header. Inlined into the loop below. */
-static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *start, const uint8_t *at, const uint8_t *end,
-						 uint32_t key, struct wire_record *record)
+/* Reads a field of a record that is no header. */
+static const uint8_t *record_field(const uint8_t *at, const uint8_t *end, uint32_t key, struct wire_record *record)
 {
 	uint64_t number = 0;
 	uint32_t word = 0;
-	/* What every record has comes before the rest, for a jump by table costs as much as reading a field. */
-	if (LIKELY(key == KEY(1, WIRE_BYTES)))
+	switch (key) {
+	case KEY(1, WIRE_BYTES):
 		return bytes_read(at, end, &record->payload);
-	if (LIKELY(key == KEY(3, WIRE_VARINT))) {
-		at = varint_read_near(start, at, end, &number);
+	case KEY(3, WIRE_VARINT):
+		at = varint_read(at, end, &number);
 		record->timestamp = (int64_t)number;
 		return at;
-	}
-	switch (key) {
 	case KEY(4, WIRE_BYTES):
 		record->keyed = 1;
 		return bytes_read(at, end, &record->key);
@@ -340,13 +335,11 @@ static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *start, const uin
 	return wire_unknown_skip(at, end, key, RECORD_FIELDS);
 }
 
-/* Reads the fields of a record; headers go to the batch. */
-static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8_t *end, struct wire_batch *batch,
-						  struct wire_record *record)
+/* Reads the fields of a record from `at` on, whatever they are; headers go to the batch. */
+static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, struct wire_batch *batch,
+				      struct wire_record *record)
 {
-	const uint8_t *start = at;
 	uint32_t first = batch->header_count;
-	*record = (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .ordinal = batch->count};
 	while (at < end) {
 		uint32_t key;
 		at = key_read(at, end, &key);
@@ -362,7 +355,7 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 				return result;
 			continue;
 		}
-		at = record_field(start, at, end, key, record);
+		at = record_field(at, end, key, record);
 		if (at == NULL)
 			return WIRE_MALFORMED;
 	}
@@ -377,14 +370,35 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 	return WIRE_OK;
 }
 
-/* Reads one record and appends it. On failure the batch is as before. */
-static ALWAYS_INLINE enum wire_result record_append(struct view bytes, struct wire_batch *batch)
+/* Reads a record. A payload and a time behind it, all that most records have, are read by
+ * themselves: a jump by table costs as much as reading a field. */
+static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
+						  struct wire_batch *batch, struct wire_record *record)
+{
+	*record = (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .ordinal = batch->count};
+	if (LIKELY(at < end && *at == KEY(1, WIRE_BYTES))) {
+		at = bytes_read(at + 1, end, &record->payload);
+		if (at == NULL)
+			return WIRE_MALFORMED;
+	}
+	if (at < end && *at == KEY(3, WIRE_VARINT)) {
+		uint64_t number;
+		at = varint_read_near(at + 1, end, limit, &number);
+		if (at == NULL)
+			return WIRE_MALFORMED;
+		record->timestamp = (int64_t)number;
+	}
+	return LIKELY(at == end) ? WIRE_OK : record_fields(at, end, batch, record);
+}
+
+/* Reads one record and appends it; what lies before `limit` may be looked at. On failure the batch is as before. */
+static ALWAYS_INLINE enum wire_result record_append(struct view bytes, const uint8_t *limit, struct wire_batch *batch)
 {
 	struct wire_record *record = record_room(batch);
 	if (record == NULL)
 		return WIRE_NO_MEMORY;
 	uint32_t headers = batch->header_count;
-	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, batch, record);
+	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, limit, batch, record);
 	if (LIKELY(result == WIRE_OK))
 		batch->count++;
 	else
@@ -396,7 +410,7 @@ enum wire_result wire_parse_record(struct view bytes, struct wire_batch *batch)
 {
 	struct wire_reader reader; /* for its care of absent messages */
 	wire_reader_init(&reader, bytes);
-	return record_append((struct view){reader.at, bytes.size}, batch);
+	return record_append((struct view){reader.at, bytes.size}, reader.end, batch);
 }
 
 /* Notes that what is read is no message. */
@@ -424,7 +438,7 @@ static inline enum wire_result records_read(struct wire_reader *reader, struct w
 				return reader_fails(reader);
 			if (bytes.size > size_max)
 				return WIRE_TOO_LARGE;
-			enum wire_result result = record_append(bytes, batch);
+			enum wire_result result = record_append(bytes, end, batch);
 			if (result != WIRE_OK)
 				return result;
 		} else if (more != NULL && key == KEY(2, WIRE_VARINT)) {

@@ -24,6 +24,12 @@ static inline uint64_t varint_size(uint64_t value)
 	return (bits * 9 + 64) / 64; /* ceil(bits / 7) for 1 to 64 */
 }
 
+/* The same of a length, which seldom has more than two. */
+static inline uint64_t length_size(uint64_t length)
+{
+	return LIKELY(length < 1 << 14) ? 1 + (length >= 0x80) : varint_size(length);
+}
+
 /* Writes a varint; returns what is behind it. */
 static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
 {
@@ -35,13 +41,13 @@ static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
 	return at;
 }
 
-/* Writes a varint below 2^56 without a loop, and whatever into the eight bytes from `at` on. */
-static inline uint8_t *varint_write_roomy(uint8_t *at, uint64_t value)
+/* Writes a varint below 2^56, whose size is known, without a loop, and whatever into the eight bytes from `at` on: its groups of seven bits
+ * are moved apart by halves, quarters and eighths, for which the upper one of two is added as often as it takes. */
+static inline uint8_t *varint_write_roomy(uint8_t *at, uint64_t value, uint64_t size)
 {
-	uint64_t size = varint_size(value);
-	value = (value & UINT64_C(0x000000000fffffff)) | (value & UINT64_C(0x00fffffff0000000)) << 4;
-	value = (value & UINT64_C(0x00003fff00003fff)) | (value & UINT64_C(0x0fffc0000fffc000)) << 2;
-	value = (value & UINT64_C(0x007f007f007f007f)) | (value & UINT64_C(0x3f803f803f803f80)) << 1;
+	value += (value & UINT64_C(0x00fffffff0000000)) * 15;
+	value += (value & UINT64_C(0x0fffc0000fffc000)) * 3;
+	value += value & UINT64_C(0x3f803f803f803f80);
 	value |= UINT64_C(0x8080808080808080) & ((UINT64_C(1) << (8 * (size - 1))) - 1);
 	value = htole64(value);
 	memcpy(at, &value, sizeof(value));
@@ -56,21 +62,32 @@ static inline uint8_t *fixed32_write(uint8_t *at, uint32_t value)
 	return at;
 }
 
-/* Key byte, length, bytes. The key is one byte. */
-static inline uint8_t *bytes_write(uint8_t *at, uint32_t key, struct view bytes)
-{
-	*at++ = (uint8_t)key;
-	at = varint_write(at, bytes.size);
-	if (bytes.size != 0)
-		memcpy(at, bytes.data, bytes.size);
-	return at + bytes.size;
-}
-
 /* Key byte and varint. The key is one byte. */
 static inline uint8_t *number_write(uint8_t *at, uint32_t key, uint64_t value)
 {
 	*at++ = (uint8_t)key;
 	return varint_write(at, value);
+}
+
+/* The same for a length. `roomy`: without a loop, and whatever into the four bytes from `at` on. */
+static ALWAYS_INLINE uint8_t *length_write(uint8_t *at, uint32_t key, uint64_t length, bool roomy)
+{
+	if (!roomy || length >= 1 << 14)
+		return number_write(at, key, length);
+	uint32_t low = (uint32_t)length, two = low >= 0x80;
+	uint32_t word =
+	    htole32((low + (low & 0x3f80) + (two << 7)) << 8 | key); /* its upper seven bits move up by one */
+	memcpy(at, &word, sizeof(word));
+	return at + 2 + two;
+}
+
+/* Key byte, length, bytes. The key is one byte. */
+static ALWAYS_INLINE uint8_t *bytes_write(uint8_t *at, uint32_t key, struct view bytes, bool roomy)
+{
+	at = length_write(at, key, bytes.size, roomy);
+	if (bytes.size != 0)
+		memcpy(at, bytes.data, bytes.size);
+	return at + bytes.size;
 }
 
 /* ---- Fields ---- */
@@ -157,7 +174,7 @@ static inline uint64_t number_size(uint64_t value)
 /* Bytes of a field of so many bytes, key and length included. */
 static inline uint64_t bytes_size(uint64_t size)
 {
-	return 1 + varint_size(size) + size;
+	return 1 + length_size(size) + size;
 }
 
 /* Bytes of one entry of the headers map, without its own key and length. */
@@ -166,11 +183,24 @@ static inline uint64_t header_size(const struct wire_header *header)
 	return bytes_size(header->key.size) + bytes_size(header->value.size);
 }
 
-/* Bytes of a record's fields. */
-static ALWAYS_INLINE uint64_t body_size(const struct wire_record *record, enum wire_form form)
+/* What a record takes: counted once, for its room and for its writing. */
+struct record_sizes {
+	uint64_t time; /* bytes of the timestamp behind its key; 0: it is not written */
+	uint64_t rest; /* of the fields that most records do not have, as they are written: headers and routing */
+	uint64_t body; /* of all fields */
+};
+
+/* Whether a record has nothing but a payload and a time. */
+static inline bool is_plain(const struct wire_record *record)
 {
-	uint64_t size = record->payload.size == 0 ? 0 : bytes_size(record->payload.size);
-	size += number_size((uint64_t)record->timestamp);
+	return (record->header_count | record->keyed | (uint32_t)record->key_hash | record->key_group | record->input |
+		record->route) == 0;
+}
+
+/* Bytes of all fields but payload and time. */
+static inline uint64_t rest_size(const struct wire_record *record, enum wire_form form)
+{
+	uint64_t size = 0;
 	for (uint32_t i = 0; i < record->header_count; i++)
 		size += bytes_size(header_size(&record->headers[i]));
 	if (form == WIRE_MESSAGE)
@@ -184,9 +214,22 @@ static ALWAYS_INLINE uint64_t body_size(const struct wire_record *record, enum w
 	return size + number_size(record->key_group) + number_size(record->route);
 }
 
+/* Counts the bytes of a record. */
+static ALWAYS_INLINE struct record_sizes record_sizes(const struct wire_record *record, enum wire_form form)
+{
+	struct record_sizes sizes = {0};
+	if (record->timestamp != 0)
+		sizes.time = varint_size((uint64_t)record->timestamp);
+	if (!LIKELY(is_plain(record)))
+		sizes.rest = rest_size(record, form);
+	sizes.body = record->payload.size == 0 ? 0 : bytes_size(record->payload.size);
+	sizes.body += (sizes.time == 0 ? 0 : 1 + sizes.time) + sizes.rest;
+	return sizes;
+}
+
 uint64_t wire_record_size(const struct wire_record *record, enum wire_form form)
 {
-	return bytes_size(body_size(record, form));
+	return bytes_size(record_sizes(record, form).body);
 }
 
 /* Writes the headers map of a record. */
@@ -195,8 +238,8 @@ static uint8_t *headers_write(uint8_t *at, const struct wire_record *record)
 	for (uint32_t i = 0; i < record->header_count; i++) {
 		const struct wire_header *header = &record->headers[i];
 		at = number_write(at, KEY(2, WIRE_BYTES), header_size(header));
-		at = bytes_write(at, KEY(1, WIRE_BYTES), header->key);
-		at = bytes_write(at, KEY(2, WIRE_BYTES), header->value);
+		at = bytes_write(at, KEY(1, WIRE_BYTES), header->key, false);
+		at = bytes_write(at, KEY(2, WIRE_BYTES), header->value, false);
 	}
 	return at;
 }
@@ -205,7 +248,7 @@ static uint8_t *headers_write(uint8_t *at, const struct wire_record *record)
 static ALWAYS_INLINE uint8_t *routing_write(uint8_t *at, const struct wire_record *record, enum wire_form form)
 {
 	if (record->keyed)
-		at = bytes_write(at, KEY(4, WIRE_BYTES), record->key);
+		at = bytes_write(at, KEY(4, WIRE_BYTES), record->key, false);
 	if (record->key_hash != 0) {
 		*at++ = KEY(5, WIRE_FIXED32);
 		at = fixed32_write(at, (uint32_t)record->key_hash);
@@ -219,43 +262,45 @@ static ALWAYS_INLINE uint8_t *routing_write(uint8_t *at, const struct wire_recor
 	return at;
 }
 
-/* Writes a record whose body is known to have so many bytes, and to fit. `roomy`: so do eight more. */
+/* Writes a record that is known to have these sizes, and to fit. `roomy`: so do eight bytes more. */
 static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record *record, enum wire_form form,
-					   uint64_t body, bool roomy)
+					   const struct record_sizes *sizes, bool roomy)
 {
-	at = number_write(at, KEY(1, WIRE_BYTES), body);
+	at = length_write(at, KEY(1, WIRE_BYTES), sizes->body, roomy);
 	if (record->payload.size != 0)
-		at = bytes_write(at, KEY(1, WIRE_BYTES), record->payload);
-	if (record->header_count != 0)
+		at = bytes_write(at, KEY(1, WIRE_BYTES), record->payload, roomy);
+	if (sizes->rest != 0 && record->header_count != 0)
 		at = headers_write(at, record);
-	if (record->timestamp != 0) {
+	if (sizes->time != 0) {
 		*at++ = KEY(3, WIRE_VARINT);
-		at = roomy && (uint64_t)record->timestamp >> 56 == 0
-			 ? varint_write_roomy(at, (uint64_t)record->timestamp)
-			 : varint_write(at, (uint64_t)record->timestamp);
+		at = roomy && sizes->time <= 8 ? varint_write_roomy(at, (uint64_t)record->timestamp, sizes->time)
+					       : varint_write(at, (uint64_t)record->timestamp);
 	}
-	return form == WIRE_MESSAGE ? at : routing_write(at, record, form);
+	return sizes->rest == 0 || form == WIRE_MESSAGE ? at : routing_write(at, record, form);
 }
 
 void wire_put_record(struct wire_writer *writer, const struct wire_record *record, enum wire_form form)
 {
-	uint64_t body = body_size(record, form);
-	if (writer_fits(writer, bytes_size(body)))
-		writer->at = record_write(writer->at, record, form, body, false);
+	struct record_sizes sizes = record_sizes(record, form);
+	if (writer_fits(writer, bytes_size(sizes.body)))
+		writer->at = record_write(writer->at, record, form, &sizes, false);
 }
 
 uint32_t wire_put_records(struct wire_writer *writer, const struct wire_record *records, uint32_t count,
 			  uint64_t size_max)
 {
-	uint8_t *at = writer->at;
+	uint8_t *at = writer->at, *const end = writer->end;
 	uint32_t written = 0;
-	for (; written < count && !writer->overflow; written++) {
+	if (writer->overflow)
+		return 0;
+	for (; written < count; written++) {
 		const struct wire_record *record = &records[written];
-		uint64_t body = body_size(record, WIRE_ANSWER), size = bytes_size(body);
-		uint64_t room = (uint64_t)(writer->end - at);
-		if (body > size_max || size > room)
+		struct record_sizes sizes = record_sizes(record, WIRE_ANSWER);
+		uint64_t size = bytes_size(sizes.body), room = (uint64_t)(end - at);
+		if (sizes.body > size_max || size > room)
 			break;
-		at = record_write(at, record, WIRE_ANSWER, body, room - size >= 8);
+		at = LIKELY(room - size >= 8) ? record_write(at, record, WIRE_ANSWER, &sizes, true)
+					      : record_write(at, record, WIRE_ANSWER, &sizes, false);
 	}
 	writer->at = at;
 	return written;
@@ -318,11 +363,11 @@ void wire_put_entry(struct wire_writer *writer, const struct wire_entry *entry)
 		return;
 	uint8_t *at = entry_numbers_write(number_write(writer->at, KEY(1, WIRE_BYTES), body), entry);
 	if (entry->key.size != 0)
-		at = bytes_write(at, KEY(4, WIRE_BYTES), entry->key);
+		at = bytes_write(at, KEY(4, WIRE_BYTES), entry->key, false);
 	if (entry->sub_key.size != 0)
-		at = bytes_write(at, KEY(5, WIRE_BYTES), entry->sub_key);
+		at = bytes_write(at, KEY(5, WIRE_BYTES), entry->sub_key, false);
 	if (!entry->removed && entry->value.size != 0)
-		at = bytes_write(at, KEY(6, WIRE_BYTES), entry->value);
+		at = bytes_write(at, KEY(6, WIRE_BYTES), entry->value, false);
 	if (entry->removed)
 		at = number_write(at, KEY(7, WIRE_VARINT), true);
 	if (entry->more)

@@ -401,6 +401,29 @@ START_TEST(records_in_runs)
 }
 END_TEST
 
+/* A record that ends with its time, in a Batch in which so many bytes follow; then the same, but for the last byte of the time, which the
+ * record does not count as its own. */
+static void must_read_among(const struct bytes *record, size_t behind, int64_t time)
+{
+	for (size_t cut = 0; cut < 2; cut++) {
+		struct bytes body = {0};
+		struct wire_batch batch = {0};
+		bytes_add_varint(&body, 0x0a);
+		bytes_add_varint(&body, record->size - cut);
+		bytes_add(&body, record->data, record->size - cut);
+		for (size_t i = 0; i < behind / 2; i++)
+			bytes_add(&body, "\x0a\0", 2);
+		if (cut) {
+			ck_assert_int_eq(wire_parse_records(bytes_view(&body), &batch, NULL), WIRE_MALFORMED);
+		} else {
+			ck_assert_int_eq(wire_parse_records(bytes_view(&body), &batch, NULL), WIRE_OK);
+			ck_assert(batch.count == 1 + behind / 2 && batch.records[0].timestamp == time);
+		}
+		wire_batch_free(&batch);
+		bytes_free(&body);
+	}
+}
+
 /* Times of each length, at each distance from the record's end and the message's, whole and cut. */
 START_TEST(times_of_each_length)
 {
@@ -428,6 +451,8 @@ START_TEST(times_of_each_length)
 				ck_assert(batch.records[1].timestamp == (int64_t)time);
 				message.size = whole - 1;
 				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_MALFORMED);
+				message.size = whole;
+				must_read_among(&message, behind, (int64_t)time);
 				wire_batch_free(&batch);
 				bytes_free(&message);
 			}

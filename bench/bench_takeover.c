@@ -317,6 +317,7 @@ static void send_batch(uint32_t count, bool fresh)
 		records[i].key = (ProtobufCBinaryData){key_bytes, bytes[i]};
 		records[i].key_hash = key_hash_of((struct view){bytes[i], key_bytes});
 		records[i].key_group = key_group_of(records[i].key_hash, 128);
+		records[i].maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 		records[i].timestamp = 1700000000000;
 		list[i] = &records[i];
 	}
@@ -379,7 +380,7 @@ static void session_open(uint64_t restored)
 	struct client_call_options options = {.wait_for_ready = true, .deadline_ns = clock_ns() + 60 * PATIENCE_NS};
 	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
 	FlinkBridge__ToWorker message = FLINK_BRIDGE__TO_WORKER__INIT;
-	open.protocol_version = 1;
+	open.protocol_version = WIRE_PROTOCOL_VERSION;
 	open.job = (char *)"bench";
 	open.pipeline = (char *)"takeover";
 	open.segment = SEGMENT;

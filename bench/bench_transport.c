@@ -237,6 +237,7 @@ static void batches_make(struct batches *batches, const struct workload *workloa
 	memset(payload, 'x', sizeof payload);
 	FlinkBridge__Record record = FLINK_BRIDGE__RECORD__INIT;
 	record.payload = (ProtobufCBinaryData){sizeof payload, payload};
+	record.maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 	record.timestamp = 1700000000000;
 	FlinkBridge__Record **records = calloc(workload->batch, sizeof *records);
 	for (uint32_t i = 0; i < workload->batch; i++)
@@ -279,7 +280,7 @@ static grpc_slice open_message(void)
 {
 	static int64_t token;
 	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
-	open.protocol_version = 1;
+	open.protocol_version = WIRE_PROTOCOL_VERSION;
 	open.job = (char *)"bench";
 	open.pipeline = (char *)"identity";
 	open.topology_hash = topology;

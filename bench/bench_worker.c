@@ -68,6 +68,7 @@ static size_t request_of(const struct measure *measure, uint8_t *bytes)
 	memset(text, 'x', sizeof(text));
 	record.payload.data = (uint8_t *)(measure->payload != NULL ? measure->payload : text);
 	record.payload.len = measure->payload != NULL ? strlen(measure->payload) : sizeof(text);
+	record.maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 	record.timestamp = 1790000000000;
 	if (measure->keyed) {
 		record.maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
@@ -201,7 +202,7 @@ static void bench_open(struct bench *bench, uint32_t channel)
 	ring_consumer_init(&bench->answers, &own->response, &peer->response,
 			   channel_response_data(&bench->front, channel), RING);
 	channel_set_state(&bench->front, channel, EPOCH, CHANNEL_OPEN);
-	open.protocol_version = 1;
+	open.protocol_version = WIRE_PROTOCOL_VERSION;
 	open.max_parallelism = GROUPS;
 	open.key_group_last = GROUPS - 1;
 	message.seq = 1;

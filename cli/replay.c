@@ -71,7 +71,8 @@ static void print_record(const struct replay *replay, const FlinkBridge__Record 
 	json_open_object(&json, NULL);
 	json_text(&json, "kind", "result");
 	json_bytes(&json, "payload", record->payload);
-	json_signed(&json, "timestamp", record->timestamp);
+	if (record->maybe_timestamp_case == FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP)
+		json_signed(&json, "timestamp", record->timestamp);
 	if (record->maybe_key_case == FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY)
 		json_bytes(&json, "key", record->key);
 	if (record->route < segment->route_count)

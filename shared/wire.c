@@ -370,12 +370,14 @@ static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, str
 	return WIRE_OK;
 }
 
-/* Reads a record. A payload and a time behind it, all that most records have, are read by
+/* Reads a record whose time is `timestamp` if it says none. A payload and a time behind it, all that most records have, are read by
  * themselves: a jump by table costs as much as reading a field. */
 static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
-						  struct wire_batch *batch, struct wire_record *record)
+						  int64_t timestamp, struct wire_batch *batch,
+						  struct wire_record *record)
 {
-	*record = (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .ordinal = batch->count};
+	*record =
+	    (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .timestamp = timestamp, .ordinal = batch->count};
 	if (LIKELY(at < end && *at == KEY(1, WIRE_BYTES))) {
 		at = bytes_read(at + 1, end, &record->payload);
 		if (at == NULL)
@@ -392,13 +394,14 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 }
 
 /* Reads one record and appends it; what lies before `limit` may be looked at. On failure the batch is as before. */
-static ALWAYS_INLINE enum wire_result record_append(struct view bytes, const uint8_t *limit, struct wire_batch *batch)
+static ALWAYS_INLINE enum wire_result record_append(struct view bytes, const uint8_t *limit, int64_t timestamp,
+						    struct wire_batch *batch)
 {
 	struct wire_record *record = record_room(batch);
 	if (record == NULL)
 		return WIRE_NO_MEMORY;
 	uint32_t headers = batch->header_count;
-	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, limit, batch, record);
+	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, limit, timestamp, batch, record);
 	if (LIKELY(result == WIRE_OK))
 		batch->count++;
 	else
@@ -406,11 +409,12 @@ static ALWAYS_INLINE enum wire_result record_append(struct view bytes, const uin
 	return result;
 }
 
-enum wire_result wire_parse_record(struct view bytes, struct wire_batch *batch)
+enum wire_result wire_parse_record(struct view bytes, enum wire_form form, struct wire_batch *batch)
 {
 	struct wire_reader reader; /* for its care of absent messages */
 	wire_reader_init(&reader, bytes);
-	return record_append((struct view){reader.at, bytes.size}, reader.end, batch);
+	return record_append((struct view){reader.at, bytes.size}, reader.end,
+			     form == WIRE_MESSAGE ? 0 : WIRE_NO_TIMESTAMP, batch);
 }
 
 /* Notes that what is read is no message. */
@@ -438,7 +442,7 @@ static inline enum wire_result records_read(struct wire_reader *reader, struct w
 				return reader_fails(reader);
 			if (bytes.size > size_max)
 				return WIRE_TOO_LARGE;
-			enum wire_result result = record_append(bytes, end, batch);
+			enum wire_result result = record_append(bytes, end, WIRE_NO_TIMESTAMP, batch);
 			if (result != WIRE_OK)
 				return result;
 		} else if (more != NULL && key == KEY(2, WIRE_VARINT)) {

@@ -30,7 +30,7 @@
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
 enum { WIRE_HEADERS_MAX = 1000 };   /* header entries of one record */
-enum { WIRE_PROTOCOL_VERSION = 1 }; /* of the Session contract, in Open */
+enum { WIRE_PROTOCOL_VERSION = 2 }; /* of the Session contract, in Open */
 
 /* ---- Reading a message field by field ---- */
 
@@ -65,13 +65,19 @@ struct wire_header {
 	struct view key, value;
 };
 
+/* The time of a record without event time; such a Record has no timestamp. A Message without one has 0. */
+#define WIRE_NO_TIMESTAMP INT64_MIN
+
+/* What there is of a record: all of it; what a worker's answer has, which is all but its input; the fields of flink_worker.Message. */
+enum wire_form { WIRE_RECORD, WIRE_ANSWER, WIRE_MESSAGE };
+
 /* A record as views into the message it came in; flat, so that a batch is an array of them. It begins as a library sees a record
  * (struct bridge_record of worker/hosts/bridge_step.h), so that steps out of libraries work on batches as they were parsed. */
 struct wire_record {
 	struct view payload;
 	struct view key;                   /* meaningful when keyed */
 	const struct wire_header *headers; /* of one out of a batch: in its array; NULL when there are none */
-	int64_t timestamp;                 /* ms */
+	int64_t timestamp;                 /* ms, or WIRE_NO_TIMESTAMP */
 	uint32_t header_count;
 	uint32_t keyed;   /* 1: the key is there, be it empty */
 	uint32_t input;   /* Record.input: set by who sends to a worker */
@@ -107,7 +113,7 @@ void wire_batch_free(struct wire_batch *batch);
 
 /* Appends the record or message in `bytes` to a batch; on failure the batch is as before. An empty view is a record of
  * defaults. */
-enum wire_result wire_parse_record(struct view bytes, struct wire_batch *batch);
+enum wire_result wire_parse_record(struct view bytes, enum wire_form form, struct wire_batch *batch);
 
 /* ---- The messages of the hot path ---- */
 
@@ -249,9 +255,6 @@ void wire_put_encoded(struct wire_writer *writer, struct view bytes);
 /* Starts an embedded message whose size is not known yet (a length of five bytes is kept free), and ends it. */
 uint8_t *wire_begin(struct wire_writer *writer, uint32_t field);
 void wire_end(struct wire_writer *writer, uint8_t *start);
-
-/* What is written of a record: all of it; what a worker's answer has, which is all but its input; the fields of flink_worker.Message. */
-enum wire_form { WIRE_RECORD, WIRE_ANSWER, WIRE_MESSAGE };
 
 /* Bytes that wire_put_record would write, tag and length included; and writes a record as field 1 of its parent
  * (Batch.records, Results.records, ProcessMessageResponse.messages), whole or not at all. */

@@ -214,11 +214,17 @@ static inline uint64_t rest_size(const struct wire_record *record, enum wire_for
 	return size + number_size(record->key_group) + number_size(record->route);
 }
 
+/* Whether a time is written: one that is absent is not, but in a Message, where absent means 0. */
+static inline bool time_written(int64_t timestamp, enum wire_form form)
+{
+	return timestamp != (form == WIRE_MESSAGE ? 0 : WIRE_NO_TIMESTAMP);
+}
+
 /* Counts the bytes of a record. */
 static ALWAYS_INLINE struct record_sizes record_sizes(const struct wire_record *record, enum wire_form form)
 {
 	struct record_sizes sizes = {0};
-	if (record->timestamp != 0)
+	if (time_written(record->timestamp, form))
 		sizes.time = varint_size((uint64_t)record->timestamp);
 	if (!LIKELY(is_plain(record)))
 		sizes.rest = rest_size(record, form);

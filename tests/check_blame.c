@@ -337,6 +337,7 @@ static void send_batch(uint32_t channel, const char *list)
 
 		flink_bridge__record__init(record);
 		record->payload = (ProtobufCBinaryData){strlen(payload), (uint8_t *)payload};
+		record->maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 		record->timestamp = (int64_t)batch.n_records;
 		record->maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 		record->key = (ProtobufCBinaryData){1, (uint8_t *)payload};

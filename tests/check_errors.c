@@ -72,6 +72,7 @@ static void keyed_batch(uint32_t channel, const char *lines)
 
 		flink_bridge__record__init(record);
 		record->payload = (ProtobufCBinaryData){size, (uint8_t *)lines};
+		record->maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 		record->timestamp = (int64_t)batch.n_records;
 		record->maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 		record->key = (ProtobufCBinaryData){1, (uint8_t *)"k"};

@@ -18,6 +18,7 @@
 #include "proto/flink_bridge.pb-c.h"
 #include "proto/flink_worker.pb-c.h"
 #include "server/roles.h"
+#include "shared/wire.h"
 #include "tests/check_main.h"
 #include "tests/tsan_grpc.h"
 
@@ -275,7 +276,7 @@ struct open_options {
 static grpc_slice open_message(const struct open_options *options)
 {
 	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
-	open.protocol_version = 1;
+	open.protocol_version = WIRE_PROTOCOL_VERSION;
 	open.job = (char *)"job";
 	open.pipeline = (char *)"test";
 	open.topology_hash = descriptor.topology_hash;

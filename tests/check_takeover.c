@@ -238,6 +238,7 @@ static void make_batch(struct client *client)
 		snprintf(client->payloads[i], sizeof(client->payloads[i]), "%u", next_fan(client));
 		snprintf(client->keys[i], sizeof(client->keys[i]), "key-%u", below(client, KEYS));
 		record->payload = (ProtobufCBinaryData){strlen(client->payloads[i]), (uint8_t *)client->payloads[i]};
+		record->maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 		record->timestamp = client->watermark + (int64_t)below(client, 300);
 		record->maybe_key_case = FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY;
 		record->key = (ProtobufCBinaryData){strlen(client->keys[i]), (uint8_t *)client->keys[i]};

@@ -198,7 +198,7 @@ START_TEST(record_all_fields)
 	struct view message = BYTES(0x0a, 2, 'p', 'q', 0x12, 6, 0x0a, 1, 'k', 0x12, 1, 'v', 0x18, 5, 0x22, 1, 'y', 0x2d,
 				    0xfe, 0xff, 0xff, 0xff, 0x30, 7, 0x38, 8, 0x40, 9);
 	struct wire_batch batch = {0};
-	ck_assert_int_eq(wire_parse_record(message, &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record(message, WIRE_RECORD, &batch), WIRE_OK);
 	const struct wire_record *record = &batch.records[0];
 	ck_assert(view_equal(record->payload, TEXT("pq")));
 	ck_assert(record->keyed && view_equal(record->key, TEXT("y")));
@@ -218,11 +218,14 @@ END_TEST
 START_TEST(record_defaults)
 {
 	struct wire_batch batch = {0};
-	ck_assert_int_eq(wire_parse_record((struct view){NULL, 0}, &batch), WIRE_OK);
-	ck_assert_int_eq(wire_parse_record(BYTES(0x22, 0), &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record((struct view){NULL, 0}, WIRE_RECORD, &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record(BYTES(0x22, 0), WIRE_RECORD, &batch), WIRE_OK);
 	ck_assert_uint_eq(batch.count, 2);
-	ck_assert(!batch.records[0].keyed && batch.records[0].payload.size == 0 && batch.records[0].timestamp == 0);
+	ck_assert(!batch.records[0].keyed && batch.records[0].payload.size == 0);
+	ck_assert(batch.records[0].timestamp == WIRE_NO_TIMESTAMP);
 	ck_assert(batch.records[1].keyed && batch.records[1].key.size == 0); /* an empty key is a key */
+	ck_assert_int_eq(wire_parse_record((struct view){NULL, 0}, WIRE_MESSAGE, &batch), WIRE_OK);
+	ck_assert(batch.records[2].timestamp == 0); /* whose contract has no absent time */
 	wire_batch_clear(&batch);
 	ck_assert(batch.count == 0 && batch.header_count == 0 && batch.capacity > 0);
 	wire_batch_free(&batch);
@@ -234,7 +237,7 @@ START_TEST(record_last_one_wins)
 	struct view message =
 	    BYTES(0x0a, 1, 'a', 0x18, 1, 0x22, 1, 'x', 0x0a, 1, 'b', 0x18, 2, 0x22, 0, 0x40, 3, 0x40, 4);
 	struct wire_batch batch = {0};
-	ck_assert_int_eq(wire_parse_record(message, &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record(message, WIRE_RECORD, &batch), WIRE_OK);
 	ck_assert(view_equal(batch.records[0].payload, TEXT("b")));
 	ck_assert(batch.records[0].keyed && batch.records[0].key.size == 0);
 	ck_assert(batch.records[0].timestamp == 2 && batch.records[0].route == 4);
@@ -265,8 +268,8 @@ START_TEST(record_refuses)
 	    BYTES(0x0a, 1, 'a', 0x12, 4, 0x0a, 0, 0x12, 1), /* good, then not */
 	};
 	struct wire_batch batch = {0};
-	ck_assert_int_eq(wire_parse_record(BYTES(0x12, 3, 0x0a, 1, 'k'), &batch), WIRE_OK);
-	ck_assert_int_eq(wire_parse_record(cases[_i], &batch), WIRE_MALFORMED);
+	ck_assert_int_eq(wire_parse_record(BYTES(0x12, 3, 0x0a, 1, 'k'), WIRE_RECORD, &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record(cases[_i], WIRE_RECORD, &batch), WIRE_MALFORMED);
 	ck_assert(batch.count == 1 && batch.header_count == 1); /* as before */
 	must_agree(SURFACE_RECORD, cases[_i]);
 	wire_batch_free(&batch);
@@ -298,7 +301,7 @@ START_TEST(headers_given_twice)
 		snprintf(value, sizeof(value), "v%u", i);
 		add_header(&message, key, value);
 	}
-	ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record(bytes_view(&message), WIRE_RECORD, &batch), WIRE_OK);
 	ck_assert_uint_eq(batch.header_count, distinct[_i]);
 	ck_assert_uint_eq(batch.records[0].header_count, distinct[_i]);
 	for (unsigned i = 0; i < distinct[_i]; i++) {
@@ -322,11 +325,11 @@ START_TEST(headers_too_many)
 		snprintf(key, sizeof(key), "k%u", i);
 		add_header(&message, key, "");
 	}
-	ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_OK);
+	ck_assert_int_eq(wire_parse_record(bytes_view(&message), WIRE_RECORD, &batch), WIRE_OK);
 	ck_assert_uint_eq(batch.records[0].header_count, WIRE_HEADERS_MAX);
 	must_agree(SURFACE_RECORD, bytes_view(&message));
 	add_header(&message, "k1", "one more, given twice or not");
-	ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_TOO_MANY_HEADERS);
+	ck_assert_int_eq(wire_parse_record(bytes_view(&message), WIRE_RECORD, &batch), WIRE_TOO_MANY_HEADERS);
 	ck_assert(batch.count == 1 && batch.header_count == WIRE_HEADERS_MAX);
 	ck_assert(must_agree(SURFACE_RECORD, bytes_view(&message)).excused);
 	wire_batch_free(&batch);
@@ -443,14 +446,15 @@ START_TEST(times_of_each_length)
 				bytes_add_varint(&message, 0x22);
 				bytes_add_varint(&message, behind);
 				bytes_add(&message, "0123456789", behind);
-				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_OK);
+				ck_assert_int_eq(wire_parse_record(bytes_view(&message), WIRE_RECORD, &batch), WIRE_OK);
 				ck_assert(batch.records[0].timestamp == (int64_t)time);
 				ck_assert_uint_eq(batch.records[0].key.size, behind);
 				message.size = whole;
-				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_OK);
+				ck_assert_int_eq(wire_parse_record(bytes_view(&message), WIRE_RECORD, &batch), WIRE_OK);
 				ck_assert(batch.records[1].timestamp == (int64_t)time);
 				message.size = whole - 1;
-				ck_assert_int_eq(wire_parse_record(bytes_view(&message), &batch), WIRE_MALFORMED);
+				ck_assert_int_eq(wire_parse_record(bytes_view(&message), WIRE_RECORD, &batch),
+						 WIRE_MALFORMED);
 				message.size = whole;
 				must_read_among(&message, behind, (int64_t)time);
 				wire_batch_free(&batch);
@@ -833,7 +837,8 @@ START_TEST(writer_of_many)
 	uint8_t buffer[64];
 	struct wire_record records[3] = {{.payload = TEXT("a"), .timestamp = 1},
 					 {.payload = TEXT("bcd"), .timestamp = INT64_C(1) << 55},
-					 {.payload = TEXT("e"), .input = 3}}; /* which is no part of an answer */
+					 /* An input is no part of an answer, and an absent time is not written. */
+					 {.payload = TEXT("e"), .timestamp = WIRE_NO_TIMESTAMP, .input = 3}};
 	uint64_t one = wire_record_size(&records[0], WIRE_ANSWER), two = wire_record_size(&records[1], WIRE_ANSWER);
 	for (uint64_t room = 0; room < one + two; room++) {
 		memset(buffer, 0xee, sizeof(buffer));

@@ -56,7 +56,7 @@ static void write_opens(void)
 	for (unsigned i = 0; i < 8; i++) {
 		FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
 		FlinkBridge__ToWorker envelope = FLINK_BRIDGE__TO_WORKER__INIT;
-		open.protocol_version = i == 1 ? 2 : 1;
+		open.protocol_version = WIRE_PROTOCOL_VERSION - (i == 1);
 		open.job = i == 2 ? "" : "job";
 		open.pipeline = i == 3 ? "q" : "p";
 		open.segment = i == 4 ? 2 : 1;

@@ -312,7 +312,7 @@ static inline FlinkBridge__Open rig_open_message(void)
 {
 	FlinkBridge__Open open = FLINK_BRIDGE__OPEN__INIT;
 
-	open.protocol_version = 1;
+	open.protocol_version = WIRE_PROTOCOL_VERSION;
 	open.parallelism = 2;
 	open.max_parallelism = 128;
 	open.key_group_last = 63;
@@ -362,6 +362,7 @@ static inline bool rig_try_fill(struct rig *rig, uint32_t index, uint32_t count,
 	for (uint32_t i = 0; i < count; i++) {
 		flink_bridge__record__init(&records[i]);
 		records[i].payload = (ProtobufCBinaryData){size, payload};
+		records[i].maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 		records[i].timestamp = i;
 		pointers[i] = &records[i];
 	}
@@ -398,6 +399,7 @@ static inline void rig_batch(struct rig *rig, uint32_t index, ...)
 		ck_assert_uint_lt(batch.n_records, 16);
 		flink_bridge__record__init(record);
 		record->payload = (ProtobufCBinaryData){strlen(payload), (uint8_t *)payload};
+		record->maybe_timestamp_case = FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP;
 		record->timestamp = (int64_t)batch.n_records;
 		pointers[batch.n_records++] = record;
 	}

@@ -227,7 +227,7 @@ static bool read_from_worker(struct view message, struct reading *out)
 
 static bool read_record(struct view message, struct reading *out)
 {
-	return wire_parse_record(message, &out->batch) == WIRE_OK;
+	return wire_parse_record(message, WIRE_RECORD, &out->batch) == WIRE_OK;
 }
 
 static bool read_results(struct view message, struct reading *out)
@@ -246,7 +246,8 @@ static bool read_unary(unsigned frame_kind, struct view message, struct reading 
 {
 	if (wire_parse_unary(frame_kind, message, &out->unary) != WIRE_OK)
 		return false;
-	return out->unary.message.data == NULL || read_record(out->unary.message, out);
+	return out->unary.message.data == NULL ||
+	       wire_parse_record(out->unary.message, WIRE_MESSAGE, &out->batch) == WIRE_OK;
 }
 
 static bool read_process_message(struct view message, struct reading *out)
@@ -321,7 +322,9 @@ static const char *compare_headers(size_t count, FlinkBridge__Record__HeadersEnt
 static const char *compare_record(const FlinkBridge__Record *theirs, const struct wire_record *ours)
 {
 	SAME(same_bytes(theirs->payload, ours->payload));
-	SAME(theirs->timestamp == ours->timestamp);
+	SAME(ours->timestamp == (theirs->maybe_timestamp_case == FLINK_BRIDGE__RECORD__MAYBE_TIMESTAMP_TIMESTAMP
+				     ? theirs->timestamp
+				     : WIRE_NO_TIMESTAMP));
 	SAME(ours->keyed == (theirs->maybe_key_case == FLINK_BRIDGE__RECORD__MAYBE_KEY_KEY));
 	SAME(!ours->keyed || same_bytes(theirs->key, ours->key));
 	SAME(theirs->key_hash == ours->key_hash);

@@ -142,7 +142,7 @@ static bool write_open(struct capture *capture)
 			   512 + strlen(descriptor->pipeline) + snapshot_manifest_size(capture->store), TO_WORKER_OPEN,
 			   &start))
 		return false;
-	wire_put_varint_field(&writer, 1, 1);
+	wire_put_varint_field(&writer, 1, WIRE_PROTOCOL_VERSION);
 	wire_put_bytes_field(&writer, 2, view_of("replay"));
 	wire_put_bytes_field(&writer, 3, view_of(descriptor->pipeline));
 	wire_put_varint_field(&writer, 4, capture->segment->id);

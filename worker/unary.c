@@ -386,7 +386,7 @@ static bool message_read(struct call *call)
 
 	if (call->request.message.data == NULL)
 		return refuse(call, GRPC_STATUS_INVALID_ARGUMENT, "the request carries no message");
-	result = wire_parse_record(call->request.message, &call->unary->workspace->batch);
+	result = wire_parse_record(call->request.message, WIRE_MESSAGE, &call->unary->workspace->batch);
 	if (result == WIRE_NO_MEMORY)
 		memory_leave("the records of a unit of work");
 	if (result != WIRE_OK)
@@ -576,7 +576,8 @@ static bool window_read(struct call *call, const struct window_message **at)
 
 	workspace_clear(call->unary->workspace);
 	for (; *at != NULL && batch->count < WINDOW_RUN; *at = (*at)->next) {
-		enum wire_result result = wire_parse_record((struct view){(*at)->bytes, (*at)->size}, batch);
+		enum wire_result result =
+		    wire_parse_record((struct view){(*at)->bytes, (*at)->size}, WIRE_MESSAGE, batch);
 
 		if (result == WIRE_NO_MEMORY)
 			memory_leave("the records of a unit of work");

@@ -440,7 +440,7 @@ class Session:
     def open(self, sidecar, segment, **fields):
         """Sends Open; what is not named gets values that fit."""
         values = dict(
-            protocol_version=1, job="job", pipeline=str(find_key(sidecar.descriptor, "pipeline") or ""), segment=segment,
+            protocol_version=2, job="job", pipeline=str(find_key(sidecar.descriptor, "pipeline") or ""), segment=segment,
             topology_hash=sidecar.topology_hash or "", allocation_id="allocation-0", attempt_id=str(uuid.uuid4()), subtask=0,
             parallelism=1, max_parallelism=128, key_group_first=0, key_group_last=127, jvm_uuid=JVM, open_token=next_token(),
         )  # fmt: skip

@@ -99,7 +99,7 @@ import sys, signal, os
 sys.path.insert(0, sys.argv[3])
 import grpc, flink_bridge_pb2 as bridge, flink_bridge_pb2_grpc as stubs
 def messages():
-    yield bridge.ToWorker(seq=1, processing_time_ms=1, open=bridge.Open(protocol_version=1, job="v", pipeline="faults",
+    yield bridge.ToWorker(seq=1, processing_time_ms=1, open=bridge.Open(protocol_version=2, job="v", pipeline="faults",
         segment=0, topology_hash=sys.argv[2], allocation_id="allocation-0", attempt_id="v", parallelism=1, max_parallelism=128,
         key_group_last=127, jvm_uuid=sys.argv[4], open_token=1))
     seq = 1
@@ -166,7 +166,7 @@ def test_a_client_that_never_reads(bridged, client):
 
 def open_message(proto, sidecar, segment, job, allocation="allocation-0"):
     """A ToWorker with Open, as bytes."""
-    values = dict(protocol_version=1, job=job, pipeline="faults", segment=segment, topology_hash=sidecar.topology_hash,
+    values = dict(protocol_version=2, job=job, pipeline="faults", segment=segment, topology_hash=sidecar.topology_hash,
                   allocation_id=allocation, attempt_id=job, parallelism=1, max_parallelism=128, key_group_last=127,
                   jvm_uuid=JVM, open_token=1)  # fmt: skip
     return proto.ToWorker(seq=1, processing_time_ms=1, open=proto.Open(**values)).SerializeToString()

@@ -96,7 +96,7 @@ sinks:
     assert len({o["jvm_uuid"] for o in opens}) == 1 and len({o["attempt_id"] for o in opens}) == 5
     slots = {}
     for o in opens:
-        assert o["protocol_version"] == 1 and o["pipeline"] == "opened" and len(o["topology_hash"]) == 32 and o["seq"] == 1
+        assert o["protocol_version"] == 2 and o["pipeline"] == "opened" and len(o["topology_hash"]) == 32 and o["seq"] == 1
         slots.setdefault(o["subtask"] % 2, set()).add(o["allocation_id"])
     assert all(len(allocations) == 1 for allocations in slots.values()) and slots[0] != slots[1]
     # KeyGroupRangeAssignment.computeKeyGroupRangeForOperatorIndex(max, 3, i)

@@ -101,7 +101,7 @@ def test_every_kind_of_message(sidecar, one, bridge):
 def test_records_keep_everything(sidecar, one, bridge):
     session = one.session(sidecar, SAME)
     sent = [
-        bridge.Record(payload=b"\x00\xff", headers={"a": "1", "": "", "ü": "日本"}, timestamp=INT64_MIN),
+        bridge.Record(payload=b"\x00\xff", headers={"a": "1", "": "", "ü": "日本"}, timestamp=0),
         bridge.Record(),
         bridge.Record(key=b"", key_hash=-1, key_group=127, timestamp=INT64_MAX),
         bridge.Record(payload=b"p" * 10_000, key=b"k" * 300, key_hash=2**31 - 1, timestamp=-1),
@@ -295,7 +295,7 @@ def test_extreme_event_times(sidecar, one, bridge):
     session = one.session(sidecar, DOUBLE)
     for time in (INT64_MIN, INT64_MIN + 1, -1, 0, INT64_MAX - 1, INT64_MAX):
         [record] = session.results(session.send_records(b'{"v": 1}', timestamp=time))
-        assert record.timestamp == time
+        assert (record.timestamp if record.HasField("timestamp") else INT64_MIN) == time  # the least one is none
         assert session.results(session.send(watermark=bridge.Watermark(timestamp=time))) == []
         assert session.results(session.send(watermark=bridge.Watermark(timestamp=time))) == []
     assert session.finish()[0] == OK
@@ -384,7 +384,7 @@ def test_a_message_of_no_kind(sidecar, one, bridge):
 
 UNFIT = [
     (dict(protocol_version=0), PRECONDITION, "version"),
-    (dict(protocol_version=2), PRECONDITION, "version 2"),
+    (dict(protocol_version=3), PRECONDITION, "version 3"),
     (dict(pipeline="other"), PRECONDITION, '"other"'),
     (dict(pipeline=""), PRECONDITION, '"wire"'),
     (dict(topology_hash="0" * 32), PRECONDITION, "topology"),
@@ -633,7 +633,7 @@ def test_a_first_message_that_is_malformed(one):
 def open_bytes(sidecar, bridge, segment, token=1):
     """An Open that is taken, as bytes."""
     values = dict(
-        protocol_version=1, job="job", pipeline="wire", segment=segment, topology_hash=sidecar.topology_hash, allocation_id="a",
+        protocol_version=2, job="job", pipeline="wire", segment=segment, topology_hash=sidecar.topology_hash, allocation_id="a",
         attempt_id="1", parallelism=1, max_parallelism=128, key_group_last=127, jvm_uuid="raw", open_token=token,
     )  # fmt: skip
     return bridge.ToWorker(seq=1, open=bridge.Open(**values)).SerializeToString()

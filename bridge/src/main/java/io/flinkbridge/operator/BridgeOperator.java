@@ -251,7 +251,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
             info.getNumberOfParallelSubtasks(),
             info.getIndexOfThisSubtask());
     return Open.newBuilder()
-        .setProtocolVersion(1)
+        .setProtocolVersion(2)
         .setJob(getRuntimeContext().getJobInfo().getJobId().toHexString())
         .setPipeline(settings.pipeline())
         .setSegment(settings.id())

@@ -29,13 +29,14 @@ public final class Batch {
   }
 
   /**
-   * The bytes that a record with this event time takes in a message, without what stands before it.
+   * The bytes that a record with this event time, or with {@link BridgeRecord#NO_TIMESTAMP}, takes
+   * in a message, without what stands before it.
    */
   public int sizeOf(BridgeRecord record, long timestamp) {
     int size =
         WireWriter.fieldSize(record.payload.length)
             + record.headers.wire().length
-            + WireWriter.numberSize(timestamp)
+            + (timestamp == BridgeRecord.NO_TIMESTAMP ? 0 : 1 + WireWriter.lengthOf(timestamp))
             + WireWriter.numberSize(record.input);
     if (record.key != null) {
       size += sizeWithHead(record.key.length) + 5;
@@ -58,7 +59,7 @@ public final class Batch {
     out.putVarint(size);
     out.putField(1, record.payload, 0, record.payload.length);
     out.putBytes(record.headers.wire());
-    if (timestamp != 0) {
+    if (timestamp != BridgeRecord.NO_TIMESTAMP) {
       out.putTag(3 << 3);
       out.putTime(timestamp);
     }

@@ -56,7 +56,7 @@ final class ResultsReader {
   private BridgeRecord read(int offset, int size) {
     byte[] payload = NOTHING;
     Headers headers = Headers.EMPTY;
-    long timestamp = 0;
+    long timestamp = BridgeRecord.NO_TIMESTAMP;
     byte[] key = null;
     int keyHash = 0;
     int route = 0;

@@ -41,11 +41,20 @@ final class WireTest {
     return random.nextLong() >> random.nextInt(64);
   }
 
+  /** A time of any length, 1970, or none. */
+  private long timestamp() {
+    return switch (random.nextInt(5)) {
+      case 0 -> BridgeRecord.NO_TIMESTAMP;
+      case 1 -> 0;
+      default -> number();
+    };
+  }
+
   private BridgeRecord randomRecord() {
     Headers headers =
         random.nextBoolean() ? Headers.EMPTY : Headers.of("h" + random.nextInt(10), "v", "ü", "");
     BridgeRecord record =
-        new BridgeRecord(bytes(300), headers, number(), null, 0, random.nextInt(3), 0);
+        new BridgeRecord(bytes(300), headers, timestamp(), null, 0, random.nextInt(3), 0);
     return random.nextBoolean() ? record : record.withKey(bytes(40));
   }
 
@@ -54,8 +63,10 @@ final class WireTest {
         Record.newBuilder()
             .setPayload(ByteString.copyFrom(record.payload))
             .putAllHeaders(record.headers.toMap())
-            .setTimestamp(record.timestamp)
             .setInput(record.input);
+    if (record.timestamp != BridgeRecord.NO_TIMESTAMP) {
+      builder.setTimestamp(record.timestamp);
+    }
     if (record.key != null) {
       builder.setKey(ByteString.copyFrom(record.key)).setKeyHash(record.keyHash);
     }
@@ -102,8 +113,10 @@ final class WireTest {
         Record.Builder record =
             Record.newBuilder()
                 .setPayload(ByteString.copyFrom(bytes(300)))
-                .setTimestamp(number())
                 .setRoute(random.nextInt(4));
+        if (random.nextBoolean()) {
+          record.setTimestamp(timestamp());
+        }
         for (int h = random.nextInt(3); h > 0; h--) {
           record.putHeaders("name" + h, "value " + h);
         }
@@ -146,7 +159,9 @@ final class WireTest {
       assertEquals(
           written.get(i).getPayload(), ByteString.copyFrom(read.get(i).payload), "seed " + seed);
       assertEquals(written.get(i).getHeadersMap(), read.get(i).headers.toMap());
-      assertEquals(written.get(i).getTimestamp(), read.get(i).timestamp);
+      assertEquals(
+          written.get(i).hasTimestamp() ? written.get(i).getTimestamp() : BridgeRecord.NO_TIMESTAMP,
+          read.get(i).timestamp);
       assertEquals(written.get(i).getRoute(), read.get(i).route);
       assertEquals(written.get(i).hasKey(), read.get(i).key != null);
       assertEquals(written.get(i).getKeyHash(), read.get(i).keyHash);

@@ -301,7 +301,8 @@ static inline const uint8_t *varint_read_near(const uint8_t *at, const uint8_t *
 enum { RECORD_FIELDS = 8 };
 
 /* Reads a field of a record that is no header. */
-static const uint8_t *record_field(const uint8_t *at, const uint8_t *end, uint32_t key, struct wire_record *record)
+static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
+						 uint32_t key, struct wire_record *record)
 {
 	uint64_t number = 0;
 	uint32_t word = 0;
@@ -309,7 +310,7 @@ static const uint8_t *record_field(const uint8_t *at, const uint8_t *end, uint32
 	case KEY(1, WIRE_BYTES):
 		return bytes_read(at, end, &record->payload);
 	case KEY(3, WIRE_VARINT):
-		at = varint_read(at, end, &number);
+		at = varint_read_near(at, end, limit, &number);
 		record->timestamp = (int64_t)number;
 		return at;
 	case KEY(4, WIRE_BYTES):
@@ -336,8 +337,8 @@ static const uint8_t *record_field(const uint8_t *at, const uint8_t *end, uint32
 }
 
 /* Reads the fields of a record from `at` on, whatever they are; headers go to the batch. */
-static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, struct wire_batch *batch,
-				      struct wire_record *record)
+static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
+				      struct wire_batch *batch, struct wire_record *record)
 {
 	uint32_t first = batch->header_count;
 	while (at < end) {
@@ -355,7 +356,7 @@ static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, str
 				return result;
 			continue;
 		}
-		at = record_field(at, end, key, record);
+		at = record_field(at, end, limit, key, record);
 		if (at == NULL)
 			return WIRE_MALFORMED;
 	}
@@ -370,8 +371,28 @@ static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, str
 	return WIRE_OK;
 }
 
-/* Reads a record whose time is `timestamp` if it says none. A payload and a time behind it, all that most records have, are read by
- * themselves: a jump by table costs as much as reading a field. */
+/* Reads the fields of a key where they come in order. */
+static ALWAYS_INLINE const uint8_t *key_fields(const uint8_t *at, const uint8_t *end, struct wire_record *record)
+{
+	uint64_t number = 0;
+	uint32_t word = 0;
+	if (*at == KEY(4, WIRE_BYTES)) {
+		record->keyed = 1;
+		at = bytes_read(at + 1, end, &record->key);
+	}
+	if (at != NULL && at < end && *at == KEY(5, WIRE_FIXED32)) {
+		at = fixed32_read(at + 1, end, &word);
+		record->key_hash = (int32_t)word;
+	}
+	if (at != NULL && at < end && *at == KEY(6, WIRE_VARINT)) {
+		at = varint_read(at + 1, end, &number);
+		record->key_group = (uint32_t)number;
+	}
+	return at;
+}
+
+/* Reads a record whose time is `timestamp` if it says none. A payload, a time and a key in this order, all that most records have, are read
+ * by themselves: a jump by table costs as much as reading a field. */
 static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
 						  int64_t timestamp, struct wire_batch *batch,
 						  struct wire_record *record)
@@ -390,7 +411,12 @@ static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8
 			return WIRE_MALFORMED;
 		record->timestamp = (int64_t)number;
 	}
-	return LIKELY(at == end) ? WIRE_OK : record_fields(at, end, batch, record);
+	if (LIKELY(at == end))
+		return WIRE_OK;
+	at = key_fields(at, end, record);
+	if (at == NULL)
+		return WIRE_MALFORMED;
+	return LIKELY(at == end) ? WIRE_OK : record_fields(at, end, limit, batch, record);
 }
 
 /* Reads one record and appends it; what lies before `limit` may be looked at. On failure the batch is as before. */

@@ -24,7 +24,7 @@ static inline uint64_t varint_size(uint64_t value)
 	return (bits * 9 + 64) / 64; /* ceil(bits / 7) for 1 to 64 */
 }
 
-/* The same of a length, which seldom has more than two. */
+/* The same of a number that seldom has more than two. */
 static inline uint64_t length_size(uint64_t length)
 {
 	return LIKELY(length < 1 << 14) ? 1 + (length >= 0x80) : varint_size(length);
@@ -168,7 +168,7 @@ void wire_end(struct wire_writer *writer, uint8_t *start)
 /* Bytes of a field with a one-byte key; nothing when the value is the default. */
 static inline uint64_t number_size(uint64_t value)
 {
-	return value == 0 ? 0 : 1 + varint_size(value);
+	return value == 0 ? 0 : 1 + length_size(value);
 }
 
 /* Bytes of a field of so many bytes, key and length included. */
@@ -198,7 +198,7 @@ static inline bool is_plain(const struct wire_record *record)
 }
 
 /* Bytes of all fields but payload and time. */
-static inline uint64_t rest_size(const struct wire_record *record, enum wire_form form)
+static ALWAYS_INLINE uint64_t rest_size(const struct wire_record *record, enum wire_form form)
 {
 	uint64_t size = 0;
 	for (uint32_t i = 0; i < record->header_count; i++)
@@ -251,10 +251,11 @@ static uint8_t *headers_write(uint8_t *at, const struct wire_record *record)
 }
 
 /* Writes the fields that only Record has. */
-static ALWAYS_INLINE uint8_t *routing_write(uint8_t *at, const struct wire_record *record, enum wire_form form)
+static ALWAYS_INLINE uint8_t *routing_write(uint8_t *at, const struct wire_record *record, enum wire_form form,
+					    bool roomy)
 {
 	if (record->keyed)
-		at = bytes_write(at, KEY(4, WIRE_BYTES), record->key, false);
+		at = bytes_write(at, KEY(4, WIRE_BYTES), record->key, roomy);
 	if (record->key_hash != 0) {
 		*at++ = KEY(5, WIRE_FIXED32);
 		at = fixed32_write(at, (uint32_t)record->key_hash);
@@ -282,7 +283,7 @@ static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record
 		at = roomy && sizes->time <= 8 ? varint_write_roomy(at, (uint64_t)record->timestamp, sizes->time)
 					       : varint_write(at, (uint64_t)record->timestamp);
 	}
-	return sizes->rest == 0 || form == WIRE_MESSAGE ? at : routing_write(at, record, form);
+	return sizes->rest == 0 || form == WIRE_MESSAGE ? at : routing_write(at, record, form, roomy);
 }
 
 void wire_put_record(struct wire_writer *writer, const struct wire_record *record, enum wire_form form)

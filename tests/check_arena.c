@@ -240,7 +240,7 @@ START_TEST(A5_a_process_killed_anywhere_leaves_whole_units)
 	for (int round = 0; round < 300 || last == 0; round++) { /* on a busy machine few children come to anything */
 		int status;
 		pid_t pid = fork();
-		ck_assert_int_ge(pid, 0);
+		CHECK(pid >= 0);
 		if (pid == 0) {
 			take_over();
 			count_for_good();
@@ -907,7 +907,7 @@ static bool workload_dies(enum fault fault, uint64_t pass, uint64_t units)
 {
 	int status;
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		struct model_rig rig = {0};
 		struct workload work = {calloc(1, sizeof(struct model)), &rig, units};

@@ -202,7 +202,7 @@ static pid_t start_worker(void)
 
 	processes++;
 	pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0)
 		be_worker(processes);
 	return pid;

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shared/log.h"
 #include "tests/check_main.h"
 
 enum { SLOTS = 3, SEGMENTS = 5, STEPS = 11 };
@@ -45,7 +46,7 @@ static bool is_forbidden(void *address)
 {
 	int status;
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		signal(SIGSEGV, SIG_DFL); /* a sanitizer would report it */
 		volatile uint8_t *byte = address;
@@ -204,7 +205,7 @@ END_TEST
 START_TEST(all_see_what_one_writes)
 {
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0)
 		answer_the_order();
 	memory.control->slot[2].generation = 4;

@@ -165,7 +165,7 @@ static int in_child(void (*act)(void))
 {
 	int status;
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		act();
 		_exit(77);

@@ -4,6 +4,9 @@
  * CK_ENV lets CK_VERBOSITY choose how much is printed; each test runs in a process of its own unless CK_FORK=no. The
  * time limit of a test is a guard against one that hangs, not a measurement: it is generous unless CK_DEFAULT_TIMEOUT
  * says otherwise.
+ *
+ * A child that may be killed at any time comes past no assertion of Check: each leaves a message in a file that the suite reads, and half
+ * of one ("Bad message type") ends all of it. Such a child uses CHECK of shared/log.h, or ck_abort_msg once something is wrong.
  */
 #ifndef TESTS_CHECK_MAIN_H
 #define TESTS_CHECK_MAIN_H

@@ -80,7 +80,7 @@ START_TEST(without_memory_a_worker_leaves)
 	int status;
 	pid_t pid = fork();
 
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		cases[_i]();
 		_exit(0);

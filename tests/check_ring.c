@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shared/log.h"
 #include "shared/ring.h"
 #include "shared/slot.h"
 #include "tests/check_main.h"
@@ -931,7 +932,7 @@ enum { KILLS = 250, RELEASE_BATCH = 8 };
 static pid_t start(void (*life)(void))
 {
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		life();
 		_exit(1);

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shared/log.h"
 #include "shared/slot.h"
 #include "tests/check_main.h"
 
@@ -75,7 +76,7 @@ static int in_child(void (*act)(void *), void *argument)
 {
 	int status;
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		signal(SIGSEGV, SIG_DFL); /* a sanitizer would report it */
 		act(argument);
@@ -289,7 +290,7 @@ static pid_t start_owner(int *said, bool leaves)
 	int ends[2];
 	ck_assert_int_eq(pipe(ends), 0);
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid > 0) {
 		close(ends[1]);
 		*said = ends[0];
@@ -509,7 +510,7 @@ static pid_t start_unmeant(int *said)
 	int ends[2];
 	ck_assert_int_eq(pipe(ends), 0);
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid > 0) {
 		close(ends[1]);
 		*said = ends[0];

@@ -642,7 +642,7 @@ START_TEST(a_value_without_memory_ends_the_worker)
 	int status;
 	pid_t pid = fork();
 
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0)
 		restore_without_memory();
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);

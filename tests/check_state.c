@@ -89,7 +89,7 @@ static bool child_kill(struct model *model, uint32_t us)
 {
 	int status;
 	pid_t pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0)
 		child_run(model);
 	usleep(us); /* any time is right: it is where the child dies */

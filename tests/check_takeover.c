@@ -993,7 +993,7 @@ static pid_t start_worker(enum fault fault, uint64_t pass)
 
 	processes++;
 	pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0)
 		be_worker(fault, pass);
 	return pid;

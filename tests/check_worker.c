@@ -49,7 +49,7 @@ static pid_t start_heir(enum order order)
 	atomic_store(&life_words(number)->number, number);
 	atomic_store(&life_words(number)->order, order);
 	pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		worker_main(&rig.sidecar, &birth);
@@ -245,7 +245,7 @@ static pid_t start_strange_owner(bool writes, pid_t *child)
 	atomic_store(&life_words(number)->number, number);
 	ck_assert_int_eq(pipe(ends), 0);
 	pid = fork();
-	ck_assert_int_ge(pid, 0);
+	CHECK(pid >= 0);
 	if (pid > 0) {
 		atomic_store(&life_words(number)->pid, pid);
 		ck_assert_int_eq(read(ends[0], child, sizeof(*child)), sizeof(*child));

@@ -111,8 +111,8 @@ const char *wire_result_text(enum wire_result result);
 void wire_batch_clear(struct wire_batch *batch);
 void wire_batch_free(struct wire_batch *batch);
 
-/* Appends the record or message in `bytes` to a batch; on failure the batch is as before. An empty view is a record of
- * defaults. */
+/* Appends what is in `bytes` to a batch: a Message (WIRE_MESSAGE), or a Record (any other form); on failure the batch is as before. An empty
+ * view is one of defaults. They differ in what an absent timestamp means. */
 enum wire_result wire_parse_record(struct view bytes, enum wire_form form, struct wire_batch *batch);
 
 /* ---- The messages of the hot path ---- */

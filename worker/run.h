@@ -25,7 +25,7 @@ struct record {
 	struct view payload; /* BYTES, BOTH: the payload. VALUE: what it was before, for messages only */
 	struct view key;
 	const struct wire_header *headers; /* immutable: shared by copies */
-	int64_t timestamp;                 /* ms */
+	int64_t timestamp;                 /* ms, or WIRE_NO_TIMESTAMP */
 	uint32_t header_count;
 	uint32_t keyed;  /* 1: has a key */
 	uint32_t route;  /* input on the way in, route on the way out */

@@ -221,7 +221,7 @@ static bool field_value(const struct enriched_field *field, const struct record 
 	*value = jv_null();
 	switch (field->from) {
 	case FROM_TIMESTAMP:
-		if (record->timestamp != INT64_MIN)
+		if (record->timestamp != WIRE_NO_TIMESTAMP)
 			*value = jv_number((double)record->timestamp);
 		return true;
 	case FROM_KEY:

@@ -18,6 +18,7 @@ enum {
 	PREFIX_BYTES_MAX = 5, /* of a key or a length */
 	NUMBER_MAX = (1 << 29) - 1,
 	TABLE_SIZE = 2048, /* of the table that finds headers given twice; more than twice WIRE_HEADERS_MAX */
+	AHEAD = 2048,      /* bytes of a message that are asked for before they are read, when records are small */
 	LINEAR_MAX = 16,   /* headers up to which comparing all of them is faster than that table */
 };
 
@@ -274,35 +275,32 @@ static enum wire_result header_append(struct wire_batch *batch, uint32_t first, 
 
 /* ---- Records ---- */
 
-/* Reads a varint without a loop, by the eight bytes from it on, if there are that many before `limit`: its groups of seven bits are moved
- * together by eighths, quarters and halves. wire_varint_long reads one that is longer, or near the limit. */
-static inline const uint8_t *varint_read_near(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
-					      uint64_t *value)
+/* Reads a timestamp with its key in front; what lies before `limit` may be looked at. */
+static ALWAYS_INLINE const uint8_t *time_read(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
+					      int64_t *time)
 {
-	uint64_t word;
-	if (limit - at < 8)
-		return wire_varint_long(at, end, value);
-	memcpy(&word, at, sizeof(word));
+	uint64_t word = 0;
+	if (LIKELY(limit - at >= (ptrdiff_t)sizeof(word)))
+		memcpy(&word, at, sizeof(word));
 	word = le64toh(word);
-	uint64_t stops = ~word & UINT64_C(0x8080808080808080);
-	if (stops == 0)
-		return wire_varint_long(at, end, value);
-	at += (unsigned)__builtin_ctzll(stops) / 8 + 1;
-	if (at > end)
-		return NULL;
-	word &= (stops ^ (stops - 1)) & UINT64_C(0x7f7f7f7f7f7f7f7f);
-	word -= (word & UINT64_C(0x7f007f007f007f00)) >> 1;
-	word -= ((word & UINT64_C(0x3fff00003fff0000)) >> 2) * 3;
-	*value = (word & UINT64_C(0x0fffffff)) | word >> 32 << 28;
-	return at;
+	if (!LIKELY((word & TIME_SHAPE_MASK) == TIME_SHAPE)) {
+		at = varint_read(at + 1, end, &word);
+		*time = (int64_t)word;
+		return at;
+	}
+	word = word >> 8 & TIME_GROUPS;
+	word -= word >> 1 & TIME_UPPER; /* from twice its place to its place */
+	*time = (int64_t)((word & TIME_PAIR(0)) | (word >> 2 & TIME_PAIR(1)) | (word >> 4 & TIME_PAIR(2)));
+	at += TIME_FIELD_BYTES;
+	return at <= end ? at : NULL;
 }
 
 /* Numbers of Record's fields go up to this. */
 enum { RECORD_FIELDS = 8 };
 
 /* Reads a field of a record that is no header. */
-static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
-						 uint32_t key, struct wire_record *record)
+static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *at, const uint8_t *end, uint32_t key,
+						 struct wire_record *record)
 {
 	uint64_t number = 0;
 	uint32_t word = 0;
@@ -310,7 +308,7 @@ static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *at, const uint8_
 	case KEY(1, WIRE_BYTES):
 		return bytes_read(at, end, &record->payload);
 	case KEY(3, WIRE_VARINT):
-		at = varint_read_near(at, end, limit, &number);
+		at = varint_read(at, end, &number);
 		record->timestamp = (int64_t)number;
 		return at;
 	case KEY(4, WIRE_BYTES):
@@ -337,8 +335,8 @@ static ALWAYS_INLINE const uint8_t *record_field(const uint8_t *at, const uint8_
 }
 
 /* Reads the fields of a record from `at` on, whatever they are; headers go to the batch. */
-static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
-				      struct wire_batch *batch, struct wire_record *record)
+static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, struct wire_batch *batch,
+				      struct wire_record *record)
 {
 	uint32_t first = batch->header_count;
 	while (at < end) {
@@ -356,7 +354,7 @@ static enum wire_result record_fields(const uint8_t *at, const uint8_t *end, con
 				return result;
 			continue;
 		}
-		at = record_field(at, end, limit, key, record);
+		at = record_field(at, end, key, record);
 		if (at == NULL)
 			return WIRE_MALFORMED;
 	}
@@ -391,43 +389,71 @@ static ALWAYS_INLINE const uint8_t *key_fields(const uint8_t *at, const uint8_t 
 	return at;
 }
 
-/* Reads a record whose time is `timestamp` if it says none. A payload, a time and a key in this order, all that most records have, are read
- * by themselves: a jump by table costs as much as reading a field. */
-static ALWAYS_INLINE enum wire_result record_read(const uint8_t *at, const uint8_t *end, const uint8_t *limit,
+/* The beginning of a record: where its payload ends, or where its fields begin when that is not the first of them. */
+struct record_head {
+	const uint8_t *rest, *end;
+	struct view payload;
+};
+
+/* Reads the beginning of a record of so many bytes; false when it is malformed. */
+static ALWAYS_INLINE bool head_read(struct view bytes, struct record_head *head)
+{
+	const uint8_t *at = bytes.data, *end = at + bytes.size;
+	*head = (struct record_head){at, end, {end, 0}};
+	if (at < end && *at == KEY(1, WIRE_BYTES))
+		head->rest = bytes_read(at + 1, end, &head->payload);
+	return head->rest != NULL;
+}
+
+/* The same with the record's own key and length in front, all in one look, if both lengths take one byte each; false when they do not. */
+static ALWAYS_INLINE bool small_head_read(const uint8_t *at, const uint8_t *end, struct record_head *head)
+{
+	uint32_t word;
+	if (end - at < (ptrdiff_t)sizeof(word))
+		return false;
+	memcpy(&word, at, sizeof(word));
+	word = le32toh(word);
+	if ((word & 0x80ff80ff) != (KEY(1, WIRE_BYTES) << 16 | KEY(1, WIRE_BYTES)))
+		return false;
+	__builtin_prefetch(at + AHEAD);
+	__builtin_prefetch(at + AHEAD + 64);
+	head->payload = (struct view){at + sizeof(word), word >> 24};
+	head->rest = head->payload.data + head->payload.size;
+	head->end = at + 2 + (word >> 8 & 0x7f);
+	return head->rest <= head->end && head->end <= end;
+}
+
+/* Reads what is behind the beginning of a record whose time is `timestamp` if it says none. A time and a key in this order, all that most
+ * records have, are read by themselves: a jump by table costs as much as reading a field. */
+static ALWAYS_INLINE enum wire_result record_read(const struct record_head *head, const uint8_t *limit,
 						  int64_t timestamp, struct wire_batch *batch,
 						  struct wire_record *record)
 {
-	*record =
-	    (struct wire_record){.payload = {end, 0}, .key = {end, 0}, .timestamp = timestamp, .ordinal = batch->count};
-	if (LIKELY(at < end && *at == KEY(1, WIRE_BYTES))) {
-		at = bytes_read(at + 1, end, &record->payload);
-		if (at == NULL)
-			return WIRE_MALFORMED;
-	}
+	const uint8_t *at = head->rest, *end = head->end;
+	*record = (struct wire_record){
+	    .payload = head->payload, .key = {end, 0}, .timestamp = timestamp, .ordinal = batch->count};
 	if (at < end && *at == KEY(3, WIRE_VARINT)) {
-		uint64_t number;
-		at = varint_read_near(at + 1, end, limit, &number);
+		at = time_read(at, end, limit, &record->timestamp);
 		if (at == NULL)
 			return WIRE_MALFORMED;
-		record->timestamp = (int64_t)number;
 	}
 	if (LIKELY(at == end))
 		return WIRE_OK;
 	at = key_fields(at, end, record);
 	if (at == NULL)
 		return WIRE_MALFORMED;
-	return LIKELY(at == end) ? WIRE_OK : record_fields(at, end, limit, batch, record);
+	return LIKELY(at == end) ? WIRE_OK : record_fields(at, end, batch, record);
 }
 
-/* Reads one record and appends it; what lies before `limit` may be looked at. On failure the batch is as before. */
-static ALWAYS_INLINE enum wire_result record_append(struct view bytes, const uint8_t *limit, int64_t timestamp,
-						    struct wire_batch *batch)
+/* Reads the rest of a record and appends it; what lies before `limit` may be looked at. On failure the batch is as before. */
+static ALWAYS_INLINE enum wire_result record_append(const struct record_head *head, const uint8_t *limit,
+						    int64_t timestamp, struct wire_batch *batch)
 {
 	struct wire_record *record = record_room(batch);
 	if (record == NULL)
 		return WIRE_NO_MEMORY;
 	uint32_t headers = batch->header_count;
-	enum wire_result result = record_read(bytes.data, bytes.data + bytes.size, limit, timestamp, batch, record);
+	enum wire_result result = record_read(head, limit, timestamp, batch, record);
 	if (LIKELY(result == WIRE_OK))
 		batch->count++;
 	else
@@ -438,9 +464,11 @@ static ALWAYS_INLINE enum wire_result record_append(struct view bytes, const uin
 enum wire_result wire_parse_record(struct view bytes, enum wire_form form, struct wire_batch *batch)
 {
 	struct wire_reader reader; /* for its care of absent messages */
+	struct record_head head;
 	wire_reader_init(&reader, bytes);
-	return record_append((struct view){reader.at, bytes.size}, reader.end,
-			     form == WIRE_MESSAGE ? 0 : WIRE_NO_TIMESTAMP, batch);
+	if (!head_read((struct view){reader.at, bytes.size}, &head))
+		return WIRE_MALFORMED;
+	return record_append(&head, reader.end, form == WIRE_MESSAGE ? 0 : WIRE_NO_TIMESTAMP, batch);
 }
 
 /* Notes that what is read is no message. */
@@ -450,36 +478,50 @@ static enum wire_result reader_fails(struct wire_reader *reader)
 	return WIRE_MALFORMED;
 }
 
+/* Reads the value of a field of a Batch or Results that is no record. */
+static const uint8_t *other_read(const uint8_t *at, const uint8_t *end, uint32_t key, bool *more)
+{
+	uint64_t flag = 0;
+	if (more == NULL || key != KEY(2, WIRE_VARINT))
+		return wire_unknown_skip(at, end, key, more != NULL ? 2 : 1);
+	at = varint_read(at, end, &flag);
+	*more = flag != 0;
+	return at;
+}
+
 /* Reads fields of a Batch or Results until the batch has `limit` records or the next one has more than `size_max` bytes. The reader moves
  * behind what was read. */
 static inline enum wire_result records_read(struct wire_reader *reader, struct wire_batch *batch, uint32_t limit,
 					    uint64_t size_max, bool *more)
 {
 	const uint8_t *at = reader->at, *end = reader->end;
+	bool small = size_max >= SMALL_MAX;
 	for (; at < end && batch->count < limit; reader->at = at) {
+		struct record_head head;
 		uint32_t key;
-		at = key_read(at, end, &key);
-		if (at == NULL)
-			return reader_fails(reader);
-		if (LIKELY(key == KEY(1, WIRE_BYTES))) {
+		if (!LIKELY(small && small_head_read(at, end, &head))) {
+			at = key_read(at, end, &key);
+			if (at == NULL)
+				return reader_fails(reader);
+			if (key != KEY(1, WIRE_BYTES)) {
+				at = other_read(at, end, key, more);
+				if (at == NULL)
+					return reader_fails(reader);
+				continue;
+			}
 			struct view bytes;
 			at = bytes_read(at, end, &bytes);
 			if (at == NULL)
 				return reader_fails(reader);
 			if (bytes.size > size_max)
 				return WIRE_TOO_LARGE;
-			enum wire_result result = record_append(bytes, end, WIRE_NO_TIMESTAMP, batch);
-			if (result != WIRE_OK)
-				return result;
-		} else if (more != NULL && key == KEY(2, WIRE_VARINT)) {
-			uint64_t flag = 0;
-			at = varint_read(at, end, &flag);
-			*more = flag != 0;
-		} else {
-			at = wire_unknown_skip(at, end, key, more != NULL ? 2 : 1);
+			if (!head_read(bytes, &head))
+				return WIRE_MALFORMED;
 		}
-		if (at == NULL)
-			return reader_fails(reader);
+		enum wire_result result = record_append(&head, end, WIRE_NO_TIMESTAMP, batch);
+		if (result != WIRE_OK)
+			return result;
+		at = head.end;
 	}
 	return WIRE_OK;
 }

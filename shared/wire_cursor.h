@@ -11,6 +11,18 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline)) /* what is done for each record */
 #define KEY(number, type) ((uint32_t)(number) << 3 | (type))
 
+/* What most records are, and is read and written at once: a length of one byte, and so the payload's, both keys in front of them; and a time
+ * from 1971 to 2109 in ms, which takes six bytes. */
+enum { SMALL_MAX = 127, TIME_FIELD_BYTES = 7 /* with the key */ };
+
+/* Such a time's key and bytes as a little-endian word: which bits of it say so, what they are then, and where its bits stand: in pairs of
+ * groups of seven, each group in a byte, and in the number, of which a pair is fourteen. */
+#define TIME_SHAPE_MASK UINT64_C(0x00808080808080ff)
+#define TIME_SHAPE (UINT64_C(0x0000808080808000) | KEY(3, WIRE_VARINT))
+#define TIME_GROUPS UINT64_C(0x7f7f7f7f7f7f)
+#define TIME_UPPER UINT64_C(0x3f803f803f80) /* the upper group of each pair, before it moves up to its byte */
+#define TIME_PAIR(index) (UINT64_C(0x3fff) << 14 * (index))
+
 /* What the functions below leave to a call: a varint, and a key or length, of more than one byte. */
 const uint8_t *wire_varint_long(const uint8_t *at, const uint8_t *end, uint64_t *value);
 const uint8_t *wire_prefix_long(const uint8_t *at, const uint8_t *end, uint32_t *value);

@@ -13,6 +13,8 @@
 enum {
 	VARINT_BYTES_MAX = 10,
 	LENGTH_BYTES = 5, /* kept free for a length that is not known yet */
+	SMALL_PAYLOAD_MAX = SMALL_MAX - TIME_FIELD_BYTES - 2,
+	SMALL_ROOM = 2 + SMALL_MAX + 8, /* of a record that small_write writes, and what it may write behind it */
 };
 
 /* ---- Unchecked ---- */
@@ -39,19 +41,6 @@ static inline uint8_t *varint_write(uint8_t *at, uint64_t value)
 	}
 	*at++ = (uint8_t)value;
 	return at;
-}
-
-/* Writes a varint below 2^56, whose size is known, without a loop, and whatever into the eight bytes from `at` on: its groups of seven bits
- * are moved apart by halves, quarters and eighths, for which the upper one of two is added as often as it takes. */
-static inline uint8_t *varint_write_roomy(uint8_t *at, uint64_t value, uint64_t size)
-{
-	value += (value & UINT64_C(0x00fffffff0000000)) * 15;
-	value += (value & UINT64_C(0x0fffc0000fffc000)) * 3;
-	value += value & UINT64_C(0x3f803f803f803f80);
-	value |= UINT64_C(0x8080808080808080) & ((UINT64_C(1) << (8 * (size - 1))) - 1);
-	value = htole64(value);
-	memcpy(at, &value, sizeof(value));
-	return at + size;
 }
 
 /* Writes four bytes, the lowest first. */
@@ -269,7 +258,17 @@ static ALWAYS_INLINE uint8_t *routing_write(uint8_t *at, const struct wire_recor
 	return at;
 }
 
-/* Writes a record that is known to have these sizes, and to fit. `roomy`: so do eight bytes more. */
+/* Writes a time of six bytes, its key in front of it, and whatever in the byte behind it. */
+static ALWAYS_INLINE void time_write(uint8_t *at, int64_t timestamp)
+{
+	uint64_t word = (uint64_t)timestamp;
+	word = (word & TIME_PAIR(0)) | (word & TIME_PAIR(1)) << 2 | (word & TIME_PAIR(2)) << 4;
+	word += word & TIME_UPPER; /* to twice its place */
+	word = htole64(word << 8 | TIME_SHAPE);
+	memcpy(at, &word, sizeof(word));
+}
+
+/* Writes a record that is known to have these sizes, and to fit. `roomy`: so do four bytes more. */
 static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record *record, enum wire_form form,
 					   const struct record_sizes *sizes, bool roomy)
 {
@@ -278,10 +277,11 @@ static ALWAYS_INLINE uint8_t *record_write(uint8_t *at, const struct wire_record
 		at = bytes_write(at, KEY(1, WIRE_BYTES), record->payload, roomy);
 	if (sizes->rest != 0 && record->header_count != 0)
 		at = headers_write(at, record);
-	if (sizes->time != 0) {
-		*at++ = KEY(3, WIRE_VARINT);
-		at = roomy && sizes->time <= 8 ? varint_write_roomy(at, (uint64_t)record->timestamp, sizes->time)
-					       : varint_write(at, (uint64_t)record->timestamp);
+	if (roomy && sizes->time == TIME_FIELD_BYTES - 1) {
+		time_write(at, record->timestamp);
+		at += TIME_FIELD_BYTES;
+	} else if (sizes->time != 0) {
+		at = number_write(at, KEY(3, WIRE_VARINT), (uint64_t)record->timestamp);
 	}
 	return sizes->rest == 0 || form == WIRE_MESSAGE ? at : routing_write(at, record, form, roomy);
 }
@@ -293,20 +293,50 @@ void wire_put_record(struct wire_writer *writer, const struct wire_record *recor
 		writer->at = record_write(writer->at, record, form, &sizes, false);
 }
 
+/* Whether a record is as most are: nothing but a payload and, if any, a time of six bytes, with a length that takes one byte. */
+static ALWAYS_INLINE bool is_small(const struct wire_record *record)
+{
+	uint64_t sixth = (uint64_t)record->timestamp >> 35; /* and above: 1 to 127 when there are six bytes */
+	bool time_fits = (sixth - 1 < 0x7f) | (record->timestamp == WIRE_NO_TIMESTAMP);
+	uint32_t rest =
+	    record->header_count | record->keyed | (uint32_t)record->key_hash | record->key_group | record->route;
+	return (record->payload.size - 1 < SMALL_PAYLOAD_MAX) & time_fits & (rest == 0);
+}
+
+/* Writes such a record, with whatever in the eight bytes behind it: both keys and both lengths at its beginning at once, and so its time. */
+static ALWAYS_INLINE uint8_t *small_write(uint8_t *at, const struct wire_record *record)
+{
+	uint32_t size = (uint32_t)record->payload.size;
+	uint32_t time = record->timestamp != WIRE_NO_TIMESTAMP ? TIME_FIELD_BYTES : 0;
+	uint32_t head = htole32(KEY(1, WIRE_BYTES) | (2 + size + time) << 8 | KEY(1, WIRE_BYTES) << 16 | size << 24);
+	memcpy(at, &head, sizeof(head));
+	at += sizeof(head);
+	memcpy(at, record->payload.data, size);
+	at += size;
+	time_write(at, record->timestamp);
+	return at + time;
+}
+
 uint32_t wire_put_records(struct wire_writer *writer, const struct wire_record *records, uint32_t count,
 			  uint64_t size_max)
 {
 	uint8_t *at = writer->at, *const end = writer->end;
+	bool small = size_max >= SMALL_MAX;
 	uint32_t written = 0;
 	if (writer->overflow)
 		return 0;
 	for (; written < count; written++) {
 		const struct wire_record *record = &records[written];
+		uint64_t room = (uint64_t)(end - at);
+		if (LIKELY(is_small(record)) && small && room >= SMALL_ROOM) {
+			at = small_write(at, record);
+			continue;
+		}
 		struct record_sizes sizes = record_sizes(record, WIRE_ANSWER);
-		uint64_t size = bytes_size(sizes.body), room = (uint64_t)(end - at);
+		uint64_t size = bytes_size(sizes.body);
 		if (sizes.body > size_max || size > room)
 			break;
-		at = LIKELY(room - size >= 8) ? record_write(at, record, WIRE_ANSWER, &sizes, true)
+		at = LIKELY(room - size >= 4) ? record_write(at, record, WIRE_ANSWER, &sizes, true)
 					      : record_write(at, record, WIRE_ANSWER, &sizes, false);
 	}
 	writer->at = at;

@@ -856,6 +856,73 @@ START_TEST(writer_of_many)
 }
 END_TEST
 
+/* Three of a record in a row are the same bytes when they are written one by one, together with no byte to spare, and with many; they are read as
+ * they were, and refused when they are too large, cut, or have a length that goes beyond what is there. */
+static void must_come_back(const struct wire_record *record)
+{
+	uint8_t bytes[1024], same[1024];
+	struct wire_record records[3] = {*record, *record, *record};
+	struct wire_batch batch = {0};
+	uint64_t size = wire_record_size(record, WIRE_ANSWER), inner = size - 2 - (size > 129);
+	for (int i = 0; i < 3; i++) {
+		struct wire_writer one = {.at = same + i * size, .end = same + (i + 1) * size};
+		wire_put_record(&one, record, WIRE_ANSWER);
+		ck_assert(!one.overflow && one.at == one.end);
+	}
+	for (int spare = 0; spare < 2; spare++) {
+		struct wire_writer writer = {.at = bytes, .end = spare ? bytes + sizeof(bytes) : bytes + 3 * size};
+		memset(bytes, 0xee, sizeof(bytes));
+		if (inner > 0)
+			ck_assert_uint_eq(wire_put_records(&writer, records, 3, inner - 1), 0);
+		ck_assert_uint_eq(wire_put_records(&writer, records, 3, inner), 3);
+		ck_assert(writer.at == bytes + 3 * size && memcmp(bytes, same, 3 * size) == 0);
+	}
+	ck_assert_int_eq(wire_parse_records((struct view){bytes, 3 * size}, &batch, NULL), WIRE_OK);
+	ck_assert_uint_eq(batch.count, 3);
+	for (int i = 0; i < 3; i++)
+		ck_assert(view_equal(batch.records[i].payload, record->payload) &&
+			  batch.records[i].timestamp == record->timestamp && batch.records[i].route == record->route);
+	wire_batch_clear(&batch);
+	struct wire_reader reader;
+	wire_reader_init(&reader, (struct view){bytes, 3 * size});
+	if (inner > 0)
+		ck_assert_int_eq(wire_parse_run(&reader, &batch, 9, inner - 1), WIRE_TOO_LARGE);
+	ck_assert_int_eq(wire_parse_run(&reader, &batch, 9, inner), WIRE_OK);
+	ck_assert_uint_eq(batch.count, 3);
+	if (record->payload.size > 0 && inner < 128) {
+		bytes[size + 3] =
+		    (uint8_t)(inner - 1); /* of the second payload: it would end a byte behind its record */
+		ck_assert_int_eq(wire_parse_records((struct view){bytes, 3 * size}, &batch, NULL), WIRE_MALFORMED);
+	}
+	for (size_t cut = 1; cut < size; cut++)
+		ck_assert_int_eq(wire_parse_records((struct view){same, 2 * size + cut}, &batch, NULL), WIRE_MALFORMED);
+	wire_batch_free(&batch);
+}
+
+/* Around what is read and written at once: lengths of one byte, and times of six. */
+START_TEST(records_of_each_size)
+{
+	static const int64_t times[] = {WIRE_NO_TIMESTAMP,
+					0,
+					-1,
+					INT64_MAX,
+					(INT64_C(1) << 35) - 1,
+					INT64_C(1) << 35,
+					1700000000000,
+					(INT64_C(1) << 42) - 1,
+					INT64_C(1) << 42,
+					(INT64_C(0x2a) << 35) + 0x123456789};
+	uint8_t payload[140];
+	for (size_t i = 0; i < sizeof(payload); i++)
+		payload[i] = (uint8_t)(i * 7);
+	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+		for (size_t size = 0; size <= sizeof(payload); size++)
+			for (uint32_t route = 0; route < 2; route++)
+				must_come_back(&(struct wire_record){
+				    .payload = {payload, size}, .timestamp = times[i], .route = route});
+}
+END_TEST
+
 START_TEST(writer_as_message)
 {
 	uint8_t buffer[64];
@@ -982,6 +1049,7 @@ static Suite *wire_suite(void)
 	tcase_add_test(unit, writer_fields);
 	tcase_add_test(unit, writer_overflows);
 	tcase_add_test(unit, writer_of_many);
+	tcase_add_test(unit, records_of_each_size);
 	tcase_add_test(unit, writer_as_message);
 	suite_add_tcase(suite, unit);
 	TCase *agree = tcase_create("against protobuf-c");

@@ -364,7 +364,7 @@ static uint8_t *write_each(const struct wire_batch *batch, enum wire_form form, 
 static bool writes_these(const struct wire_batch *batch, struct view bytes)
 {
 	bool same = true;
-	for (uint64_t spare = 0; spare <= 9 && same; spare++) {
+	for (uint64_t spare = 0; spare <= 160 && same; spare += spare < 9 ? 1 : 151) {
 		uint8_t *buffer = malloc(bytes.size + spare + 1);
 		CHECK(buffer != NULL);
 		struct wire_writer writer = {.at = buffer, .end = buffer + bytes.size + spare};

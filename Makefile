@@ -364,7 +364,10 @@ build/bench-venv/ok: $(B)/python.flags
 
 bench-transport: all $(B)/bench/bench_transport
 	@mkdir -p build/bench
+	@echo "client and sidecar on a core each:" >&2
 	@$(B)/bench/bench_transport
+	@echo "wherever the scheduler puts them:" >&2
+	@$(B)/bench/bench_transport --cores any
 # The bridge in a real Flink beside Java operators, and beside PyFlink where `make bench-peers` has installed that. BENCH_FLINK=--quick for less.
 bench-flink: all bridge $(BENCH_STEPS) $(VENV)
 	@mkdir -p build/bench

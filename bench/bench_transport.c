@@ -6,11 +6,13 @@
  * printed is the median over the rounds, and the median of the rounds' ratios. Lines are `name<TAB>value<TAB>unit`, and the
  * same goes to build/bench/transport.json.
  *
- * With --against DIR the first side is no direct one but the worker path of another build: what a change is worth. With
- * --cores C:S the client runs on core C and all processes of both sidecars on core S, so that nothing hangs on where the
- * scheduler puts whom.
+ * The client runs on core C and all processes of both sidecars on core S, as containers with cores of their own do, so that
+ * nothing hangs on where the scheduler puts whom: --cores C:S, the first two that there are when nothing is said. With --cores any
+ * it is the scheduler's choice, and the file is build/bench/transport_any.json.
  *
- *   bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only NAME] [--cores C:S]
+ * With --against DIR the first side is no direct one but the worker path of another build: what a change is worth.
+ *
+ *   bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only NAME] [--cores C:S|any]
  */
 #include <dirent.h>
 #include <errno.h>
@@ -80,7 +82,7 @@ static const char *bin = "build/release";
 static const char *against;   /* another build's programs, instead of the direct side */
 static const char *only = ""; /* workloads whose name begins so */
 static unsigned rounds = 15, round_ms = 300;
-static int client_core = -1, sidecar_core = -1; /* -1: wherever the scheduler puts them */
+static int client_core, sidecar_core; /* -1: wherever the scheduler puts them */
 static char topology[33];
 static FILE *json;
 
@@ -139,7 +141,21 @@ static void stay_on(int core)
 	CPU_ZERO(&cores);
 	CPU_SET(core, &cores);
 	if (sched_setaffinity(0, sizeof cores, &cores) != 0)
-		fatal("cannot run on core %d (--cores)", core);
+		fatal("cannot run on core %d: see --cores", core);
+}
+
+/* Chooses the first two cores that this process may use, or the only one. */
+static void choose_cores(void)
+{
+	cpu_set_t cores;
+	int found[2] = {0}, count = 0;
+	if (sched_getaffinity(0, sizeof cores, &cores) != 0)
+		fatal("cannot ask for the cores of this process");
+	for (int core = 0; core < CPU_SETSIZE && count < 2; core++)
+		if (CPU_ISSET(core, &cores))
+			found[count++] = core;
+	client_core = found[0];
+	sidecar_core = count > 1 ? found[1] : found[0];
 }
 
 /* Starts a sidecar with one slot and connects to it. */
@@ -569,6 +585,9 @@ static void parse(int argc, char **argv)
 			rounds = (unsigned)strtoul(argv[++i], NULL, 10);
 		} else if (i + 1 < argc && strcmp(argv[i], "--round-ms") == 0) {
 			round_ms = (unsigned)strtoul(argv[++i], NULL, 10);
+		} else if (i + 1 < argc && strcmp(argv[i], "--cores") == 0 && strcmp(argv[i + 1], "any") == 0) {
+			client_core = sidecar_core = -1;
+			i++;
 		} else if (i + 1 < argc && strcmp(argv[i], "--cores") == 0 &&
 			   sscanf(argv[i + 1], "%d:%d", &client_core, &sidecar_core) == 2 && client_core >= 0 &&
 			   sidecar_core >= 0 && client_core < CPU_SETSIZE && sidecar_core < CPU_SETSIZE) {
@@ -577,7 +596,7 @@ static void parse(int argc, char **argv)
 			fprintf(
 			    stderr,
 			    "usage: bench_transport [--bin DIR] [--against DIR] [--rounds N] [--round-ms N] [--only "
-			    "NAME] [--cores CLIENT:SIDECAR]\n");
+			    "NAME] [--cores CLIENT:SIDECAR|any]\n");
 			exit(2);
 		}
 	}
@@ -617,14 +636,16 @@ static void measure_ratios(struct side *sides)
 
 int main(int argc, char **argv)
 {
+	choose_cores();
 	parse(argc, argv);
 	struct side sides[2] = {
 	    {.name = against ? "other" : "direct", .bin = against ? against : bin, .direct = !against},
 	    {.name = "worker", .bin = bin}};
 	mkdir("build/bench", 0777);
-	json = fopen("build/bench/transport.json", "w");
+	const char *file = client_core < 0 ? "build/bench/transport_any.json" : "build/bench/transport.json";
+	json = fopen(file, "w");
 	if (!json || !mkdtemp(directory))
-		fatal("cannot write build/bench/transport.json, or a temporary directory");
+		fatal("cannot write %s, or a temporary directory", file);
 	fputs("[", json);
 	compile();
 	stay_on(sidecar_core); /* whether there is such a core */

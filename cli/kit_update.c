@@ -1,8 +1,8 @@
 /*
  * Expectations rewritten in place (kit_update.h).
  *
- * The tree says where each key and each list item begins; where it ends is a matter of indentation, which is what YAML's block style
- * is made of. So the edits are whole lines: those of one list of records. Comments and blank lines above an item belong to it.
+ * The tree says where each key and each list item begins and ends, and in YAML's block style that is whole lines. So an edit is whole
+ * lines, too: those of one list of records. Comments and blank lines above an item belong to it.
  */
 #include "cli/kit_update.h"
 
@@ -20,37 +20,67 @@
 
 /* ---- Lines ------------------------------------------------------------------------------------------------------------ */
 
-/* A line of a text, without its end; empty behind the last. */
+/* A line of a text, counted from 1 as YAML does, without its break, of which there are `*ending` bytes; empty behind the last. */
+static struct view line_with_ending(struct view text, size_t line, size_t *ending)
+{
+	size_t start = 0, at = 0;
+
+	*ending = 0;
+	while (at < text.size) {
+		size_t length = line_break_at(text, at);
+		if (length > 0 && --line == 0) {
+			*ending = length;
+			break;
+		}
+		at += length > 0 ? length : 1;
+		start = length > 0 ? at : start;
+	}
+	if (*ending == 0 && line > 1)
+		start = text.size;
+	return (struct view){text.data + start, at - start};
+}
+
+/* The same for who does not ask what ends it. */
 static struct view line_at(struct view text, size_t line)
 {
-	const uint8_t *at = text.data, *end = text.data + text.size;
+	size_t ending;
 
-	for (; line > 1 && at < end; line--) {
-		const uint8_t *next = memchr(at, '\n', (size_t)(end - at));
-		at = next == NULL ? end : next + 1;
-	}
-	const uint8_t *stop = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
-	return (struct view){at, (size_t)((stop == NULL ? end : stop) - at)};
+	return line_with_ending(text, line, &ending);
+}
+
+/* Copies a line with its break, for the breaks within a value are part of it; the last one may have none and gets one. */
+static void keep_line(struct view text, size_t line, FILE *out)
+{
+	size_t ending;
+	struct view kept = line_with_ending(text, line, &ending);
+
+	fwrite(kept.data, 1, kept.size + ending, out);
+	if (ending == 0)
+		putc('\n', out);
 }
 
 /* How many lines there are. */
 static size_t line_count(struct view text)
 {
-	size_t count = 0;
+	size_t count = 0, start = 0;
 
-	for (size_t i = 0; i < text.size; i++)
-		count += text.data[i] == '\n' || i + 1 == text.size;
-	return count;
+	for (size_t at = 0; at < text.size;) {
+		size_t length = line_break_at(text, at);
+		at += length > 0 ? length : 1;
+		count += length > 0;
+		start = length > 0 ? at : start;
+	}
+	return count + (start < text.size);
 }
 
-/* Where the first character that says something stands, from 1; 0: a blank line or a comment. */
-static size_t content_column(struct view line)
+/* Whether a line between values says nothing: it is blank, or a comment. */
+static bool is_silent(struct view line)
 {
 	size_t i = 0;
 
 	while (i < line.size && line.data[i] == ' ')
 		i++;
-	return i == line.size || line.data[i] == '#' || line.data[i] == '\r' ? 0 : i + 1;
+	return i == line.size || line.data[i] == '#';
 }
 
 /* Whether a key is the first on its line, but for the dashes of the list that it is in. */
@@ -64,21 +94,46 @@ static bool is_first(struct view text, const struct node *key)
 	return true;
 }
 
-/* The first line behind the value of a block that stands at a column: blank lines and comments at its end are not part of it.
- * `dashes`: the value is a list whose dashes stand at that very column. */
-static size_t block_end(struct view text, size_t line, size_t column, bool dashes)
+/* The last scalar, or empty map or list, of a value. */
+static const struct node *last_leaf(const struct node *value)
 {
-	size_t end = line + 1, lines = line_count(text);
-
-	for (size_t i = line + 1; i <= lines; i++) {
-		struct view at = line_at(text, i);
-		size_t content = content_column(at);
-		if (content == 0)
-			continue;
-		if (content < column || (content == column && !(dashes && at.data[content - 1] == '-')))
-			break;
-		end = i + 1;
+	while (value->first != NULL) {
+		value = value->first;
+		while (value->next != NULL)
+			value = value->next;
 	}
+	return value;
+}
+
+/* Whether a value ends with a text whose last line is empty: so blank lines behind it are part of it. */
+static bool ends_blank(const struct node *value)
+{
+	const struct node *leaf = last_leaf(value);
+
+	if (leaf->kind != NODE_SCALAR)
+		return false;
+	size_t size = strlen(leaf->text);
+	return size > 0 && leaf->text[size - 1] == '\n' && (size == 1 || leaf->text[size - 2] == '\n');
+}
+
+/* Whether a file ends with a block of text, and that without a line break: with one, it would be another text. */
+static bool ends_within_block(const struct document *document)
+{
+	struct view text = document->text;
+	size_t last, count = line_count(text);
+
+	line_with_ending(text, count, &last);
+	return last == 0 && last_leaf(document->root)->block;
+}
+
+/* The first line behind a value. */
+static size_t value_end(const struct node *value)
+{
+	struct view text = value->document->text;
+	size_t end = value->last_line + 1;
+
+	while (!ends_blank(value) && end > value->line + 1 && line_at(text, end - 1).size == 0)
+		end--;
 	return end;
 }
 
@@ -194,18 +249,24 @@ static bool is_named(const struct kit_record *like, const char *name)
 	return like == NULL && (strcmp(name, "bridge-error") == 0 || strcmp(name, "bridge-error-step") == 0);
 }
 
-/* Writes headers that are to be named. */
+/* How many headers of a record are to be named. */
+static size_t named_headers(const struct kit_record *record, const struct kit_record *like)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < record->header_count; i++)
+		count += is_named(like, record->headers[i].name);
+	return count;
+}
+
+/* Writes headers that are to be named, their key at `indent`, where the first line has got to already. */
 static void put_headers(FILE *out, const struct kit_record *record, const struct kit_record *like, size_t indent,
 			struct scratch *scratch)
 {
-	bool any = false;
-
+	fprintf(out, "headers:\n");
 	for (size_t i = 0; i < record->header_count; i++) {
 		if (!is_named(like, record->headers[i].name))
 			continue;
-		if (!any)
-			fprintf(out, "%*sheaders:\n", (int)indent, "");
-		any = true;
 		fprintf(out, "%*s", (int)indent + 2, "");
 		put_word(out, view_of(record->headers[i].name), scratch);
 		fputs(": ", out);
@@ -214,38 +275,37 @@ static void put_headers(FILE *out, const struct kit_record *record, const struct
 	}
 }
 
-/* Writes a record as a list item; what it names is what `like` names. */
-static void put_record(FILE *out, const struct kit_record *record, const struct kit_record *like, bool key,
+/* Writes a record as a list item; what it names is what `like` names, or its payload when it has nothing of that. */
+static void put_record(FILE *out, const struct kit_record *record, const struct kit_record *like, bool by_key,
 		       size_t indent)
 {
 	struct scratch *scratch = scratch_create();
-	bool payload =
-	    like == NULL || like->has_payload || !(like->has_key || like->has_timestamp || like->header_count > 0);
+	bool named = like != NULL && like->has_key && record->has_key;
+	bool key = named || (by_key && record->has_key);
+	bool time = like != NULL && like->has_timestamp;
+	bool headers = named_headers(record, like) > 0;
+	bool payload = like == NULL || like->has_payload || !(named || time || headers);
 
 	if (scratch == NULL)
 		fatal("no memory for a record");
 	fprintf(out, "%*s- ", (int)indent, "");
-	const char *between = "";
+	indent += 2;
 	if (payload) {
 		put_payload(out, record, like != NULL && like->has_payload && !like->json, scratch);
 		putc('\n', out);
-		between = "  ";
 	}
-	if ((key || (like != NULL && like->has_key)) && record->has_key) {
-		fprintf(out, "%*skey: ", *between == '\0' ? 0 : (int)indent + 2, "");
+	if (key) {
+		fprintf(out, "%*skey: ", payload ? (int)indent : 0, "");
 		if (!put_word(out, record->key, scratch))
 			fputs("\"\"", out);
 		putc('\n', out);
-		between = "  ";
 	}
-	if (like != NULL && like->has_timestamp) {
-		fprintf(out, "%*stimestamp: %" PRId64 "\n", *between == '\0' ? 0 : (int)indent + 2, "",
-			record->timestamp);
-		between = "  ";
+	if (time)
+		fprintf(out, "%*stimestamp: %" PRId64 "\n", payload || key ? (int)indent : 0, "", record->timestamp);
+	if (headers) {
+		fprintf(out, "%*s", payload || key || time ? (int)indent : 0, "");
+		put_headers(out, record, like, indent, scratch);
 	}
-	if (*between == '\0')
-		fputs("json: null\n", out);
-	put_headers(out, record, like, indent + 2, scratch);
 	scratch_destroy(scratch);
 }
 
@@ -281,18 +341,18 @@ static struct spot spot_of_list(const struct kit_verdict *verdict)
 
 	place.block = is_block(key, list);
 	place.indent = place.block ? list->column - 1 : key->column + 1;
-	place.end = block_end(place.text, key->line, key->column, place.block && list->column == key->column);
+	place.end = value_end(list);
 	return place;
 }
 
-/* The first line that belongs to an item: comments and blank lines above it do. */
+/* The first line that belongs to an item: all that is behind the item before, so comments and blank lines above its dash do. */
 static size_t item_start(const struct spot *place, const struct node *item)
 {
-	size_t line = item->line;
+	size_t first = place->key->last_line + 1;
 
-	while (line > place->key->line + 1 && content_column(line_at(place->text, line - 1)) == 0)
-		line--;
-	return line;
+	for (const struct node *before = place->list->first; before != item; before = before->next)
+		first = value_end(before);
+	return first;
 }
 
 /* Copies the lines of an item. */
@@ -300,21 +360,15 @@ static void keep_item(const struct spot *place, const struct node *item, FILE *o
 {
 	size_t end = item->next == NULL ? place->end : item_start(place, item->next);
 
-	for (size_t line = item_start(place, item); line < end; line++) {
-		struct view text = line_at(place->text, line);
-		fwrite(text.data, 1, text.size, out);
-		putc('\n', out);
-	}
+	for (size_t line = item_start(place, item); line < end; line++)
+		keep_line(place->text, line, out);
 }
 
 /* Copies the comments above an item that is written anew. */
 static void keep_comments(const struct spot *place, const struct node *item, FILE *out)
 {
-	for (size_t line = item_start(place, item); line < item->line; line++) {
-		struct view text = line_at(place->text, line);
-		fwrite(text.data, 1, text.size, out);
-		putc('\n', out);
-	}
+	for (size_t line = item_start(place, item); line < item->line && is_silent(line_at(place->text, line)); line++)
+		keep_line(place->text, line, out);
 }
 
 /* The key's line: as it is, or cut behind the colon when the value stood there, too. */
@@ -324,8 +378,7 @@ static void keep_key(const struct spot *place, bool empty, FILE *out)
 	size_t width = place->key->width == SIZE_MAX ? 0 : place->key->width;
 
 	if (place->block && !empty) {
-		fwrite(line.data, 1, line.size, out);
-		putc('\n', out);
+		keep_line(place->text, place->key->line, out);
 		return;
 	}
 	/* Columns count characters, and what stands before the key is spaces and dashes; the key may hold anything. */
@@ -412,7 +465,7 @@ static bool plan_flow(struct kit_edits *edits, const struct kit_verdict *verdict
 	fputs(verdict->actual_count == 0 ? " []\n" : "\n", out);
 	put_items(NULL, verdict, indent + 2, out);
 	text_end(out);
-	edit_add(edits, expect->key->line, block_end(text, expect->key->line, expect->key->column, false), lines);
+	edit_add(edits, expect->key->line, value_end(expect), lines);
 	return true;
 }
 
@@ -463,7 +516,7 @@ static void plan_expect(struct kit_edits *edits, const struct kit_case *kit)
 {
 	const struct node *expect = kit->expect.at;
 	struct view text = kit->at->document->text;
-	size_t end = block_end(text, kit->at->line, kit->at->column - 1, false);
+	size_t end = value_end(kit->at);
 	char *line = NULL;
 	size_t size = 0;
 	FILE *out = text_begin(&line, &size);
@@ -475,8 +528,7 @@ static void plan_expect(struct kit_edits *edits, const struct kit_case *kit)
 		fprintf(out, "%.*sexpect:\n", (int)expect->key->column - 1, (const char *)before.data);
 	}
 	text_end(out);
-	edit_add(edits, expect == NULL ? end : expect->key->line,
-		 expect == NULL ? end : block_end(text, expect->key->line, expect->key->column, false), line);
+	edit_add(edits, expect == NULL ? end : expect->key->line, expect == NULL ? end : value_end(expect), line);
 }
 
 /* Plans a sink that nobody has mentioned: at the end of the case's `expect`, which may have to be made. */
@@ -503,7 +555,7 @@ static bool plan_sink(struct kit_edits *edits, const struct kit_case *kit, const
 		plan_expect(edits, kit);
 		edit_append(&edits->list[edits->count - 1], sink_text(verdict, indent));
 	} else {
-		size_t end = block_end(text, expect->key->line, expect->key->column, false);
+		size_t end = value_end(expect);
 		edit_add(edits, end, end, sink_text(verdict, indent));
 	}
 	edits->sinks_of = kit;
@@ -514,6 +566,10 @@ static bool plan_sink(struct kit_edits *edits, const struct kit_case *kit, const
 bool kit_update_plan(struct kit_edits *edits, const struct kit_case *kit, const struct kit_verdict *verdict,
 		     const char **why)
 {
+	if (ends_within_block(kit->at->document)) {
+		*why = "the file ends within a block of text: end its last line with a line break";
+		return false;
+	}
 	if (verdict->outputs != NULL)
 		return plan_list(edits, verdict, why);
 	return plan_sink(edits, kit, verdict, why);
@@ -536,11 +592,8 @@ static void put_edited(const struct kit_edits *edits, struct view text, FILE *ou
 
 	for (size_t i = 0; i <= edits->count; i++) {
 		size_t until = i < edits->count ? edits->list[i].from : lines + 1;
-		for (; line < until && line <= lines; line++) {
-			struct view at = line_at(text, line);
-			fwrite(at.data, 1, at.size, out);
-			putc('\n', out);
-		}
+		for (; line < until && line <= lines; line++)
+			keep_line(text, line, out);
 		if (i == edits->count)
 			return;
 		fputs(edits->list[i].text, out);

@@ -142,25 +142,22 @@ void finding_suggest(struct finding *finding, const char *word, const char *cons
 		finding_hint(finding, "did you mean \"%s\"?", nearest);
 }
 
-/* Length of the line break at an offset, 0 when there is none; those of YAML 1.1, as libyaml counts them. */
-static size_t break_length(struct view text, size_t at)
+size_t line_break_at(struct view text, size_t at)
 {
 	const uint8_t *bytes = text.data + at;
 	size_t left = text.size - at;
 
-	if (left >= 2 && bytes[0] == '\r' && bytes[1] == '\n')
-		return 2;
-	if (bytes[0] == '\n' || bytes[0] == '\r')
+	switch (bytes[0]) {
+	case '\n':
 		return 1;
-	if (left >= 2 && bytes[0] == 0xc2 && bytes[1] == 0x85)
-		return 2;
-	return left >= 3 && bytes[0] == 0xe2 && bytes[1] == 0x80 && (bytes[2] == 0xa8 || bytes[2] == 0xa9) ? 3 : 0;
-}
-
-/* Whether a byte can begin a line break: a quick no for most of them. */
-static bool may_break(uint8_t byte)
-{
-	return byte == '\n' || byte == '\r' || byte == 0xc2 || byte == 0xe2;
+	case '\r':
+		return left >= 2 && bytes[1] == '\n' ? 2 : 1;
+	case 0xc2:
+		return left >= 2 && bytes[1] == 0x85 ? 2 : 0;
+	case 0xe2:
+		return left >= 3 && bytes[1] == 0x80 && (bytes[2] == 0xa8 || bytes[2] == 0xa9) ? 3 : 0;
+	}
+	return 0;
 }
 
 /* The bytes of a line, counted from 1; empty beyond the end. */
@@ -169,7 +166,7 @@ static struct view line_of(struct view text, size_t line)
 	size_t start = 0, at = 0;
 
 	while (at < text.size) {
-		size_t length = may_break(text.data[at]) ? break_length(text, at) : 0;
+		size_t length = line_break_at(text, at);
 		if (length > 0 && --line == 0)
 			return (struct view){text.data + start, at - start};
 		at += length > 0 ? length : 1;
@@ -191,7 +188,7 @@ struct place place_of(const char *file, struct view text, size_t offset)
 	struct place place = {file, 1, 1};
 
 	for (size_t at = 0; at < offset && at < text.size;) {
-		size_t length = break_length(text, at);
+		size_t length = line_break_at(text, at);
 		place.line += length > 0;
 		place.column = length > 0 ? 1 : place.column + 1;
 		at += length > 0 ? length : character_step(text, at);

@@ -62,6 +62,9 @@ void finding_hint(struct finding *finding, const char *format, ...) __attribute_
 /* Adds `did you mean "..."?` as the hint if one of the names is near to the word. */
 void finding_suggest(struct finding *finding, const char *word, const char *const *names, size_t count);
 
+/* Bytes of the line break at an offset that is in a text, 0 when there is none; those of YAML 1.1, as libyaml counts lines. */
+size_t line_break_at(struct view text, size_t at);
+
 /* The place of a byte in a text, lines being counted as YAML does. */
 struct place place_of(const char *file, struct view text, size_t offset);
 

@@ -82,6 +82,14 @@ static void problem_report(const struct document *document, const yaml_parser_t 
 		finding_hint(finding, "%s", hint);
 }
 
+/* The last line of what an event stands for. A block scalar ends where the next line begins. */
+static size_t last_line(const yaml_event_t *event)
+{
+	bool at_break = event->end_mark.column == 0 && event->end_mark.line > event->start_mark.line;
+
+	return event->end_mark.line + !at_break;
+}
+
 /* A new node where an event stands; text that goes over several lines is underlined to the end of its first. */
 static struct node *node_create(struct builder *builder, enum node_kind kind, const yaml_event_t *event)
 {
@@ -91,6 +99,7 @@ static struct node *node_create(struct builder *builder, enum node_kind kind, co
 	node->kind = kind;
 	node->line = event->start_mark.line + 1;
 	node->column = event->start_mark.column + 1;
+	node->last_line = last_line(event);
 	node->width = one_line ? event->end_mark.column - event->start_mark.column : SIZE_MAX;
 	node->document = builder->document;
 	return node;
@@ -122,8 +131,9 @@ static struct node *scalar_create(struct builder *builder, const yaml_event_t *e
 	struct node *node = node_create(builder, NODE_SCALAR, event);
 	node->text = pool_copy_bytes(&builder->document->pool, text, event->data.scalar.length);
 	node->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
-	if (event->data.scalar.style == YAML_LITERAL_SCALAR_STYLE ||
-	    event->data.scalar.style == YAML_FOLDED_SCALAR_STYLE)
+	node->block = event->data.scalar.style == YAML_LITERAL_SCALAR_STYLE ||
+		      event->data.scalar.style == YAML_FOLDED_SCALAR_STYLE;
+	if (node->block)
 		node->width = 1;
 	return node;
 }
@@ -247,13 +257,25 @@ static bool level_open(struct builder *builder, struct node *node, enum node_kin
 	return true;
 }
 
+/* Closes the map or list on top. One in block style ends with its last child; what marks its end stands where the next thing begins. */
+static void level_close(struct builder *builder, const yaml_event_t *event)
+{
+	struct level *level = &builder->open[--builder->depth];
+	bool flow = event->end_mark.index > event->start_mark.index;
+
+	if (level->node->kind == NODE_MAP)
+		duplicates_check(builder, level->node);
+	if (flow)
+		level->node->last_line = last_line(event);
+	else if (level->last != NULL)
+		level->node->last_line = level->last->last_line;
+}
+
 /* Takes one event. False when reading must stop; the reason is a finding. */
 static bool event_take(struct builder *builder, const yaml_event_t *event)
 {
-	if (event->type == YAML_MAPPING_END_EVENT)
-		duplicates_check(builder, builder->open[builder->depth - 1].node);
 	if (event->type == YAML_MAPPING_END_EVENT || event->type == YAML_SEQUENCE_END_EVENT)
-		builder->depth--;
+		level_close(builder, event);
 	struct node *node = event_node(builder, event);
 	if (node == NULL)
 		return true;

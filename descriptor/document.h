@@ -38,11 +38,13 @@ enum node_kind {
 struct node {
 	enum node_kind kind;
 	bool quoted;                     /* SCALAR: in quotes or a block */
+	bool block;                      /* SCALAR: a block, literal or folded */
 	const char *text;                /* SCALAR: UTF-8 without NUL bytes */
 	const struct node *key;          /* in a map: the key; NULL elsewhere */
 	struct node *first, *next;       /* children in the order written */
 	size_t count;                    /* of the children */
 	size_t line, column, width;      /* where it starts, and how much to underline */
+	size_t last_line;                /* where it ends; a block scalar has the blank lines behind it */
 	const struct document *document; /* the file it comes from */
 };
 

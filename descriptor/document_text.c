@@ -143,11 +143,11 @@ int text_character_at(struct view text, size_t line, size_t column)
 {
 	size_t low = 0;
 
-	for (size_t at = 0; at < text.size && line > 1; at++) {
-		if (text.data[at] != '\n')
-			continue;
-		low = at + 1;
-		line--;
+	for (size_t at = 0; at < text.size && line > 1;) {
+		size_t length = line_break_at(text, at);
+		at += length > 0 ? length : 1;
+		low = length > 0 ? at : low;
+		line -= length > 0;
 	}
 	for (; low < text.size && column > 1; column--) {
 		do {

@@ -237,6 +237,101 @@ START_TEST(an_updated_file_holds_and_keeps_what_held)
 }
 END_TEST
 
+/* Writes lines, each of which ends with `|`, with another end instead; returns what is behind them. */
+static char *put_lines(char *to, const char *lines, const char *end)
+{
+	for (; *lines != '\0'; lines++) {
+		if (*lines == '|')
+			to = stpcpy(to, end);
+		else
+			*to++ = *lines;
+	}
+	*to = '\0';
+	return to;
+}
+
+START_TEST(lines_end_with_any_break_that_yaml_has)
+{
+	static const char *const breaks[] = {"\n", "\r\n", "\r", "\xc2\x85", "\xe2\x80\xa8", "\xe2\x80\xa9"};
+	static const char kept[] = "# top|pipeline: p|cases:|  - name: a|    events: []|    expect:|      out:|"
+				   "        # of 1|        - json: 1|";
+	const char *why = NULL, *end = breaks[_i];
+	char text[2 * sizeof(kept)], wanted[2 * sizeof(kept)];
+	struct kit_edits edits = {0};
+
+	put_lines(put_lines(text, kept, end), "        - json: 2|    # end|", end);
+	put_lines(stpcpy(put_lines(wanted, kept, end), "        - json: 3\n"), "    # end|", end);
+	write_file(text);
+	struct kit_file *file = read_cases();
+	struct kit_verdict verdict = judged(file, "13", "aa");
+	ck_assert_uint_eq(verdict.wrong, 1);
+	ck_assert(kit_update_plan(&edits, &file->cases[0], &verdict, &why));
+	ck_assert_ptr_null(kit_update_apply(&edits, path, file->document->text));
+	kit_edits_free(&edits);
+	kit_file_free(file);
+	ck_assert_str_eq(read_file(), wanted);
+	file = read_cases();
+	ck_assert_uint_eq(judged(file, "13", "aa").wrong, 0);
+	kit_file_free(file);
+}
+END_TEST
+
+/* What `x.test.yaml` is after an update for a record without a key; it must hold then. */
+static const char *updated(const char *text)
+{
+	const char *why = NULL;
+	struct kit_edits edits = {0};
+	struct kit_header header = {.name = "h", .value = "1"};
+	struct kit_record actual[2] = {{.payload = view_of("1"), .has_payload = true, .has_timestamp = true},
+				       {.payload = view_of("# 2"),
+					.has_payload = true,
+					.has_timestamp = true,
+					.headers = &header,
+					.header_count = 1}};
+
+	write_file(text);
+	struct kit_file *file = read_cases();
+	struct kit_verdict verdict = kit_judge(&pool, "out", &file->cases[0].expect.outputs[0], actual, 2);
+	ck_assert_uint_ge(verdict.wrong, 1);
+	bool planned = kit_update_plan(&edits, &file->cases[0], &verdict, &why);
+	if (planned)
+		ck_assert_ptr_null(kit_update_apply(&edits, path, file->document->text));
+	kit_edits_free(&edits);
+	kit_file_free(file);
+	if (!planned)
+		return why;
+	file = read_cases();
+	verdict = kit_judge(&pool, "out", &file->cases[0].expect.outputs[0], actual, 2);
+	ck_assert_msg(verdict.wrong == 0, "%s became\n%s", text, read_file());
+	kit_file_free(file);
+	return read_file();
+}
+
+START_TEST(what_a_record_does_not_have_is_not_named)
+{
+#define BEFORE "pipeline: p\ncases:\n  - name: a\n    events: []\n    expect:\n      out:\n"
+	ck_assert_str_eq(updated(BEFORE "        - key: k\n"), BEFORE "        - json: 1\n        - text: \"# 2\"\n");
+	ck_assert_str_eq(updated(BEFORE "        - headers: {h: x}\n"),
+			 BEFORE "        - json: 1\n        - headers:\n            h: \"1\"\n");
+}
+END_TEST
+
+START_TEST(items_begin_and_end_where_they_do)
+{
+	/* A line that looks like a comment is text in a block; one that ends without a line break would be another with it. */
+	ck_assert_str_eq(updated(BEFORE "        - text: |-\n            # 3\n"),
+			 BEFORE "        - text: \"1\"\n        - text: \"# 2\"\n");
+	ck_assert_str_eq(updated(BEFORE "        - json: 1\n        - text: |-\n            # 2\n        - json: 3\n"),
+			 BEFORE "        - json: 1\n        - text: |-\n            # 2\n");
+	/* A dash may stand above what it is for. */
+	ck_assert_str_eq(updated(BEFORE "        # one\n        - # beside\n          json: 1\n        - json: 3\n"),
+			 BEFORE "        # one\n        - # beside\n          json: 1\n        - text: \"# 2\"\n");
+	ck_assert_str_eq(updated(BEFORE "        - text: |\n            x"),
+			 "the file ends within a block of text: end its last line with a line break");
+#undef BEFORE
+}
+END_TEST
+
 START_TEST(payloads_of_any_bytes_are_written_and_read_back)
 {
 	static const char *const payloads[] = {"{\"a\":\"\\u0001\x7f\xc2\x85\xf0\x9f\x98\x80\"}",
@@ -388,6 +483,9 @@ static Suite *kit_suite(void)
 	tcase_add_test(tests, in_any_order_each_expectation_finds_its_record);
 	tcase_add_test(tests, by_key_the_records_of_a_key_are_in_order);
 	tcase_add_loop_test(tests, an_updated_file_holds_and_keeps_what_held, 0, 8);
+	tcase_add_loop_test(tests, lines_end_with_any_break_that_yaml_has, 0, 6);
+	tcase_add_test(tests, what_a_record_does_not_have_is_not_named);
+	tcase_add_test(tests, items_begin_and_end_where_they_do);
 	tcase_add_test(tests, payloads_of_any_bytes_are_written_and_read_back);
 	tcase_add_test(tests, the_last_word_about_a_key_counts);
 	tcase_add_test(tests, a_case_runs_over_restarts_and_is_updated);

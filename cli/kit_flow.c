@@ -47,7 +47,7 @@ static void sink_take(struct kit_job *job, struct kit_sink *sink, const struct w
 	    .has_payload = true,
 	    .has_key = record->keyed,
 	    .key = record->keyed ? keep_bytes(job, record->key) : (struct view){0},
-	    .has_timestamp = true,
+	    .has_timestamp = record->timestamp != WIRE_NO_TIMESTAMP,
 	    .timestamp = record->timestamp,
 	    .headers = headers,
 	    .header_count = record->header_count,

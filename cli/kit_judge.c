@@ -56,7 +56,7 @@ static bool holds(const struct side *expected, const struct side *actual)
 
 	if (want->has_key && (!got->has_key || !view_equal(want->key, got->key)))
 		return false;
-	if (want->has_timestamp && want->timestamp != got->timestamp)
+	if (want->has_timestamp && (!got->has_timestamp || want->timestamp != got->timestamp))
 		return false;
 	if (want->has_payload && want->json &&
 	    (!jv_is_valid(actual->value) || !jv_equal(jv_copy(expected->value), jv_copy(actual->value))))
@@ -344,6 +344,8 @@ void kit_record_print(const struct kit_record *record, const struct kit_record *
 	}
 	if (like->has_timestamp && record->has_timestamp)
 		fprintf(out, "  timestamp %" PRId64, record->timestamp);
+	else if (like->has_timestamp)
+		fputs("  no timestamp", out);
 	for (size_t i = 0; i < record->header_count; i++) {
 		if (!names_header(like, record->headers[i].name))
 			continue;

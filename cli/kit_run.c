@@ -205,7 +205,8 @@ static void write_output(const struct case_run *run, const struct kit_sink *sink
 		json_bytes(&json, "payload", record->payload);
 		if (record->has_key)
 			json_bytes(&json, "key", record->key);
-		json_signed(&json, "timestamp", record->timestamp);
+		if (record->has_timestamp)
+			json_signed(&json, "timestamp", record->timestamp);
 		json_open_object(&json, "headers");
 		for (size_t i = 0; i < record->header_count; i++)
 			json_text(&json, record->headers[i].name, record->headers[i].value);

@@ -282,7 +282,7 @@ static void put_record(FILE *out, const struct kit_record *record, const struct 
 	struct scratch *scratch = scratch_create();
 	bool named = like != NULL && like->has_key && record->has_key;
 	bool key = named || (by_key && record->has_key);
-	bool time = like != NULL && like->has_timestamp;
+	bool time = like != NULL && like->has_timestamp && record->has_timestamp;
 	bool headers = named_headers(record, like) > 0;
 	bool payload = like == NULL || like->has_payload || !(named || time || headers);
 

@@ -282,12 +282,9 @@ static const char *updated(const char *text)
 	const char *why = NULL;
 	struct kit_edits edits = {0};
 	struct kit_header header = {.name = "h", .value = "1"};
-	struct kit_record actual[2] = {{.payload = view_of("1"), .has_payload = true, .has_timestamp = true},
-				       {.payload = view_of("# 2"),
-					.has_payload = true,
-					.has_timestamp = true,
-					.headers = &header,
-					.header_count = 1}};
+	struct kit_record actual[2] = {
+	    {.payload = view_of("1"), .has_payload = true, .has_timestamp = true},
+	    {.payload = view_of("# 2"), .has_payload = true, .headers = &header, .header_count = 1}};
 
 	write_file(text);
 	struct kit_file *file = read_cases();
@@ -313,6 +310,8 @@ START_TEST(what_a_record_does_not_have_is_not_named)
 	ck_assert_str_eq(updated(BEFORE "        - key: k\n"), BEFORE "        - json: 1\n        - text: \"# 2\"\n");
 	ck_assert_str_eq(updated(BEFORE "        - headers: {h: x}\n"),
 			 BEFORE "        - json: 1\n        - headers:\n            h: \"1\"\n");
+	ck_assert_str_eq(updated(BEFORE "        - json: 1\n        - timestamp: 0\n"),
+			 BEFORE "        - json: 1\n        - text: \"# 2\"\n");
 }
 END_TEST
 

@@ -666,7 +666,7 @@ def _read_outputs(text: str) -> dict[str, Outputs]:
                 base64.b64decode(record["payload"]),
                 key=None if key is None else base64.b64decode(key),
                 headers=record["headers"],
-                timestamp=record["timestamp"],
+                timestamp=record.get("timestamp"),
             )
         )
     return sinks

@@ -70,6 +70,9 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
    */
   private static final int MESSAGES_AT_ONCE = 2;
 
+  /** The Session contract that this speaks; the sidecar refuses another one in words. */
+  private static final int PROTOCOL_VERSION = 2;
+
   /** What a message takes beside its records: see the sidecar's own default of the record limit. */
   private static final int MESSAGE_OVERHEAD = 64;
 
@@ -251,7 +254,7 @@ final class BridgeOperator extends AbstractStreamOperator<BridgeRecord>
             info.getNumberOfParallelSubtasks(),
             info.getIndexOfThisSubtask());
     return Open.newBuilder()
-        .setProtocolVersion(2)
+        .setProtocolVersion(PROTOCOL_VERSION)
         .setJob(getRuntimeContext().getJobInfo().getJobId().toHexString())
         .setPipeline(settings.pipeline())
         .setSegment(settings.id())

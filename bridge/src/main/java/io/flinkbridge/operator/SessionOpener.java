@@ -10,6 +10,7 @@ import io.grpc.Status;
 import java.time.Duration;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
+import org.apache.flink.util.TimeUtils;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -84,10 +85,10 @@ final class SessionOpener {
         }
         if (System.nanoTime() - logAt >= 0) {
           LOG.warn(
-              "{}: no sidecar at {} yet, waiting for up to {} s ({})",
+              "{}: no sidecar at {} yet, waiting for up to {} ({})",
               name,
               address,
-              patience.toSeconds(),
+              TimeUtils.formatWithHighestUnit(patience),
               why);
           logAt = System.nanoTime() + LOG_EVERY.toNanos();
         }
@@ -107,8 +108,8 @@ final class SessionOpener {
     return "no sidecar at "
         + address
         + " for "
-        + patience.toSeconds()
-        + " s; start bridged there, or raise sidecar_wait ("
+        + TimeUtils.formatWithHighestUnit(patience)
+        + "; start bridged there, or raise sidecar_wait ("
         + why
         + ")";
   }

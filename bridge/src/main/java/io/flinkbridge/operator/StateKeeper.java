@@ -20,6 +20,7 @@ import org.apache.flink.api.common.state.MapStateDescriptor;
 import org.apache.flink.api.common.typeutils.base.IntSerializer;
 import org.apache.flink.runtime.state.KeyedStateBackend;
 import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.util.TimeUtils;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -210,7 +211,8 @@ final class StateKeeper {
     private void send() throws SessionException, InterruptedException {
       if (!session.awaitReady(System.nanoTime() + timeout.toNanos())) {
         throw new SessionException(
-            "the sidecar did not go on with the restore within " + timeout.toSeconds() + " s");
+            "the sidecar did not go on with the restore within "
+                + TimeUtils.formatWithHighestUnit(timeout));
       }
       session.send(chunk);
     }
@@ -223,7 +225,8 @@ final class StateKeeper {
       Answer answer = session.await(Answer.Kind.RESTORE_ACK, System.nanoTime() + timeout.toNanos());
       if (answer == null) {
         throw new SessionException(
-            "the sidecar did not acknowledge the restore within " + timeout.toSeconds() + " s");
+            "the sidecar did not acknowledge the restore within "
+                + TimeUtils.formatWithHighestUnit(timeout));
       }
       RestoreAck ack = answer.parse(RestoreAck.parser());
       if (ack.getEntries() != entries) {

@@ -400,7 +400,8 @@ final class ProtocolTest {
                 .with(Segments.waiting(Duration.ofMillis(300), Duration.ofSeconds(5))))) {
       SessionException e = assertThrows(SessionException.class, harness::open);
       assertTrue(
-          e.getMessage().contains("no sidecar at unix:/nowhere/bridge.sock"), e.getMessage());
+          e.getMessage().contains("no sidecar at unix:/nowhere/bridge.sock for 300 ms; start"),
+          e.getMessage());
     }
   }
 

@@ -98,8 +98,10 @@ static void add_log(struct case_run *run)
 static void judge(struct case_run *run, struct kit_sink *sink, const struct kit_outputs *outputs)
 {
 	const char *why = NULL;
-	struct kit_verdict verdict = kit_judge(&run->file->pool, sink->name, outputs, sink->records + sink->looked_at,
-					       sink->count - sink->looked_at);
+	/* A sink that has got nothing has no array to point into. */
+	const struct kit_record *got = sink->count > 0 ? sink->records + sink->looked_at : NULL;
+	struct kit_verdict verdict =
+	    kit_judge(&run->file->pool, sink->name, outputs, got, sink->count - sink->looked_at);
 
 	sink->looked_at = sink->count;
 	if (verdict.wrong == 0)

@@ -178,7 +178,8 @@ static bool put_entry(struct subtask_state_flow *flow, struct wire_writer *write
 {
 	uint64_t room = (uint64_t)(writer->end - writer->at);
 	struct wire_entry part = flow->entry;
-	part.value.data += flow->sent;
+	if (flow->sent > 0) /* an empty value may have no address */
+		part.value.data += flow->sent;
 	part.value.size -= flow->sent;
 	if (wire_entry_size(&part) > room) {
 		part.more = true;

@@ -20,39 +20,19 @@
 
 /* ---- Lines ------------------------------------------------------------------------------------------------------------ */
 
-/* A line of a text, counted from 1 as YAML does, without its break, of which there are `*ending` bytes; empty behind the last. */
-static struct view line_with_ending(struct view text, size_t line, size_t *ending)
-{
-	size_t start = 0, at = 0;
-
-	*ending = 0;
-	while (at < text.size) {
-		size_t length = line_break_at(text, at);
-		if (length > 0 && --line == 0) {
-			*ending = length;
-			break;
-		}
-		at += length > 0 ? length : 1;
-		start = length > 0 ? at : start;
-	}
-	if (*ending == 0 && line > 1)
-		start = text.size;
-	return (struct view){text.data + start, at - start};
-}
-
-/* The same for who does not ask what ends it. */
+/* A line without its break. */
 static struct view line_at(struct view text, size_t line)
 {
 	size_t ending;
 
-	return line_with_ending(text, line, &ending);
+	return line_of(text, line, &ending);
 }
 
 /* Copies a line with its break, for the breaks within a value are part of it; the last one may have none and gets one. */
 static void keep_line(struct view text, size_t line, FILE *out)
 {
 	size_t ending;
-	struct view kept = line_with_ending(text, line, &ending);
+	struct view kept = line_of(text, line, &ending);
 
 	fwrite(kept.data, 1, kept.size + ending, out);
 	if (ending == 0)
@@ -122,7 +102,7 @@ static bool ends_within_block(const struct document *document)
 	struct view text = document->text;
 	size_t last, count = line_count(text);
 
-	line_with_ending(text, count, &last);
+	line_of(text, count, &last);
 	return last == 0 && last_leaf(document->root)->block;
 }
 
@@ -348,11 +328,11 @@ static struct spot spot_of_list(const struct kit_verdict *verdict)
 /* The first line that belongs to an item: all that is behind the item before, so comments and blank lines above its dash do. */
 static size_t item_start(const struct spot *place, const struct node *item)
 {
-	size_t first = place->key->last_line + 1;
+	const struct node *before = NULL;
 
-	for (const struct node *before = place->list->first; before != item; before = before->next)
-		first = value_end(before);
-	return first;
+	for (const struct node *node = place->list->first; node != item; node = node->next)
+		before = node;
+	return before != NULL ? value_end(before) : place->key->last_line + 1;
 }
 
 /* Copies the lines of an item. */

@@ -160,19 +160,23 @@ size_t line_break_at(struct view text, size_t at)
 	return 0;
 }
 
-/* The bytes of a line, counted from 1; empty beyond the end. */
-static struct view line_of(struct view text, size_t line)
+struct view line_of(struct view text, size_t line, size_t *ending)
 {
 	size_t start = 0, at = 0;
 
+	*ending = 0;
 	while (at < text.size) {
 		size_t length = line_break_at(text, at);
-		if (length > 0 && --line == 0)
-			return (struct view){text.data + start, at - start};
+		if (length > 0 && --line == 0) {
+			*ending = length;
+			break;
+		}
 		at += length > 0 ? length : 1;
 		start = length > 0 ? at : start;
 	}
-	return line == 1 ? (struct view){text.data + start, text.size - start} : (struct view){text.data, 0};
+	if (*ending == 0 && line > 1)
+		start = at;
+	return (struct view){text.data + start, at - start};
 }
 
 /* Bytes of the next character, a stray byte being one. */
@@ -200,7 +204,8 @@ void finding_show(struct finding *finding, struct view text, size_t width)
 {
 	if (finding == NULL || finding->where.line == 0)
 		return;
-	struct view line = line_of(text, finding->where.line);
+	size_t ending;
+	struct view line = line_of(text, finding->where.line, &ending);
 	size_t skip = finding->where.column > EXCERPT_BEFORE ? finding->where.column - EXCERPT_BEFORE : 0;
 	size_t start = 0, characters = 0;
 

@@ -65,6 +65,9 @@ void finding_suggest(struct finding *finding, const char *word, const char *cons
 /* Bytes of the line break at an offset that is in a text, 0 when there is none; those of YAML 1.1, as libyaml counts lines. */
 size_t line_break_at(struct view text, size_t at);
 
+/* A line of a text, counted from 1 in the same way, without its break, of which there are `*ending` bytes; empty behind the last. */
+struct view line_of(struct view text, size_t line, size_t *ending);
+
 /* The place of a byte in a text, lines being counted as YAML does. */
 struct place place_of(const char *file, struct view text, size_t offset);
 
